@@ -1,0 +1,5 @@
+"""Penalties made from penalties."""
+
+from jaxreg.calculus.grouped import GroupPenalty, grouped
+
+__all__ = ["GroupPenalty", "grouped"]

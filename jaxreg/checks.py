@@ -1,0 +1,67 @@
+"""What is refused at the public edge: numbers no penalty can have.
+
+Only concrete numbers are looked at: JAX rebuilds penalties with tracers and
+placeholders inside, so constructors check static fields alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg.penalty import Number, Penalty, Tree
+
+
+def check_numbers(penalty: Penalty) -> None:
+    """Refuses what is no penalty, and numbers no penalty can have, if concrete."""
+    if not isinstance(penalty, Penalty):
+        raise TypeError(
+            f"penalty is {penalty!r}; allowed: a jaxreg penalty, as jaxreg.L1(1e-4) "
+            "or jaxreg.by_path([(pattern, penalty), ...])"
+        )
+    assert dataclasses.is_dataclass(penalty)
+    for field in dataclasses.fields(penalty):
+        if "static" in field.metadata:
+            continue
+        content = getattr(penalty, field.name)
+        for item in content if isinstance(content, tuple) else (content,):
+            if isinstance(item, Penalty):
+                check_numbers(item)
+            else:
+                _check_number(f"{field.name} of {penalty!r}", item)
+
+
+def check_params(transform: str, params: Tree | None) -> None:
+    """Refuses an update that was not given the parameters."""
+    if params is None:
+        raise ValueError(
+            f"{transform}: update was called without params, and the penalty is a "
+            "function of them; call tx.update(grads, state, params)"
+        )
+
+
+def check_positive(name: str, number: Number) -> None:
+    """Refuses a number that is not a positive finite scalar, if it is concrete."""
+    _check_number(name, number)
+    if not isinstance(number, jax.core.Tracer) and not number > 0:
+        raise ValueError(f"{name} is {number}; allowed: a number above 0")
+
+
+def _check_number(name: str, number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(
+        number, int | float | np.generic | np.ndarray | jax.Array
+    ):
+        raise TypeError(f"{name} is {number!r}; allowed: a real number >= 0")
+    if jnp.ndim(number):
+        raise ValueError(
+            f"{name} has shape {jnp.shape(number)}; allowed: one number. For a grid of "
+            "strengths use jax.vmap over the penalty"
+        )
+    if isinstance(number, jax.core.Tracer):
+        return
+    if not np.isrealobj(number) or not 0 <= float(number) < float("inf"):
+        raise ValueError(f"{name} is {number}; allowed: a finite number >= 0")

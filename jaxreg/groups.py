@@ -1,0 +1,72 @@
+"""How an array splits into groups.
+
+`group_axis` INDEXES the groups: `group_axis=0` of a `(784, 300)` kernel is one group
+per input feature, `group_axis=1` one per neuron; `group_axis=(0, 3)` of a
+`(layers, height, width, filters)` stack is one per filter of each layer.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+GroupAxis = int | tuple[int, ...]
+
+
+def as_axes(group_axis: Any) -> tuple[int, ...]:
+    """`group_axis` as a tuple of axes; refuses anything but one or several ints."""
+    axes = group_axis if isinstance(group_axis, tuple) else (group_axis,)
+    if not axes or any(type(axis) is not int for axis in axes):
+        raise TypeError(
+            f"group_axis is {group_axis!r}; allowed: an int, or a tuple of ints, the "
+            "axes that index the groups"
+        )
+    return axes
+
+
+def within_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """The axes along which the members of one group lie."""
+    indexing = {axis % ndim for axis in axes} if ndim else set()
+    return tuple(axis for axis in range(ndim) if axis not in indexing)
+
+
+def refusal(axes: tuple[int, ...], shape: tuple[int, ...]) -> str | None:
+    """Why an array of this shape does not split into groups, or None."""
+    ndim = len(shape)
+    if ndim < 2:
+        return (
+            "has fewer than two axes, so a group would be a single entry; "
+            "put L1 on it or leave it free"
+        )
+    if any(not -ndim <= axis < ndim for axis in axes):
+        return f"has axes 0 to {ndim - 1}, and group_axis is {axes}"
+    if len({axis % ndim for axis in axes}) < len(axes):
+        return f"has axes 0 to {ndim - 1}, and group_axis {axes} names one twice"
+    if not within_axes(axes, ndim):
+        return f"has no axis left within a group of group_axis {axes}; put L1 on it"
+    return None
+
+
+def count(axes: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    """The number of groups in an array of this shape."""
+    return math.prod(shape[axis] for axis in axes)
+
+
+def size(axes: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    """The number of entries in one group."""
+    return math.prod(shape[axis] for axis in within_axes(axes, len(shape)))
+
+
+def root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Per group, kept as axes of length 1; its gradient at a zero group is 0."""
+    square = jnp.mean(leaf * leaf, axis=within_axes(axes, leaf.ndim), keepdims=True)
+    is_zero = square == 0
+    return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
+
+
+def dead(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Per group, whether every entry is exactly zero."""
+    return jnp.all(leaf == 0, axis=within_axes(axes, leaf.ndim))

@@ -1,0 +1,187 @@
+"""Tables about a penalty and parameters: before training and after."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxreg import groups, measures, rules
+from jaxreg.penalty import Number, Penalty, Tree, flatten_like
+from jaxreg.transforms import latent, regularize
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows with the same keys: `str` gives aligned text, `markdown` Markdown."""
+
+    rows: tuple[Row, ...]
+
+    def __str__(self) -> str:
+        header, cells = self._cells()
+        columns = list(zip(header, *cells, strict=True))
+        widths = [max(map(len, column)) for column in columns]
+        lines = [header, ["-" * width for width in widths], *cells]
+        return "\n".join(
+            "  ".join(map(str.ljust, line, widths)).rstrip() for line in lines
+        )
+
+    def markdown(self) -> str:
+        header, cells = self._cells()
+        lines = [header, ["---"] * len(header), *cells]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        header = list(self.rows[0]) if self.rows else ["no leaves"]
+        return header, [[_text(row[key]) for key in header] for row in self.rows]
+
+
+def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
+    """What a penalty will do to parameters, leaf by leaf, before training.
+
+    Columns: the leaf's path and shape, its penalty or "free", the number of groups, the
+    step of the prox under `regularize`, and the share of the leaf that would become
+    zero at the first update (0 for every convex penalty; None for leaves without
+    values, such as `jax.ShapeDtypeStruct`).
+
+    Args:
+      penalty: a penalty, or rules.
+      params: the parameters, or their `jax.eval_shape`.
+      width: the `width` that `regularize` will be given.
+
+    Raises:
+      TypeError, ValueError: what `regularize` would refuse at its first update.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> params = {"bias": jnp.zeros(2), "kernel": jnp.ones((3, 2))}
+    >>> print(jaxreg.describe(jaxreg.on_kernels(jaxreg.L1(0.5)), params))
+    leaf    shape   penalty           groups  prox_step  zeroed_at_start
+    ------  ------  ----------------  ------  ---------  ---------------
+    bias    (2,)    free
+    kernel  (3, 2)  L1(strength=0.5)          0.1        0
+    """
+    rules.check(penalty, params)
+    starts = _first_params(penalty, params, width)
+    leaves, owners = jax.tree.leaves(params), _owners(penalty, params)
+    rows = [
+        {
+            **_identity(name, leaf, owner),
+            "groups": _group_count(owner, leaf),
+            "prox_step": float(owner.step_for(width)) if owner else None,
+            "zeroed_at_start": _newly_zero(leaf, start) if owner else None,
+        }
+        for name, owner, leaf, start in zip(
+            rules.paths(params), owners, leaves, starts, strict=True
+        )
+    ]
+    return Table(tuple(rows))
+
+
+def summary(penalty: Penalty, params: Tree) -> Table:
+    """What became of parameters, leaf by leaf, and in a last row all together.
+
+    Columns: the leaf's path and shape, its penalty or "free", exact zeros and their
+    share, groups that are zero throughout (as "dead of all"), Euclidean norm, and the
+    penalty's value. The last row is over all leaves.
+
+    Raises:
+      TypeError, ValueError: as `describe`.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> params = {"kernel": jnp.array([[3.0, 4.0], [0.0, 0.0]])}
+    >>> print(jaxreg.summary(jaxreg.on_kernels(jaxreg.L1(0.5)), params))
+    leaf    shape   penalty           zeros  zero_share  dead_groups  norm  value
+    ------  ------  ----------------  -----  ----------  -----------  ----  -----
+    kernel  (2, 2)  L1(strength=0.5)  2      0.5                      5     3.5
+    total   4                         2      0.5                      5     3.5
+    """
+    rules.check(penalty, params)
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    owners = _owners(penalty, params)
+    rows = [
+        {
+            **_identity(name, leaf, owner),
+            **_sizes([leaf]),
+            "dead_groups": _dead_text(owner, leaf),
+            "norm": float(measures.norm(leaf)),
+            "value": _leaf_penalty(owner, leaf),
+        }
+        for name, owner, leaf in zip(rules.paths(params), owners, leaves, strict=True)
+    ]
+    total = {
+        "leaf": "total",
+        "shape": sum(leaf.size for leaf in leaves),
+        "penalty": None,
+        **_sizes(leaves),
+        "dead_groups": None,
+        "norm": math.hypot(*(row["norm"] for row in rows)),
+        "value": float(penalty.value(params)),
+    }
+    return Table((*rows, total))
+
+
+def _owners(penalty: Penalty, params: Tree) -> list[Penalty | None]:
+    owners: list[Penalty | None] = [None] * len(jax.tree.leaves(params))
+    for part in rules.parts(penalty, params):
+        for place in part.places:
+            owners[place] = part.penalty
+    return owners
+
+
+def _identity(name: str, leaf: Any, owner: Penalty | None) -> Row:
+    return {"leaf": name, "shape": jnp.shape(leaf), "penalty": owner or "free"}
+
+
+def _sizes(leaves: list[jax.Array]) -> Row:
+    count = sum(int(measures.zeros(leaf)) for leaf in leaves)
+    entries = sum(leaf.size for leaf in leaves)
+    return {"zeros": count, "zero_share": count / max(entries, 1)}
+
+
+def _group_count(owner: Penalty | None, leaf: Any) -> int | None:
+    if owner is None or owner.group_axes is None:
+        return None
+    return groups.count(owner.group_axes, jnp.shape(leaf))
+
+
+def _dead_text(owner: Penalty | None, leaf: jax.Array) -> str | None:
+    dead = measures.dead_groups(owner, leaf) if owner else None
+    return None if dead is None else f"{int(dead)} of {_group_count(owner, leaf)}"
+
+
+def _leaf_penalty(owner: Penalty | None, leaf: jax.Array) -> float | None:
+    if owner is None or owner.scope == "tree":
+        return None
+    return float(owner.value(leaf))
+
+
+def _first_params(penalty: Penalty, params: Tree, width: Number) -> list[Any]:
+    """The leaves after an update in which the optimizer does not move."""
+    tx = regularize(optax.set_to_zero(), penalty, width)
+    kept = jax.tree.structure(params)
+    starts = flatten_like(kept, latent(tx.init(params))[0], "latent", "")
+    for part in rules.parts(penalty, params):
+        step = part.penalty.step_for(width)
+        proxes = part.penalty.prox(part.of(starts), step)
+        for place, prox in zip(part.places, proxes, strict=True):
+            starts[place] = prox
+    return starts
+
+
+def _newly_zero(leaf: Any, start: jax.Array) -> float | None:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return None
+    lost = (jnp.asarray(leaf) != 0) & (start == 0)
+    return float(jnp.sum(lost)) / max(lost.size, 1)
+
+
+def _text(cell: Any) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

@@ -1,0 +1,261 @@
+"""Which penalty acts on which leaf, by the leaf's path.
+
+Paths are slash-joined (`Dense_0/kernel`) and alike for Linen, NNX, Equinox and plain
+trees: the `.value` that Flax puts behind a variable is dropped, so that a rule sees one
+path in `init`, where NNX passes variables, and in `update`, where it passes arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.checks import check_numbers
+from jaxreg.penalty import (
+    Number,
+    Penalty,
+    Tree,
+    flatten_like,
+    static,
+    steps_like,
+)
+
+
+class Part(NamedTuple):
+    """The leaves of a tree that one penalty acts on, by their place in its flatten."""
+
+    penalty: Penalty
+    places: tuple[int, ...]
+    pattern: str | None
+
+    def of(self, leaves: Sequence[Any]) -> list[Any]:
+        return [leaves[place] for place in self.places]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ByPath(Penalty):
+    """What `by_path` returns: a penalty that is one of several, leaf by leaf."""
+
+    penalties: tuple[Penalty, ...]
+    patterns: tuple[str, ...] = static()
+
+    @property
+    def is_convex(self) -> bool:
+        return all(penalty.is_convex for penalty in self.penalties)
+
+    @property
+    def varying_step(self) -> bool:
+        return all(penalty.varying_step for penalty in self.penalties)
+
+    @property
+    def scope(self) -> Any:
+        scopes = {penalty.scope for penalty in self.penalties}
+        return "tree" if "tree" in scopes else "leaf"
+
+    @property
+    def stationarity_kind(self) -> Any:
+        """The kind of all rules, or "residual", the weakest, where they differ."""
+        kinds = {penalty.stationarity_kind for penalty in self.penalties}
+        return kinds.pop() if len(kinds) == 1 else "residual"
+
+    def value(self, params: Tree) -> jax.Array:
+        check(self, params)
+        leaves = jax.tree.leaves(params)
+        values = (part.penalty.value(part.of(leaves)) for part in parts(self, params))
+        return sum(values, start=jnp.zeros((), jnp.float32))
+
+    def subgradient(self, params: Tree) -> Tree:
+        return self._on_parts(
+            params,
+            lambda place, leaf: jnp.zeros_like(leaf),
+            lambda part, leaves: part.penalty.subgradient(leaves),
+        )
+
+    def prox(self, params: Tree, step: Number | Tree) -> Tree:
+        steps = steps_like(params, step)
+        return self._on_parts(
+            params,
+            lambda place, leaf: jnp.asarray(leaf),
+            lambda part, leaves: part.penalty.prox(leaves, part.of(steps)),
+        )
+
+    def stationarity(self, params: Tree, grads: Tree) -> Tree:
+        mend = "pass the gradient of the loss at params"
+        pulls = flatten_like(jax.tree.structure(params), grads, "grads", mend)
+        return self._on_parts(
+            params,
+            lambda place, leaf: jnp.abs(pulls[place]),
+            lambda part, leaves: part.penalty.stationarity(leaves, part.of(pulls)),
+        )
+
+    def step_for(self, width: Number, params: Tree | None = None) -> Any:
+        """A tree of steps with the structure of `params`: each rule has its own.
+
+        Free leaves get 0, the step whose prox changes nothing.
+        """
+        if params is None:
+            raise ValueError(
+                "step_for of by_path without params: each rule has a step of its own; "
+                "pass the parameters, step_for(width, params), for a tree of steps"
+            )
+        return self._on_parts(
+            params,
+            lambda place, leaf: jnp.zeros(()),
+            lambda part, leaves: [part.penalty.step_for(width)] * len(leaves),
+        )
+
+    def _on_parts(
+        self,
+        params: Tree,
+        free: Callable[[int, Any], Any],
+        matched: Callable[[Part, list[Any]], Iterable[Any]],
+    ) -> Tree:
+        check(self, params)
+        leaves, treedef = jax.tree.flatten(params)
+        out = [free(place, leaf) for place, leaf in enumerate(leaves)]
+        for part in parts(self, params):
+            results = matched(part, part.of(leaves))
+            for place, result in zip(part.places, results, strict=True):
+                out[place] = result
+        return jax.tree.unflatten(treedef, out)
+
+
+def by_path(rules: Iterable[tuple[str, Penalty]]) -> ByPath:
+    """One penalty per leaf, chosen by the leaf's path; the first match wins.
+
+    Each penalty gets all the leaves of its rule at once, so a penalty over a whole tree
+    stays over the whole of its leaves. Leaves that no rule matches are free.
+
+    Args:
+      rules: pairs (pattern, penalty). A pattern is a regular expression that is
+        searched, with `re.search`, in the slash-joined path (`Dense_0/kernel`).
+
+    Raises:
+      ValueError: there is no rule, a pattern is no regular expression, rules are
+        nested, or a number is negative. At the first update, and wherever parameters
+        are at hand, a rule that catches no leaf. Never in `init`, which Optax also
+        calls with placeholders.
+      TypeError: what a rule names is no penalty.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> params = {"embed": jnp.ones((2, 2)), "out": {"kernel": jnp.ones((2, 2))}}
+    >>> penalty = jaxreg.by_path([(r"kernel$", jaxreg.L1(0.5))])
+    >>> float(penalty.value(params))
+    2.0
+    """
+    rules = tuple(rules)
+    if not rules:
+        raise ValueError("by_path([]): allowed is at least one pair (pattern, penalty)")
+    for pattern, penalty in rules:
+        if isinstance(penalty, ByPath):
+            raise ValueError(
+                f"by_path: the rule {pattern!r} names another by_path. Rules do not "
+                "nest; write one list, where the first match wins"
+            )
+        check_numbers(penalty)
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                f"by_path: {pattern!r} is no regular expression: {error}"
+            ) from error
+    patterns, penalties = zip(*rules, strict=True)
+    return ByPath(penalties, patterns)
+
+
+def on_kernels(penalty: Penalty) -> ByPath:
+    """The penalty on every leaf named `kernel`, as Flax names its weights.
+
+    Biases, scales and embeddings stay free. Nothing is guessed for frameworks that
+    name their weights otherwise: write `by_path([(r"weight$", penalty)])` there.
+
+    >>> import jaxreg
+    >>> jaxreg.on_kernels(jaxreg.L1(1e-4)).patterns
+    ('(^|/)kernel$',)
+    """
+    return by_path([(r"(^|/)kernel$", penalty)])
+
+
+def paths(params: Tree) -> list[str]:
+    """The slash-joined path of every leaf, in the order of `jax.tree.leaves`."""
+    with_paths, _ = jax.tree_util.tree_flatten_with_path(params)
+    return [_path_text(path) for path, _ in with_paths]
+
+
+def parts(penalty: Penalty, params: Tree) -> Iterator[Part]:
+    """The penalties at work in `penalty` and the leaves each gets; refuses nothing."""
+    names = paths(params)
+    if not isinstance(penalty, ByPath):
+        yield Part(penalty, tuple(range(len(names))), None)
+        return
+    winners = [_first_match(penalty.patterns, name) for name in names]
+    for rule, (pattern, one) in enumerate(
+        zip(penalty.patterns, penalty.penalties, strict=True)
+    ):
+        places = tuple(place for place, winner in enumerate(winners) if winner == rule)
+        yield Part(one, places, pattern)
+
+
+def check(penalty: Penalty, params: Tree) -> None:
+    """Refuses what cannot be right about a penalty on these parameters.
+
+    Raises:
+      TypeError: no penalty, or a penalised leaf that is not real floating point.
+      ValueError: a number out of range, a rule that catches no leaf, or a leaf whose
+        shape the penalty cannot take. The message names the leaf and the mend.
+    """
+    check_numbers(penalty)
+    names, leaves = paths(params), jax.tree.leaves(params)
+    for part in parts(penalty, params):
+        if part.pattern is not None and not part.places:
+            raise ValueError(_no_match(part, names))
+        for place in part.places:
+            _check_leaf(part.penalty, names[place], leaves[place])
+
+
+def _check_leaf(penalty: Penalty, name: str, leaf: Any) -> None:
+    dtype = jnp.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"{penalty!r} on leaf {name!r} of dtype {dtype}: allowed are real floating "
+            "leaves. Leave this one free with by_path"
+        )
+    reason = penalty.refusal(jnp.shape(leaf))
+    if reason is not None:
+        raise ValueError(
+            f"{penalty!r} on leaf {name!r} of shape {jnp.shape(leaf)}: the leaf "
+            f"{reason}. Choose leaves with by_path"
+        )
+
+
+def _no_match(part: Part, names: list[str]) -> str:
+    listed = ", ".join(repr(name) for name in names) or "none"
+    caught = [name for name in names if part.pattern and re.search(part.pattern, name)]
+    why = (
+        f"matches only leaves that earlier rules take: {', '.join(map(repr, caught))}"
+        if caught
+        else "matches no leaf"
+    )
+    return (
+        f"by_path: the rule {part.pattern!r} ({part.penalty!r}) {why}. Leaves at hand: "
+        f"{listed}. Mend or remove the pattern; leaves that Optax masks (optax.masked, "
+        "optax.partition) or nnx.Optimizer filters are invisible here"
+    )
+
+
+def _first_match(patterns: Sequence[str], name: str) -> int | None:
+    hits = (rule for rule, pattern in enumerate(patterns) if re.search(pattern, name))
+    return next(hits, None)
+
+
+def _path_text(path: tuple[Any, ...]) -> str:
+    # By type, not by text: multi-head attention has a submodule named `value`.
+    is_variable = bool(path) and path[-1] == jax.tree_util.GetAttrKey("value")
+    trimmed = path[:-1] if is_variable else path
+    return jax.tree_util.keystr(trimmed, simple=True, separator="/")

@@ -1,0 +1,66 @@
+"""The gradient of a penalty, added to the updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+from jaxreg import rules
+from jaxreg.checks import check_numbers, check_params
+from jaxreg.penalty import Penalty, Tree, flatten_like, widened
+
+_NEW_STATE = "call tx.init(params) after a change of the parameters"
+
+
+def add_penalty_gradient(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
+    """Adds `penalty.subgradient(params)` to the updates.
+
+    First in a chain it minimises loss + penalty, as a penalty written into the loss
+    does (the Keras habit): `chain(add_penalty_gradient(L2(s)), adam(1e-3))`. Between
+    the preconditioner and the learning rate it is decoupled decay, another problem:
+    with `L2(d / 2)` there, `chain(scale_by_adam(), ..., scale_by_learning_rate(lr))` is
+    `adamw(lr, weight_decay=d)`. It leaves no exact zeros in either place; for those
+    use `regularize`. Sums are made in at least float32 and keep the updates' dtype.
+
+    Args:
+      penalty: any penalty; it sees the leaves that Optax's masks leave visible.
+
+    Raises:
+      TypeError, ValueError: the penalty, or its rules on these leaves, cannot be right
+        (at the call and at the first update).
+
+    Reference: Loshchilov and Hutter 2019, Decoupled weight decay regularization,
+    algorithm 2.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> tx = jaxreg.add_penalty_gradient(jaxreg.L2(0.5))
+    >>> params = jnp.array([2.0, -1.0])
+    >>> tx.update(jnp.zeros(2), tx.init(params), params)[0]
+    Array([ 2., -1.], dtype=float32)
+    """
+    check_numbers(penalty)
+
+    def init(params: Tree) -> optax.EmptyState:
+        del params
+        return optax.EmptyState()
+
+    def update(
+        updates: Tree, state: Any, params: Tree | None = None, **extra_args: Any
+    ) -> tuple[Tree, Any]:
+        del extra_args
+        check_params("add_penalty_gradient", params)
+        rules.check(penalty, params)
+        leaves, treedef = jax.tree.flatten(params)
+        out = flatten_like(treedef, updates, "updates", _NEW_STATE)
+        for part in rules.parts(penalty, params):
+            pulls = part.penalty.subgradient([widened(x) for x in part.of(leaves)])
+            for place, pull in zip(part.places, pulls, strict=True):
+                grad = out[place]
+                # A missing gradient stays missing: that leaf is not being trained.
+                if grad is not None:
+                    out[place] = (grad + pull).astype(grad.dtype)
+        return jax.tree.unflatten(treedef, out), state
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,285 @@
+"""The normal map: loss + penalty with exact zeros, around any optimizer.
+
+The optimizer does not train the parameters `x` but a latent `z` behind them, with
+`x = prox(z)`. It is handed `grad f(x) + (z - x) / prox_step` as the gradient of `z`.
+By the definition of prox, `(z - x) / prox_step` is a subgradient of the penalty at `x`:
+where this sum is 0, `x` is a stationary point of loss + penalty, whatever the optimizer
+makes of its gradients. An entry of `x` is exactly 0 as long as its `z` stays in the
+dead zone of the prox, and `z` may wander there without `x` moving: a stable support.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxreg import rules
+from jaxreg.checks import check_numbers, check_params, check_positive
+from jaxreg.penalty import (
+    Number,
+    Penalty,
+    Tree,
+    flatten_like,
+    wide_dtype,
+    widened,
+)
+from jaxreg.transforms.latent import RegularizeState, states_of
+
+Schedule = Callable[[jax.Array], Number]
+
+_SAMPLED_SLICES = 8
+_NEW_STATE = "call tx.init(params) after a change of the parameters"
+
+
+def regularize(
+    optimizer: optax.GradientTransformation,
+    penalty: Penalty,
+    width: Number = 0.05,
+    schedule: Schedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Minimises loss + penalty with exact zeros, whatever the optimizer.
+
+    Give it the gradients of the loss alone. It costs one latent copy of the penalised
+    leaves, in at least float32 (so bfloat16 weights do not stagnate); the updates have
+    the parameters' dtype. Weights that were loaded or edited between two steps are
+    noticed on a sample of each leaf and restart that leaf's latent; after a smaller
+    edit, or with another penalty, call `tx.init(params)`. Weight decay belongs into the
+    penalty (`ElasticNet`) and clipping into the optimizer
+    (`optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))`):
+    `docs/what_no_transform_can_see.md` has the errors of the other ways.
+
+    Args:
+      optimizer: any Optax optimizer of plain gradients, learning rate included.
+      penalty: any penalty with a prox; strength 0 is the plain optimizer.
+      width: > 0, the dead zone in units of a weight: how far a latent must travel to
+        revive a zero. Between 5 and 10 peak learning rates suits Adam-like optimizers.
+      schedule: a function of the step count (from 0) that returns a factor >= 0 on the
+        penalty's force; the dead zone stays. None: the factor is 1.
+
+    Raises:
+      TypeError, ValueError: at the call, an argument out of range; at the first update
+        a rule that catches no leaf, a leaf the penalty cannot take, missing params, a
+        state of other parameters, or an optimizer that cannot work inside (a line
+        search, lookahead).
+
+    Reference: Robinson 1992, Normal maps induced by linear transformations; Qiu, Jiang
+    and Milzarek 2023, A normal map-based proximal stochastic gradient method,
+    arXiv 2305.05828, algorithm 1 (for SGD; no convergence theorem is known for other
+    inner optimizers).
+
+    >>> import jax, jax.numpy as jnp, optax, jaxreg
+    >>> loss = lambda w: jnp.sum((w - jnp.array([2.0, 0.3])) ** 2)
+    >>> tx = jaxreg.regularize(optax.sgd(0.02), jaxreg.L1(1.0))
+    >>> w = jnp.zeros(2)
+    >>> state = tx.init(w)
+    >>> for _ in range(800):
+    ...     updates, state = tx.update(jax.grad(loss)(w), state, w)
+    ...     w = optax.apply_updates(w, updates)
+    >>> print(f"{w[0]:.4f} {w[1]:.4f}")
+    1.5000 0.0000
+    """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            f"regularize: optimizer is {optimizer!r}; allowed: an Optax optimizer, as "
+            "in regularize(optax.adam(1e-3), jaxreg.L1(1e-4))"
+        )
+    check_numbers(penalty)
+    check_positive("regularize: width", width)
+    if schedule is not None and not callable(schedule):
+        raise TypeError(
+            f"regularize: schedule is {schedule!r}; allowed: a function of the step "
+            "count, such as optax.linear_schedule(0.0, 1.0, 1000), or None"
+        )
+    inner = optax.with_extra_args_support(optimizer)
+    normal_map = _NormalMap(inner, penalty, width, schedule)
+    return optax.GradientTransformationExtraArgs(normal_map.init, normal_map.update)
+
+
+@dataclasses.dataclass(frozen=True)
+class _NormalMap:
+    """The transformation that `regularize` returns."""
+
+    inner: optax.GradientTransformationExtraArgs
+    penalty: Penalty
+    width: Number
+    schedule: Schedule | None
+
+    def init(self, params: Tree) -> RegularizeState:
+        leaves, treedef = jax.tree.flatten(params)
+        latents: list[Any] = [optax.MaskedNode()] * len(leaves)
+        for part in rules.parts(self.penalty, params):
+            starts = self._start(part, part.of(leaves))
+            for place, start in zip(part.places, starts, strict=True):
+                latents[place] = start
+        trained = jax.tree.unflatten(treedef, map(_latent_or_free, latents, leaves))
+        return RegularizeState(
+            latent=jax.tree.unflatten(treedef, latents),
+            inner_optimizer=self.inner.init(trained),
+            latent_step=jnp.zeros([], jnp.int32),
+        )
+
+    def update(
+        self,
+        updates: Tree,
+        state: RegularizeState,
+        params: Tree | None = None,
+        **extra_args: Any,
+    ) -> tuple[Tree, RegularizeState]:
+        check_params("regularize", params)
+        _refuse_inner(state.inner_optimizer)
+        rules.check(self.penalty, params)
+        leaves, treedef = jax.tree.flatten(params)
+        leaves = [jnp.asarray(leaf) for leaf in leaves]
+        grads = flatten_like(treedef, updates, "updates", _NEW_STATE)
+        latents = flatten_like(
+            treedef, state.latent, "the latent in the state", _NEW_STATE
+        )
+        parts = list(rules.parts(self.penalty, params))
+        _check_latents(parts, latents, grads, rules.paths(params))
+
+        latents = self._restart_edited(parts, latents, leaves)
+        steps, factor = self._steps(parts), self._factor(state.latent_step)
+        for place, target in self._prox(parts, latents).items():
+            z = latents[place]
+            grads[place] = grads[place] + factor * ((z - target) / steps[place])
+            grads[place] = grads[place].astype(z.dtype)
+        moves, inner_optimizer = self.inner.update(
+            jax.tree.unflatten(treedef, grads),
+            state.inner_optimizer,
+            jax.tree.unflatten(treedef, map(_latent_or_free, latents, leaves)),
+            **extra_args,
+        )
+        moves = flatten_like(treedef, moves, "the updates of the optimizer", _NEW_STATE)
+        for place in steps:
+            moved = latents[place] + moves[place]
+            latents[place] = moved.astype(latents[place].dtype)
+        for place, target in self._prox(parts, latents).items():
+            # The params' own dtype: optax.apply_if_finite refuses any other. What
+            # rounding loses here, the latent still holds at the next step.
+            moves[place] = (target - leaves[place]).astype(leaves[place].dtype)
+        return jax.tree.unflatten(treedef, moves), RegularizeState(
+            latent=jax.tree.unflatten(treedef, latents),
+            inner_optimizer=inner_optimizer,
+            latent_step=optax.safe_increment(state.latent_step),
+        )
+
+    def _factor(self, latent_step: jax.Array) -> Number:
+        return 1.0 if self.schedule is None else self.schedule(latent_step)
+
+    def _steps(self, parts: list[rules.Part]) -> dict[int, jax.Array]:
+        """The step of the prox, by the place of the leaf."""
+        pairs = [(part, part.penalty.step_for(self.width)) for part in parts]
+        return {place: step for part, step in pairs for place in part.places}
+
+    def _prox(self, parts: list[rules.Part], latents: list[Any]) -> dict[int, Any]:
+        """The prox of the latents, by the place of the leaf."""
+        out: dict[int, Any] = {}
+        for part in parts:
+            step = part.penalty.step_for(self.width)
+            proxes = part.penalty.prox(part.of(latents), step)
+            out.update(zip(part.places, proxes, strict=True))
+        return out
+
+    def _start(self, part: rules.Part, leaves: list[Any]) -> list[Any]:
+        """`params + prox_step * subgradient(params)`, whose prox is `params`."""
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+            return [jnp.zeros_like(leaf, dtype=wide_dtype(leaf)) for leaf in leaves]
+        step = part.penalty.step_for(self.width)
+        wide = [widened(leaf) for leaf in leaves]
+        slopes = part.penalty.subgradient(wide)
+        return [
+            (leaf + step * slope).astype(leaf.dtype)
+            for leaf, slope in zip(wide, slopes, strict=True)
+        ]
+
+    def _restart_edited(
+        self, parts: list[rules.Part], latents: list[Any], leaves: list[Any]
+    ) -> list[Any]:
+        """The latents, each started anew where the params are not its prox."""
+        flags = [flag for part in parts for flag in self._edited(part, latents, leaves)]
+        if not flags:
+            return latents
+        places = [place for part in parts for place in part.places]
+
+        def restart(old: list[Any]) -> list[Any]:
+            fresh = [s for part in parts for s in self._start(part, part.of(leaves))]
+            return list(map(jnp.where, flags, fresh, old))
+
+        # One cond for all leaves: the common step moves no word for it on a CPU, and
+        # waits for one predicate on a GPU.
+        kept = [latents[place] for place in places]
+        current = jax.lax.cond(jnp.any(jnp.stack(flags)), restart, lambda z: z, kept)
+        out = list(latents)
+        for place, z in zip(places, current, strict=True):
+            out[place] = z
+        return out
+
+    def _edited(
+        self, part: rules.Part, latents: list[Any], leaves: list[Any]
+    ) -> list[jax.Array]:
+        """Per leaf, whether a sample of the params differs from the latent's prox."""
+        samples = [_sample(part.penalty, latents[place]) for place in part.places]
+        proxes = part.penalty.prox(samples, part.penalty.step_for(self.width))
+        flags = []
+        for place, prox in zip(part.places, proxes, strict=True):
+            seen = _sample(part.penalty, leaves[place]).astype(prox.dtype)
+            slack = 4 * jnp.finfo(leaves[place].dtype).eps
+            is_near = jnp.abs(seen - prox) <= slack * (jnp.abs(prox) + self.width)
+            # Negated, so that a latent that is NaN is restarted from repaired weights.
+            flags.append(~jnp.all(is_near))
+        return flags
+
+
+def _sample(penalty: Penalty, leaf: jax.Array) -> jax.Array:
+    """A few slices whose prox is theirs alone, or all of the leaf."""
+    axis = penalty.independent_axis(leaf.shape)
+    if axis is None or leaf.shape[axis] <= _SAMPLED_SLICES:
+        return leaf
+    stride = leaf.shape[axis] // _SAMPLED_SLICES
+    return jax.lax.slice_in_dim(leaf, 0, stride * _SAMPLED_SLICES, stride, axis)
+
+
+def _latent_or_free(latent_leaf: Any, leaf: Any) -> Any:
+    return leaf if isinstance(latent_leaf, optax.MaskedNode) else latent_leaf
+
+
+def _refuse_inner(inner_optimizer: Any) -> None:
+    searches = (
+        optax.ScaleByBacktrackingLinesearchState,
+        optax.ScaleByZoomLinesearchState,
+    )
+    if states_of(inner_optimizer, searches):
+        raise ValueError(
+            "regularize: the optimizer has a line search, which evaluates the loss at "
+            "latents where the parameters never are. Give it a learning rate instead, "
+            "as in optax.lbfgs(1e-1, linesearch=None)"
+        )
+    if states_of(inner_optimizer, optax.LookaheadState):
+        raise ValueError(
+            "regularize: lookahead inside keeps two copies of the latent and its slow "
+            "copy has no prox. Use the optimizer that lookahead wraps"
+        )
+
+
+def _check_latents(
+    parts: list[rules.Part], latents: list[Any], grads: list[Any], names: list[str]
+) -> None:
+    penalised = {place for part in parts for place in part.places}
+    for place, name in enumerate(names):
+        has_latent = not isinstance(latents[place], optax.MaskedNode)
+        if has_latent != (place in penalised):
+            now, then = ("free", "penalised") if has_latent else ("penalised", "free")
+            raise ValueError(
+                f"regularize: leaf {name!r} is {now} and was {then} when the state was "
+                "made. After a change of rules call tx.init(params)"
+            )
+        if has_latent and grads[place] is None:
+            raise ValueError(
+                f"regularize: the gradient of the penalised leaf {name!r} is None. "
+                "Leave the leaf out of the rules, or train it"
+            )
