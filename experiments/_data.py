@@ -1,0 +1,80 @@
+"""Data sets as arrays: scikit-learn's own, and larger ones from JAXREG_DATA."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from sklearn import datasets, model_selection
+
+
+class Split(NamedTuple):
+    """Inputs of shape (samples, features), float32 in [0, 1], and integer labels."""
+
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+
+
+def digits(seed: int) -> Split:
+    """1,797 images of 8x8 pixels, 80 % for training, stratified by class and seed."""
+    images, labels = datasets.load_digits(return_X_y=True)
+    train_x, test_x, train_y, test_y = model_selection.train_test_split(
+        images / 16.0, labels, test_size=0.2, stratify=labels, random_state=seed
+    )
+    return Split(
+        train_x.astype(np.float32),
+        train_y.astype(np.int32),
+        test_x.astype(np.float32),
+        test_y.astype(np.int32),
+    )
+
+
+def data_folder(name: str) -> pathlib.Path:
+    """The folder of a larger data set.
+
+    Raises:
+      FileNotFoundError: JAXREG_DATA is not set or holds no such folder.
+    """
+    root = os.environ.get("JAXREG_DATA", "")
+    folder = pathlib.Path(root) / name
+    if not root or not folder.is_dir():
+        raise FileNotFoundError(
+            f"{name}: no folder of this name in JAXREG_DATA={root!r}; set JAXREG_DATA "
+            f"to the folder that holds {name}/"
+        )
+    return folder
+
+
+def mnist() -> Split:
+    """60,000 and 10,000 images of 28x28 pixels, in the original order."""
+    folder = data_folder("mnist")
+    train_x, train_y, test_x, test_y = (
+        _idx(folder / f"{name}.gz")
+        for name in (
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+            "t10k-images-idx3-ubyte",
+            "t10k-labels-idx1-ubyte",
+        )
+    )
+    return Split(_pixels(train_x), _labels(train_y), _pixels(test_x), _labels(test_y))
+
+
+def _idx(path: pathlib.Path) -> np.ndarray:
+    content = gzip.decompress(path.read_bytes())
+    axes = content[3]
+    shape = np.frombuffer(content, ">u4", count=axes, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float32) / 255.0
+
+
+def _labels(labels: np.ndarray) -> np.ndarray:
+    return labels.astype(np.int32)

@@ -1,0 +1,62 @@
+"""One training loop for all experiments: pure, and inside jit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Params = Any
+# An array of NumPy or of JAX, or a tracer.
+Array = Any
+Loss = Callable[[Params, Array, Array], jax.Array]
+Apply = Callable[[Params, Array], jax.Array]
+
+
+def warmup_cosine(peak: float, steps: int, warmup: int) -> optax.Schedule:
+    """Linear warm-up, then cosine to 0 at the last step."""
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps)
+
+
+def cross_entropy(apply: Apply) -> Loss:
+    """The mean cross-entropy of a classifier."""
+
+    def loss(params: Params, x: Array, y: Array) -> jax.Array:
+        logits = apply(params, x)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return jnp.mean(losses)
+
+    return loss
+
+
+def accuracy(apply: Apply, params: Params, x: Array, y: Array) -> jax.Array:
+    """The share of samples whose largest logit is their label's."""
+    return jnp.mean(jnp.argmax(apply(params, x), axis=-1) == y)
+
+
+def fit(
+    loss: Loss,
+    tx: optax.GradientTransformation,
+    params: Params,
+    x: Array,
+    y: Array,
+    *,
+    steps: int,
+    batch: int,
+    key: jax.Array,
+) -> Params:
+    """The parameters after `steps` updates on batches drawn with replacement."""
+
+    def step(carry: tuple[Params, Any], key: jax.Array) -> tuple[Any, None]:
+        params, state = carry
+        chosen = jax.random.randint(key, (batch,), 0, len(x))
+        grads = jax.grad(loss)(params, x[chosen], y[chosen])
+        updates, state = tx.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    start = (params, tx.init(params))
+    (params, _), _ = jax.lax.scan(step, start, jax.random.split(key, steps))
+    return params
