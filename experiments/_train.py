@@ -41,14 +41,14 @@ def fit(
     loss: Loss,
     tx: optax.GradientTransformation,
     params: Params,
-    x: Array,
-    y: Array,
+    data: tuple[Array, Array],
     *,
     steps: int,
     batch: int,
     key: jax.Array,
 ) -> Params:
     """The parameters after `steps` updates on batches drawn with replacement."""
+    x, y = data
 
     def step(carry: tuple[Params, Any], key: jax.Array) -> tuple[Any, None]:
         params, state = carry

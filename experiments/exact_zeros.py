@@ -103,23 +103,15 @@ def _measure(
     def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         return data_loss(params, x, y) + (penalty.value(params) if in_loss else 0.0)
 
-    params = _train.fit(
-        loss,
-        _optimizer(method, config, penalty, strength),
-        params,
-        split.train_x,
-        split.train_y,
-        steps=config.steps,
-        batch=config.batch,
-        key=batch_key,
-    )
-    train = (params, split.train_x, split.train_y)
-    train_loss, grads = jax.value_and_grad(data_loss)(*train)
+    tx = _optimizer(method, config, penalty, strength)
+    data, steps, batch = split[:2], config.steps, config.batch
+    params = _train.fit(loss, tx, params, data, steps=steps, batch=batch, key=batch_key)
+    train_loss, grads = jax.value_and_grad(data_loss)(params, *data)
     first, second, last = (layer["kernel"][...] for layer in params["layers"].values())
     hidden = [(first, second), (second, last)]
     return {
-        "train_accuracy": _train.accuracy(apply, *train),
-        "test_accuracy": _train.accuracy(apply, params, split.test_x, split.test_y),
+        "train_accuracy": _train.accuracy(apply, params, *data),
+        "test_accuracy": _train.accuracy(apply, params, *split[2:]),
         "objective": train_loss + penalty.value(params),
         "zeros": measures.zero_share(penalty, params),
         "dead_pixels": jnp.sum(jnp.all(first == 0, axis=1)),

@@ -87,8 +87,7 @@ def _measure(
         _train.cross_entropy(apply),
         jaxreg.regularize(optax.adam(rate), penalty, config.width),
         params,
-        split.train_x,
-        split.train_y,
+        split[:2],
         steps=config.steps,
         batch=config.batch,
         key=batch_key,
@@ -96,7 +95,7 @@ def _measure(
     zeros = measures.zero_share(penalty, params)
     first = params["layers"][0]["kernel"][...]
     return {
-        "test_accuracy": _train.accuracy(apply, params, split.test_x, split.test_y),
+        "test_accuracy": _train.accuracy(apply, params, *split[2:]),
         "zeros": zeros,
         "times_fewer": 1 / (1 - zeros),
         "dead_pixels": jnp.sum(jnp.all(first == 0, axis=1)),

@@ -1,8 +1,8 @@
 """What does a regularized training step cost?
 
 Question: How long does an optimizer step with `jaxreg.regularize` take, as a multiple
-of `optax.adamw`, and how much memory does it move? Update and apply_updates are compiled
-together, parameters and state are donated, the check for loaded weights is on.
+of `optax.adamw`, and how much memory does it move? Update and apply_updates are one
+compiled step, parameters and state donated, with the check for loaded weights.
 
 Claim: L1 regularization costs more to compute than L2.
 

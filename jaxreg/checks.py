@@ -7,13 +7,16 @@ placeholders inside, so constructors check static fields alone.
 from __future__ import annotations
 
 import dataclasses
+import typing
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxreg.penalty import Number, Penalty, Tree
+
+# ArrayLike names NumPy's types; a tracer is a jax.Array and not among them.
+_NUMBERS = (jax.Array, *typing.get_args(jax.typing.ArrayLike))
 
 
 def check_numbers(penalty: Penalty) -> None:
@@ -52,16 +55,19 @@ def check_positive(name: str, number: Number) -> None:
 
 
 def _check_number(name: str, number: Any) -> None:
-    if isinstance(number, bool) or not isinstance(
-        number, int | float | np.generic | np.ndarray | jax.Array
-    ):
+    is_number = isinstance(number, _NUMBERS)
+    if not is_number or not _is_real(number):
         raise TypeError(f"{name} is {number!r}; allowed: a real number >= 0")
     if jnp.ndim(number):
         raise ValueError(
             f"{name} has shape {jnp.shape(number)}; allowed: one number. For a grid of "
             "strengths use jax.vmap over the penalty"
         )
-    if isinstance(number, jax.core.Tracer):
-        return
-    if not np.isrealobj(number) or not 0 <= float(number) < float("inf"):
+    is_concrete = not isinstance(number, jax.core.Tracer)
+    if is_concrete and not 0 <= float(number) < float("inf"):
         raise ValueError(f"{name} is {number}; allowed: a finite number >= 0")
+
+
+def _is_real(number: Any) -> bool:
+    dtype = jnp.result_type(number)
+    return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)

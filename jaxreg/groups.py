@@ -7,6 +7,7 @@ per input feature, `group_axis=1` one per neuron; `group_axis=(0, 3)` of a
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -60,8 +61,32 @@ def size(axes: tuple[int, ...], shape: tuple[int, ...]) -> int:
     return math.prod(shape[axis] for axis in within_axes(axes, len(shape)))
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Per group, kept as axes of length 1; its gradient at a zero group is 0."""
+    """Per group, kept as axes of length 1; its gradient at a zero group is 0.
+
+    Right at every scale: entries are divided by the largest of their group first.
+    """
+    within = within_axes(axes, leaf.ndim)
+    largest = jnp.max(jnp.abs(leaf), axis=within, keepdims=True)
+    is_plain = (largest > 0) & jnp.isfinite(largest)
+    scale = jnp.where(is_plain, largest, 1.0)
+    return scale * fast_root_mean_square(leaf / scale, axes)
+
+
+@root_mean_square.defjvp
+def _root_mean_square_jvp(
+    axes: tuple[int, ...], primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (leaf,), (tangent,) = primals, tangents
+    rms = root_mean_square(leaf, axes)
+    unit = leaf / jnp.where(rms > 0, rms, 1.0)
+    within = within_axes(axes, leaf.ndim)
+    return rms, jnp.mean(unit * tangent, axis=within, keepdims=True)
+
+
+def fast_root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """The same in one pass; in float32 0 below 1e-19 and infinite above 1e19."""
     square = jnp.mean(leaf * leaf, axis=within_axes(axes, leaf.ndim), keepdims=True)
     is_zero = square == 0
     return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))

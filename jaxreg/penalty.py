@@ -14,7 +14,6 @@ a sum over leaves, of which a concrete penalty writes the formula for one array.
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -168,12 +167,17 @@ class Leafwise(Penalty):
 
     def _prox_in_own_dtype(self, leaf: Any, step: jax.Array) -> jax.Array:
         leaf = jnp.asarray(leaf)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"prox of {self!r} on a leaf of dtype {leaf.dtype}; allowed: real "
+                "floating leaves"
+            )
         if not leaf.size:
             return leaf
         wide = widened(leaf)
         out = self.leaf_prox(wide, step.astype(wide.dtype)).astype(leaf.dtype)
-        # A product with a zero factor, or underflow, leaves -0.0 for negative entries.
-        return jnp.where(out == 0, jnp.zeros_like(out), out)
+        # Products with a zero factor and underflow leave -0.0, and -0.0 - -0.0 is 0.0.
+        return out - jax.lax.stop_gradient(jnp.where(out == 0, out, 0))
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         def one(leaf: Any, grad: Any) -> jax.Array:
@@ -202,11 +206,6 @@ def exact_sum(
         return rule
 
     return register
-
-
-def static() -> Any:
-    """A dataclass field that is part of the structure: a size, an axis, a pattern."""
-    return dataclasses.field(metadata={"static": True})
 
 
 def ratio(width: Number, slope: Number) -> jax.Array:

@@ -12,7 +12,8 @@ import optax
 
 from jaxreg import groups, measures, rules
 from jaxreg.penalty import Number, Penalty, Tree, flatten_like
-from jaxreg.transforms import latent, regularize
+from jaxreg.transforms.latent import latent
+from jaxreg.transforms.regularize import regularize
 
 Row = dict[str, Any]
 

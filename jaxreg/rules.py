@@ -7,7 +7,7 @@ path in `init`, where NNX passes variables, and in `update`, where it passes arr
 
 from __future__ import annotations
 
-import dataclasses
+import collections
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,14 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.checks import check_numbers
-from jaxreg.penalty import (
-    Number,
-    Penalty,
-    Tree,
-    flatten_like,
-    static,
-    steps_like,
-)
+from jaxreg.penalty import Number, Penalty, Tree, flatten_like, steps_like
+from jaxreg.pytree import pytree_dataclass, static
 
 
 class Part(NamedTuple):
@@ -37,8 +31,7 @@ class Part(NamedTuple):
         return [leaves[place] for place in self.places]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class ByPath(Penalty):
     """What `by_path` returns: a penalty that is one of several, leaf by leaf."""
 
@@ -184,8 +177,9 @@ def on_kernels(penalty: Penalty) -> ByPath:
 
 def paths(params: Tree) -> list[str]:
     """The slash-joined path of every leaf, in the order of `jax.tree.leaves`."""
-    with_paths, _ = jax.tree_util.tree_flatten_with_path(params)
-    return [_path_text(path) for path, _ in with_paths]
+    keys = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    below = collections.Counter(path[:end] for path in keys for end in range(len(path)))
+    return [_path_text(path, below[path[:-1]] == 1) for path in keys]
 
 
 def parts(penalty: Penalty, params: Tree) -> Iterator[Part]:
@@ -254,8 +248,9 @@ def _first_match(patterns: Sequence[str], name: str) -> int | None:
     return next(hits, None)
 
 
-def _path_text(path: tuple[Any, ...]) -> str:
-    # By type, not by text: multi-head attention has a submodule named `value`.
-    is_variable = bool(path) and path[-1] == jax.tree_util.GetAttrKey("value")
+def _path_text(path: tuple[Any, ...], is_alone: bool) -> str:
+    # By type and place, not by text: multi-head attention has a submodule `value`, and
+    # only in a Flax variable is the attribute `value` all there is.
+    is_variable = is_alone and path[-1:] == (jax.tree_util.GetAttrKey("value"),)
     trimmed = path[:-1] if is_variable else path
     return jax.tree_util.keystr(trimmed, simple=True, separator="/")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg import groups
-from jaxreg.penalty import Leafwise, Number, static
+from jaxreg.penalty import Leafwise, Number
+from jaxreg.pytree import pytree_dataclass, static
 
-_NEWTON_STEPS = 8
+_NEWTON_STEPS = 7
 
 
 class GroupPenalty(Leafwise):
@@ -80,69 +81,95 @@ class GroupPenalty(Leafwise):
 
     def _prox_uniform(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         bounds = jnp.finfo(leaf.dtype)
-        # The clip keeps the quotient right where the squares under- or overflow.
-        rms = groups.root_mean_square(leaf, self.group_axes)
-        rms = rms.clip(bounds.tiny, bounds.max)
-        return leaf * (self.magnitude.leaf_prox(rms, step) / rms)
+        rms = groups.fast_root_mean_square(leaf, self.group_axes)
+        is_plain = (rms > bounds.tiny) & (rms < bounds.max)
+        size = jnp.where(is_plain, rms, 1.0)
+        # Where the squares under- or overflow: the factor at the end of the range.
+        edge = jax.lax.stop_gradient(rms.clip(bounds.tiny, bounds.max))
+        at_edge = jax.lax.stop_gradient(self.magnitude.leaf_prox(edge, step) / edge)
+        factor = self.magnitude.leaf_prox(size, step) / size
+        return leaf * jnp.where(is_plain, factor, at_edge)
 
     def _prox_varying(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        within = groups.within_axes(self.group_axes, leaf.ndim)
         moves = step > 0
         speed = jnp.where(moves, leaf / jnp.where(moves, step, 1.0), 0.0)
         pull = groups.root_mean_square(speed, self.group_axes)
         excess = self.magnitude.leaf_stationarity(jnp.zeros_like(pull), pull)
-        within = groups.within_axes(self.group_axes, leaf.ndim)
         is_fixed = jnp.any(~moves & (leaf != 0), axis=within, keepdims=True)
         is_active = (excess > 0) | is_fixed
-        size, slope = self._solve_size(leaf, step, is_active)
+        # A Newton step at the root has the derivative of the root, by the implicit
+        # function theorem: only this last one is differentiated.
+        still = jax.lax.stop_gradient((self.magnitude, leaf, step))
+        size = _solve_size(*still, is_active, self.group_axes)
+        size = size + _newton_move(self.magnitude, leaf, step, is_active, within, size)
+        slope = self.magnitude.leaf_subgradient(size)
         return jnp.where(is_active, leaf * (size / (size + step * slope)), 0.0)
 
-    def _solve_size(
-        self, leaf: jax.Array, step: jax.Array, is_active: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """The RMS of the answer per group, and the slope of `phi` there."""
-        within = groups.within_axes(self.group_axes, leaf.ndim)
-        scale = jnp.where(is_active, self._lower_bound(leaf, step), 1.0)
 
-        def slope_at(size: jax.Array) -> tuple[jax.Array, jax.Array]:
-            one = jnp.ones_like(size)
-            return jax.jvp(self.magnitude.leaf_subgradient, (size,), (one,))
+def _solve_size(
+    magnitude: Leafwise,
+    leaf: jax.Array,
+    step: jax.Array,
+    is_active: jax.Array,
+    axes: tuple[int, ...],
+) -> jax.Array:
+    """Per group, the root mean square of the answer, by Newton from below."""
+    within = groups.within_axes(axes, leaf.ndim)
+    start = jnp.where(is_active, _lower_bound(magnitude, leaf, step, axes), 1.0)
 
-        def newton(_: Any, size: jax.Array) -> jax.Array:
-            slope, bend = slope_at(size)
-            below = size + step * slope
-            share = (leaf / below) ** 2
-            total = jnp.mean(share, axis=within, keepdims=True)
-            lean = share * (1 + step * bend) / below
-            turn = jnp.mean(lean, axis=within, keepdims=True)
-            move = total * (jnp.sqrt(total) - 1) / jnp.where(turn > 0, turn, 1.0)
-            return jnp.where(is_active, size + jnp.maximum(move, 0.0), size)
+    def rise(_: Any, size: jax.Array) -> jax.Array:
+        move = _newton_move(magnitude, leaf, step, is_active, within, size)
+        return size + jnp.maximum(move, 0.0)
 
-        size = jax.lax.fori_loop(0, _NEWTON_STEPS, newton, scale)
-        return size, slope_at(size)[0]
-
-    def _lower_bound(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        """The largest of three proven lower bounds of the RMS of the answer."""
-        within = groups.within_axes(self.group_axes, leaf.ndim)
-        rms = groups.root_mean_square(leaf, self.group_axes)
-        # phi is convex and the answer no larger than v, so this slope bounds its own.
-        slope = self.magnitude.leaf_subgradient(rms)
-        lowest = jnp.min(step, axis=within, keepdims=True)
-        highest = jnp.max(step, axis=within, keepdims=True)
-        share = jnp.where(step > 0, lowest / jnp.where(step > 0, step, 1.0), 1.0)
-        weighted = groups.root_mean_square(leaf * share, self.group_axes)
-        root = jnp.sqrt(groups.size(self.group_axes, leaf.shape)).astype(leaf.dtype)
-        single = jnp.abs(leaf) - step * slope * root
-        bounds = (
-            rms - highest * slope,
-            weighted - lowest * slope,
-            jnp.max(single, axis=within, keepdims=True) / root,
-            jnp.full_like(rms, jnp.finfo(leaf.dtype).tiny),
-        )
-        return jnp.max(jnp.stack(bounds), axis=0)
+    return jax.lax.fori_loop(0, _NEWTON_STEPS, rise, start)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+def _newton_move(
+    magnitude: Leafwise,
+    leaf: jax.Array,
+    step: jax.Array,
+    is_active: jax.Array,
+    within: tuple[int, ...],
+    size: jax.Array,
+) -> jax.Array:
+    one = jnp.ones_like(size)
+    slope, bend = jax.jvp(magnitude.leaf_subgradient, (size,), (one,))
+    below = size + step * slope
+    share = (leaf / below) ** 2
+    lean = share * (1 + step * bend) / below
+    # Idle groups must not send a NaN into the gradient of the others.
+    total = jnp.where(is_active, jnp.mean(share, axis=within, keepdims=True), 1.0)
+    turn = jnp.where(is_active, jnp.mean(lean, axis=within, keepdims=True), 1.0)
+    return total * (jnp.sqrt(total) - 1) / turn
+
+
+def _lower_bound(
+    magnitude: Leafwise, leaf: jax.Array, step: jax.Array, axes: tuple[int, ...]
+) -> jax.Array:
+    """The largest of three proven lower bounds of the root.
+
+    Each is the root of a problem whose left side lies below: all steps as large as the
+    largest, all steps as small as the smallest with entries to match, one entry alone.
+    """
+    within = groups.within_axes(axes, leaf.ndim)
+    lowest = jnp.min(step, axis=within, keepdims=True)
+    highest = jnp.max(step, axis=within, keepdims=True)
+    share = jnp.where(step > 0, lowest / jnp.where(step > 0, step, 1.0), 1.0)
+    rms = groups.root_mean_square(leaf, axes)
+    weighted = groups.root_mean_square(leaf * share, axes)
+    single = jnp.abs(leaf) / math.sqrt(groups.size(axes, leaf.shape))
+    alone = jnp.max(magnitude.leaf_prox(single, step), axis=within, keepdims=True)
+    bounds = (
+        magnitude.leaf_prox(rms, highest),
+        magnitude.leaf_prox(weighted, lowest),
+        alone,
+        jnp.full_like(rms, jnp.finfo(leaf.dtype).tiny),
+    )
+    return jnp.max(jnp.stack(bounds), axis=0)
+
+
+@pytree_dataclass
 class Grouped(GroupPenalty):
     """What `grouped` returns."""
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 
 from jaxreg.penalties.l1 import L1, soft_threshold
 from jaxreg.penalties.l2 import L2
 from jaxreg.penalty import Leafwise, Number, exact_sum, ratio
+from jaxreg.pytree import pytree_dataclass
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class ElasticNet(Leafwise):
     r"""The elastic net, `l1 * sum |w| + l2 * sum w^2`; the same object as `L1 + L2`.
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import jax
-
 from jaxreg import groups
 from jaxreg.calculus.grouped import GroupPenalty
 from jaxreg.penalties.l1 import L1
-from jaxreg.penalty import Number, static
+from jaxreg.penalty import Number
+from jaxreg.pytree import pytree_dataclass, static
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class GroupLasso(GroupPenalty):
     r"""The group lasso, `strength * sum_g sqrt(n_g) ||w_g||`: whole groups become 0.
 

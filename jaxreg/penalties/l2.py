@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
 from jaxreg.penalty import Leafwise, Number, exact_sum, ratio
+from jaxreg.pytree import pytree_dataclass
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class L2(Leafwise):
     r"""The ridge penalty, `strength * sum w^2`.
 

@@ -1,12 +1,14 @@
-"""The state of `regularize`, and how to read it."""
+"""The state of `regularize`: how to read it, and what is refused."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import jax
+import optax
 
-from jaxreg.penalty import Tree
+from jaxreg.penalty import Tree, wide_dtype
+from jaxreg.rules import Part
 
 
 class RegularizeState(NamedTuple):
@@ -21,6 +23,7 @@ def latent(opt_state: Any) -> tuple[Tree, Any]:
     """The latent of `regularize` and its optimizer's state, from any optimizer state.
 
     The latent has the structure of the parameters, `optax.MaskedNode` on free leaves.
+    Of an `nnx.Optimizer` pass `nnx.as_pure(optimizer.opt_state)`: its plain arrays.
 
     Raises:
       ValueError: the state holds no `regularize`, or more than one.
@@ -43,3 +46,55 @@ def states_of(state: Any, kinds: Any) -> list[Any]:
     """The nodes of the given types in an optimizer state."""
     nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kinds))
     return [node for node in nodes if isinstance(node, kinds)]
+
+
+def refuse_inner(inner_optimizer: Any) -> None:
+    """Refuses optimizers that cannot work on a latent, by the type of their state."""
+    searches = (
+        optax.ScaleByBacktrackingLinesearchState,
+        optax.ScaleByZoomLinesearchState,
+    )
+    if states_of(inner_optimizer, searches):
+        raise ValueError(
+            "regularize: the optimizer has a line search, which evaluates the loss at "
+            "latents where the parameters never are. Give it a learning rate instead, "
+            "as in optax.lbfgs(1e-1, linesearch=None)"
+        )
+    if states_of(inner_optimizer, optax.LookaheadState):
+        raise ValueError(
+            "regularize: lookahead inside keeps two copies of the latent and its slow "
+            "copy has no prox. Use the optimizer that lookahead wraps"
+        )
+
+
+def check_latents(
+    parts: list[Part],
+    latents: list[Any],
+    grads: list[Any],
+    leaves: list[jax.Array],
+    names: list[str],
+) -> None:
+    """Refuses a state that was made for other parameters or other rules."""
+    penalised = {place for part in parts for place in part.places}
+    for place, (name, leaf) in enumerate(zip(names, leaves, strict=True)):
+        has_latent = not isinstance(latents[place], optax.MaskedNode)
+        if has_latent != (place in penalised):
+            now, then = ("free", "penalised") if has_latent else ("penalised", "free")
+            raise ValueError(
+                f"regularize: leaf {name!r} is {now} and was {then} when the state was "
+                "made. After a change of rules call tx.init(params)"
+            )
+        if not has_latent:
+            continue
+        made, wanted = latents[place], (leaf.shape, wide_dtype(leaf))
+        if (made.shape, made.dtype) != wanted:
+            raise ValueError(
+                f"regularize: the state holds a latent of shape {made.shape} and dtype "
+                f"{made.dtype} for leaf {name!r} of shape {leaf.shape} and dtype "
+                f"{leaf.dtype}. For other parameters call tx.init(params)"
+            )
+        if grads[place] is None:
+            raise ValueError(
+                f"regularize: the gradient of the penalised leaf {name!r} is None. "
+                "Leave the leaf out of the rules, or train it"
+            )

@@ -11,6 +11,7 @@ dead zone of the prox, and `z` may wander there without `x` moving: a stable sup
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ from jaxreg.penalty import (
     wide_dtype,
     widened,
 )
-from jaxreg.transforms.latent import RegularizeState, states_of
+from jaxreg.transforms.latent import RegularizeState, check_latents, refuse_inner
 
 Schedule = Callable[[jax.Array], Number]
 
@@ -131,7 +132,7 @@ class _NormalMap:
         **extra_args: Any,
     ) -> tuple[Tree, RegularizeState]:
         check_params("regularize", params)
-        _refuse_inner(state.inner_optimizer)
+        refuse_inner(state.inner_optimizer)
         rules.check(self.penalty, params)
         leaves, treedef = jax.tree.flatten(params)
         leaves = [jnp.asarray(leaf) for leaf in leaves]
@@ -140,14 +141,10 @@ class _NormalMap:
             treedef, state.latent, "the latent in the state", _NEW_STATE
         )
         parts = list(rules.parts(self.penalty, params))
-        _check_latents(parts, latents, grads, rules.paths(params))
+        check_latents(parts, latents, grads, leaves, rules.paths(params))
 
         latents = self._restart_edited(parts, latents, leaves)
-        steps, factor = self._steps(parts), self._factor(state.latent_step)
-        for place, target in self._prox(parts, latents).items():
-            z = latents[place]
-            grads[place] = grads[place] + factor * ((z - target) / steps[place])
-            grads[place] = grads[place].astype(z.dtype)
+        grads = self._pushed(parts, latents, grads, state.latent_step)
         moves, inner_optimizer = self.inner.update(
             jax.tree.unflatten(treedef, grads),
             state.inner_optimizer,
@@ -155,7 +152,7 @@ class _NormalMap:
             **extra_args,
         )
         moves = flatten_like(treedef, moves, "the updates of the optimizer", _NEW_STATE)
-        for place in steps:
+        for place in (place for part in parts for place in part.places):
             moved = latents[place] + moves[place]
             latents[place] = moved.astype(latents[place].dtype)
         for place, target in self._prox(parts, latents).items():
@@ -168,13 +165,19 @@ class _NormalMap:
             latent_step=optax.safe_increment(state.latent_step),
         )
 
-    def _factor(self, latent_step: jax.Array) -> Number:
-        return 1.0 if self.schedule is None else self.schedule(latent_step)
-
-    def _steps(self, parts: list[rules.Part]) -> dict[int, jax.Array]:
-        """The step of the prox, by the place of the leaf."""
-        pairs = [(part, part.penalty.step_for(self.width)) for part in parts]
-        return {place: step for part, step in pairs for place in part.places}
+    def _pushed(
+        self, parts: list[rules.Part], latents: list[Any], grads: list[Any], count: Any
+    ) -> list[Any]:
+        """The gradients plus the penalty's force, a subgradient at the fresh prox."""
+        factor = 1.0 if self.schedule is None else self.schedule(count)
+        proxes, out = self._prox(parts, latents), list(grads)
+        for part in parts:
+            step = part.penalty.step_for(self.width)
+            for place in part.places:
+                force = (latents[place] - proxes[place]) / step
+                pushed = grads[place] + factor * force
+                out[place] = pushed.astype(latents[place].dtype)
+        return out
 
     def _prox(self, parts: list[rules.Part], latents: list[Any]) -> dict[int, Any]:
         """The prox of the latents, by the place of the leaf."""
@@ -223,11 +226,12 @@ class _NormalMap:
         self, part: rules.Part, latents: list[Any], leaves: list[Any]
     ) -> list[jax.Array]:
         """Per leaf, whether a sample of the params differs from the latent's prox."""
-        samples = [_sample(part.penalty, latents[place]) for place in part.places]
+        cuts = {place: _cut(part.penalty, leaves[place]) for place in part.places}
+        samples = [cuts[place](latents[place]) for place in part.places]
         proxes = part.penalty.prox(samples, part.penalty.step_for(self.width))
         flags = []
         for place, prox in zip(part.places, proxes, strict=True):
-            seen = _sample(part.penalty, leaves[place]).astype(prox.dtype)
+            seen = cuts[place](leaves[place]).astype(prox.dtype)
             slack = 4 * jnp.finfo(leaves[place].dtype).eps
             is_near = jnp.abs(seen - prox) <= slack * (jnp.abs(prox) + self.width)
             # Negated, so that a latent that is NaN is restarted from repaired weights.
@@ -235,51 +239,27 @@ class _NormalMap:
         return flags
 
 
-def _sample(penalty: Penalty, leaf: jax.Array) -> jax.Array:
-    """A few slices whose prox is theirs alone, or all of the leaf."""
+def _cut(penalty: Penalty, leaf: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """Takes a few slices whose prox is theirs alone, or all of a leaf."""
     axis = penalty.independent_axis(leaf.shape)
-    if axis is None or leaf.shape[axis] <= _SAMPLED_SLICES:
-        return leaf
-    stride = leaf.shape[axis] // _SAMPLED_SLICES
-    return jax.lax.slice_in_dim(leaf, 0, stride * _SAMPLED_SLICES, stride, axis)
+    if axis is None:
+        return lambda whole: whole
+    # As many for each shard: explicit sharding slices along a sharded axis only so.
+    shards = _shards(leaf, axis)
+    slices = shards * -(-_SAMPLED_SLICES // shards)
+    if leaf.shape[axis] <= slices:
+        return lambda whole: whole
+    stride = leaf.shape[axis] // slices
+    end = stride * slices
+    return lambda whole: jax.lax.slice_in_dim(whole, 0, end, stride, axis)
+
+
+def _shards(leaf: jax.Array, axis: int) -> int:
+    sharding = jax.typeof(leaf).sharding
+    names = sharding.spec[axis] or ()
+    names = names if isinstance(names, tuple) else (names,)
+    return math.prod(sharding.mesh.shape[name] for name in names)
 
 
 def _latent_or_free(latent_leaf: Any, leaf: Any) -> Any:
     return leaf if isinstance(latent_leaf, optax.MaskedNode) else latent_leaf
-
-
-def _refuse_inner(inner_optimizer: Any) -> None:
-    searches = (
-        optax.ScaleByBacktrackingLinesearchState,
-        optax.ScaleByZoomLinesearchState,
-    )
-    if states_of(inner_optimizer, searches):
-        raise ValueError(
-            "regularize: the optimizer has a line search, which evaluates the loss at "
-            "latents where the parameters never are. Give it a learning rate instead, "
-            "as in optax.lbfgs(1e-1, linesearch=None)"
-        )
-    if states_of(inner_optimizer, optax.LookaheadState):
-        raise ValueError(
-            "regularize: lookahead inside keeps two copies of the latent and its slow "
-            "copy has no prox. Use the optimizer that lookahead wraps"
-        )
-
-
-def _check_latents(
-    parts: list[rules.Part], latents: list[Any], grads: list[Any], names: list[str]
-) -> None:
-    penalised = {place for part in parts for place in part.places}
-    for place, name in enumerate(names):
-        has_latent = not isinstance(latents[place], optax.MaskedNode)
-        if has_latent != (place in penalised):
-            now, then = ("free", "penalised") if has_latent else ("penalised", "free")
-            raise ValueError(
-                f"regularize: leaf {name!r} is {now} and was {then} when the state was "
-                "made. After a change of rules call tx.init(params)"
-            )
-        if has_latent and grads[place] is None:
-            raise ValueError(
-                f"regularize: the gradient of the penalised leaf {name!r} is None. "
-                "Leave the leaf out of the rules, or train it"
-            )

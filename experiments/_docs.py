@@ -1,0 +1,48 @@
+"""Puts the tables of `experiments/results` into README.md and docs/.
+
+A document names the experiment between two comments, and what stands between them is
+the table of its last run: `python -m experiments._docs` writes it, a test compares.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+
+from experiments._report import columns, show
+
+ROOT = pathlib.Path(__file__).parent.parent
+_BLOCK = re.compile(
+    r"(<!-- results: (\w+)((?: [\w,]+)?) -->\n).*?(<!-- end -->)", flags=re.DOTALL
+)
+
+
+def documents() -> list[pathlib.Path]:
+    """The documents that may hold tables."""
+    return [
+        ROOT / "README.md",
+        ROOT / "BUILD_NOTES.md",
+        *sorted(ROOT.glob("docs/*.md")),
+    ]
+
+
+def filled(text: str) -> str:
+    """The text with every table as the results have it."""
+    return _BLOCK.sub(_fill, text)
+
+
+def _fill(match: re.Match[str]) -> str:
+    start, name, chosen, end = match.groups()
+    path = ROOT / "experiments" / "results" / name / "run.json"
+    table = json.loads(path.read_text())["table"]
+    header = chosen.strip().split(",") if chosen else columns(table)
+    lines = [header, ["---"] * len(header)]
+    lines += [[show(row.get(column)) for column in header] for row in table]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{start}{text}\n{end}"
+
+
+if __name__ == "__main__":
+    for document in documents():
+        document.write_text(filled(document.read_text()))

@@ -1,0 +1,58 @@
+"""README, docs and docstrings: their code runs and their tables are the results'."""
+
+import doctest
+import importlib
+import pathlib
+import pkgutil
+import re
+
+import pytest
+
+import jaxreg
+from experiments import _docs
+
+MODULES = [
+    "jaxreg",
+    *(m.name for m in pkgutil.walk_packages(jaxreg.__path__, "jaxreg.")),
+]
+DOCUMENTS = _docs.documents()
+
+
+def name_of(document: pathlib.Path) -> str:
+    return document.name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_in_docstrings_give_what_they_show(module):
+    failed, _ = doctest.testmod(importlib.import_module(module))
+    assert failed == 0
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_python_blocks_of_a_document_run_in_order(document):
+    namespace = {}
+    for block in re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL):
+        exec(compile(block, str(document), "exec"), namespace)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_tables_of_a_document_are_those_of_the_results(document):
+    text = document.read_text()
+    assert text == _docs.filled(text), "run: python -m experiments._docs"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_links_of_a_document_lead_to_files(document):
+    targets = re.findall(r"\]\(([^)#]+)\)", document.read_text())
+    for target in targets:
+        assert (document.parent / target).is_file(), target
+
+
+def test_the_readme_example_leaves_the_zeros_the_readme_names(capsys):
+    text = (_docs.ROOT / "README.md").read_text()
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], {})
+    kernels = [
+        line for line in capsys.readouterr().out.splitlines() if "kernel" in line
+    ]
+    shares = [float(line.split()[5]) for line in kernels[2:]]
+    assert shares == pytest.approx([0.99, 0.97], abs=0.005)

@@ -1,0 +1,124 @@
+"""The experiments reach what they promise."""
+
+import logging
+import os
+import statistics
+
+import jax
+import pytest
+
+from experiments import blind_spots, exact_zeros, lasso, lenet_mnist, step_cost
+
+OURS = [method for method in lasso.METHODS if method.startswith("regularize")]
+HAS_MNIST = os.path.isdir(os.path.join(os.environ.get("JAXREG_DATA", ""), "mnist"))
+
+
+def require_lasso_solved(method, seed):
+    row = lasso.measure(lasso.Config(), method=method, seed=seed)
+    # Heavy ball and schedule-free converge linearly; the others end at rounding error.
+    slow = "sgd" in method or "schedule-free" in method
+    assert row["gap"] < (1e-6 if slow else 1e-9)
+    assert row["support_match"] == 1
+    assert row["zeros"] == row["zeros_wanted"] > 0
+
+
+@pytest.mark.parametrize("method", OURS)
+def test_every_optimizer_inside_regularize_solves_the_badly_scaled_lasso(method):
+    require_lasso_solved(method, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, lasso.Config().seeds))
+@pytest.mark.parametrize("method", OURS)
+def test_every_optimizer_solves_the_other_lasso_problems_too(method, seed):
+    require_lasso_solved(method, seed)
+
+
+def test_l1_in_the_loss_reaches_the_objective_without_a_single_zero():
+    row = lasso.measure(lasso.Config(), method=lasso.IN_LOSS, seed=0)
+    assert row["zeros"] == 0
+    assert row["gap"] < 1e-5
+
+
+def test_a_soft_threshold_after_adam_solves_another_problem():
+    row = lasso.measure(lasso.Config(), method=lasso.THRESHOLD, seed=0)
+    assert row["gap"] > 1e-2
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        "regularize(adam) alone",
+        "clipping inside it",
+        "MultiSteps inside it",
+        "MultiSteps around it",
+        "apply_if_finite around it",
+    ],
+)
+def test_what_may_stand_around_regularize_leaves_the_solution_alone(setup):
+    row = blind_spots.measure(blind_spots.Config(), setup=setup)
+    # Adam's last steps of a cosine end within rounding of the solution.
+    assert row["error"] < 1e-12
+    assert row["zeros"] == 1
+
+
+@pytest.mark.parametrize(
+    ("setup", "error"),
+    [
+        ("gradients clipped to norm 0.1 before it", 0.5),
+        ("gradients of a halved loss", 0.5),
+        ("weight decay after it", 0.18),
+    ],
+)
+def test_what_the_documentation_warns_of_is_as_wrong_as_it_says(setup, error):
+    row = blind_spots.measure(blind_spots.Config(), setup=setup)
+    assert row["error"] == pytest.approx(error, rel=0.05)
+
+
+def test_a_method_compiles_once_for_all_strengths_and_seeds(caplog):
+    config = exact_zeros.Config(steps=3, warmup=1)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        for seed, strength in enumerate((1e-4, 3e-4, 1e-3)):
+            cell = {"method": "regularize L1", "strength": strength, "seed": seed}
+            exact_zeros.measure(config, **cell)
+    compiled = [r for r in caplog.messages if r.startswith("Compiling jit(_measure)")]
+    assert len(compiled) == 1
+
+
+def test_the_same_cell_gives_the_same_numbers():
+    config = exact_zeros.Config(steps=30, warmup=1)
+    cell = {"method": "regularize GroupLasso", "strength": 3e-4, "seed": 1}
+    assert exact_zeros.measure(config, **cell) == exact_zeros.measure(config, **cell)
+
+
+def test_step_cost_measures_the_words_a_step_moves():
+    row = step_cost.measure(
+        step_cost.QUICK, way="regularize(adam, L1)", parameters=1_000_000
+    )
+    assert row["words"] == pytest.approx(15, abs=0.2)
+    assert row["temporaries"] < 0.01
+
+
+@pytest.mark.slow
+def test_l1_inside_regularize_prunes_the_digits_network_within_a_point():
+    config = exact_zeros.Config()
+
+    def mean(method, strength, column):
+        cells = [{"method": method, "strength": strength, "seed": s} for s in range(5)]
+        rows = [exact_zeros.measure(config, **cell) for cell in cells]
+        return statistics.fmean(row[column] for row in rows)
+
+    assert mean("L1 in the loss", 3e-4, "zeros") == 0
+    assert mean("regularize L1", 3e-4, "zeros") >= 0.975
+    sparse = mean("regularize L1", 3e-4, "test_accuracy")
+    assert sparse >= 0.970
+    assert sparse >= mean("no penalty", 0.0, "test_accuracy") - 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_MNIST, reason="JAXREG_DATA holds no mnist/")
+def test_lenet_on_mnist_keeps_its_accuracy_with_97_percent_zeros():
+    config = lenet_mnist.Config()
+    rows = [lenet_mnist.measure(config, strength=1e-4, seed=s) for s in range(3)]
+    assert statistics.fmean(row["test_accuracy"] for row in rows) >= 0.980
+    assert statistics.fmean(row["zeros"] for row in rows) >= 0.975

@@ -1,0 +1,227 @@
+"""Laws of penalties under JAX: pytrees, jit, vmap, sums; for every row of the table."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxreg
+from tests.table import ROWS, Row, cast
+
+PROX = jax.jit(lambda penalty, params, step: penalty.prox(params, step))
+VALUE = jax.jit(lambda penalty, params: penalty.value(params))
+
+every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+METHODS = {
+    "value": lambda penalty, params, step: penalty.value(params),
+    "subgradient": lambda penalty, params, step: penalty.subgradient(params),
+    "prox": lambda penalty, params, step: penalty.prox(params, step),
+    "stationarity": lambda penalty, params, step: penalty.stationarity(params, step),
+}
+
+
+def assert_trees_close(found, expected, rtol: float, atol: float = 0.0) -> None:
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    for one, other in pairs:
+        np.testing.assert_allclose(one, other, rtol=rtol, atol=atol)
+
+
+@every_row
+@pytest.mark.parametrize("method", METHODS)
+def test_jit_gives_what_eager_gives(row: Row, method: str) -> None:
+    params = {name: jnp.full(shape, 1.3) for name, shape in row.probe.items()}
+    step = row.steps(1, 2 * row.varying_step, row.probe)
+    found = jax.jit(METHODS[method])(row.penalty, params, step)
+    # XLA fuses and reorders: some units of float32.
+    assert_trees_close(
+        found, METHODS[method](row.penalty, params, step), rtol=1e-5, atol=1e-6
+    )
+
+
+@every_row
+@pytest.mark.parametrize("method", METHODS)
+def test_vmap_over_parameters_gives_what_a_loop_gives(row: Row, method: str) -> None:
+    trees = [cast(row.params(seed, row.probe), np.float32) for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    step = cast(row.steps(1, 2 * row.varying_step, row.probe), np.float32)
+    one = jax.jit(METHODS[method])
+    looped = [one(row.penalty, tree, step) for tree in trees]
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *looped)
+    found = jax.jit(jax.vmap(METHODS[method], (None, 0, None)))(
+        row.penalty, stacked, step
+    )
+    # XLA fuses and reorders: some units of float32.
+    assert_trees_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@every_row
+def test_vmap_over_strengths_gives_what_a_loop_gives(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    factors = [0.0, 0.5, 1.0, 100.0]
+    grid = jax.tree.map(lambda number: number * jnp.array(factors), row.penalty)
+    values = jax.jit(jax.vmap(VALUE, (0, None)))(grid, params)
+    proxes = jax.jit(jax.vmap(PROX, (0, None, None)))(grid, params, 1.0)
+    for place, factor in enumerate(factors):
+        one = row.scaled(factor)
+        # XLA fuses and reorders: some units of float32.
+        np.testing.assert_allclose(values[place], VALUE(one, params), rtol=1e-6)
+        prox = jax.tree.map(lambda leaf, place=place: leaf[place], proxes)
+        assert_trees_close(prox, PROX(one, params, 1.0), rtol=1e-5, atol=1e-6)
+
+
+@every_row
+def test_steps_for_a_grid_of_strengths_are_finite_and_positive(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    grid = jax.tree.map(lambda number: number * jnp.array([0.0, 1.0]), row.penalty)
+
+    def step_for(penalty):
+        return dataclasses.replace(row, penalty=penalty).step_for(0.05, params)
+
+    steps = jax.jit(jax.vmap(step_for))(grid)
+    for name, step in steps.items() if isinstance(steps, dict) else [("", steps)]:
+        assert np.isfinite(step).all()
+        assert name in row.free or (step > 0).all()
+
+
+@every_row
+@pytest.mark.parametrize("wide", [np.float64, lambda number: jnp.asarray(number)])
+def test_a_strength_of_float64_keeps_the_dtype_of_the_leaves(row: Row, wide) -> None:
+    with jax.enable_x64(True):
+        penalty = jax.tree.map(wide, row.penalty)
+        params = cast(row.params(0), np.float32)
+        prox = jax.eval_shape(penalty.prox, params, jnp.ones((), np.float64))
+        for out in (prox, jax.eval_shape(penalty.subgradient, params)):
+            assert {leaf.dtype for leaf in out.values()} == {np.dtype(np.float32)}
+
+
+@every_row
+def test_flattening_and_unflattening_returns_an_equal_penalty(row: Row) -> None:
+    leaves, treedef = jax.tree.flatten(row.penalty)
+    assert leaves
+    assert jax.tree.unflatten(treedef, leaves) == row.penalty
+
+
+@every_row
+def test_a_penalty_can_be_rebuilt_with_placeholders(row: Row) -> None:
+    """JAX puts `object()`, `None` and tracers where the numbers are."""
+    leaves, treedef = jax.tree.flatten(row.penalty)
+    for placeholder in (object(), None, jnp.zeros(3)):
+        treedef.unflatten([placeholder] * len(leaves))
+
+
+@every_row
+def test_a_function_of_the_penalty_compiles_once_for_all_strengths(row: Row) -> None:
+    traces = []
+
+    @jax.jit
+    def prox(penalty, params):
+        traces.append(penalty)
+        return penalty.prox(params, 1.0)
+
+    params = cast(row.params(0), np.float32)
+    weak, strong = (prox(row.scaled(factor), params) for factor in (0.1, 5.0))
+    assert len(traces) == 1
+    assert any(np.any(weak[name] != strong[name]) for name in params)
+
+
+@every_row
+def test_a_penalty_is_frozen_hashable_and_not_callable(row: Row) -> None:
+    assert hash(row.penalty) == hash(row.scaled(1))
+    assert not callable(row.penalty)
+    name = dataclasses.fields(row.penalty)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
+        setattr(row.penalty, name, 1.0)
+
+
+@every_row
+def test_none_and_masked_leaves_pass_through(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    holed = params | {"absent": None, "masked": optax.MaskedNode()}
+    for method in METHODS.values():
+        if method is METHODS["value"]:
+            assert VALUE(row.penalty, holed) == VALUE(row.penalty, params)
+            continue
+        out = jax.eval_shape(method, row.penalty, holed, holed)
+        assert out["absent"] is None
+        assert isinstance(out["masked"], optax.MaskedNode)
+        assert set(out) == set(holed)
+
+
+@every_row
+def test_a_scalar_step_and_a_tree_of_that_step_agree(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    expected = PROX(row.penalty, params, 0.7)
+    per_leaf = {name: jnp.asarray(0.7) for name in params}
+    # The very same operations.
+    assert_trees_close(PROX(row.penalty, params, per_leaf), expected, rtol=1e-6)
+    if row.varying_step:
+        found = PROX(row.penalty, params, row.full(0.7))
+        # Groups take another path here: a root found by Newton in float32.
+        assert_trees_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@every_row
+def test_a_step_of_another_structure_is_refused(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    with pytest.raises(ValueError, match="step and params differ in structure"):
+        row.penalty.prox(params, {"elsewhere": 1.0})
+    with pytest.raises(ValueError, match="step and params differ in structure"):
+        row.penalty.prox(params, [1.0] * len(params))
+
+
+@every_row
+def test_a_step_that_would_broadcast_its_leaf_is_refused(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    wrong = {name: jnp.ones((7, *leaf.shape)) for name, leaf in params.items()}
+    with pytest.raises(ValueError, match=r"step\['\w+'\] has shape \(7,"):
+        row.penalty.prox(params, wrong)
+
+
+def pairs():
+    return itertools.product(ROWS, repeat=2)
+
+
+def is_exact(one: Row, other: Row) -> bool:
+    elementwise = (jaxreg.L1, jaxreg.L2, jaxreg.ElasticNet)
+    return all(isinstance(row.penalty, elementwise) for row in (one, other))
+
+
+@pytest.mark.parametrize("one, other", [p for p in pairs() if is_exact(*p)])
+def test_a_sum_has_the_values_of_both_and_the_joint_prox(one: Row, other: Row) -> None:
+    both = one.penalty + other.penalty
+    with jax.enable_x64(True):
+        x = np.linspace(-2, 2, 9)
+        expected = one.penalty.value(x) + other.penalty.value(x)
+        np.testing.assert_allclose(both.value(x), expected, rtol=1e-14)
+        grid = np.linspace(-2, 2, 400_001)[:, None]
+        for v in x:
+            height = one.value({"x": grid}) + other.value({"x": grid})
+            lowest = grid[np.argmin(height + (grid[:, 0] - v) ** 2 / (2 * 0.7))]
+            # Half the spacing of the grid.
+            np.testing.assert_allclose(both.prox(v, 0.7), lowest[0], atol=5.1e-6)
+    assert both == other.penalty + one.penalty
+
+
+@pytest.mark.parametrize("one, other", [p for p in pairs() if not is_exact(*p)])
+def test_a_sum_without_an_exact_prox_is_refused(one: Row, other: Row) -> None:
+    with pytest.raises(TypeError, match="composing the two proxes would solve another"):
+        _ = one.penalty + other.penalty
+
+
+@every_row
+def test_a_penalty_plus_a_number_is_refused(row: Row) -> None:
+    with pytest.raises(TypeError, match="unsupported operand"):
+        _ = row.penalty + 1.0
+
+
+def test_penalties_of_two_classes_never_have_equal_structures() -> None:
+    # jax.tree_util.register_dataclass makes L1(s) and L2(s) equal, and then a jitted
+    # function runs the code compiled for the other when their hashes meet in its cache.
+    for one, other in itertools.combinations([row.penalty for row in ROWS], 2):
+        if type(one) is not type(other):
+            assert jax.tree.structure(one) != jax.tree.structure(other)

@@ -1,0 +1,85 @@
+"""Numbers about parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxreg
+from jaxreg import measures
+
+PARAMS = {
+    "bias": jnp.array([0.0, 1.0]),
+    "kernel": jnp.array([[3.0, -4.0], [0.0, -0.0], [0.0, 1.0]]),
+}
+ROWS_OF_KERNEL = jaxreg.on_kernels(jaxreg.GroupLasso(1.0, group_axis=0))
+
+
+def test_zeros_counts_zeros_of_both_signs_and_nothing_small() -> None:
+    assert measures.zeros(jnp.array([0.0, -0.0, 1e-30, 1.0])) == 2
+    assert measures.zeros(jnp.zeros((0, 3))) == 0
+
+
+@pytest.mark.parametrize("axis, dead", [(0, 1), (1, 0), (-2, 1)])
+def test_dead_groups_are_those_that_are_zero_throughout(axis: int, dead: int) -> None:
+    penalty = jaxreg.GroupLasso(1.0, group_axis=axis)
+    assert measures.dead_groups(penalty, PARAMS["kernel"]) == dead
+
+
+def test_dead_groups_over_two_axes_are_counted_apart() -> None:
+    penalty = jaxreg.GroupLasso(1.0, group_axis=(0, 2))
+    leaf = jnp.ones((2, 3, 2)).at[0, :, 1].set(0.0).at[1, 0, 0].set(0.0)
+    assert measures.dead_groups(penalty, leaf) == 1
+
+
+def test_an_elementwise_penalty_has_no_groups() -> None:
+    assert measures.dead_groups(jaxreg.L1(1.0), PARAMS["kernel"]) is None
+
+
+def test_norm_is_euclidean_and_summed_in_float32() -> None:
+    assert measures.norm(PARAMS["kernel"]) == np.float32(np.sqrt(26.0))
+    # In bfloat16 a sum of ones stops growing at 256.
+    assert measures.norm(jnp.ones(10_000, jnp.bfloat16)) == 100.0
+
+
+def test_zero_share_is_over_the_entries_of_penalised_leaves() -> None:
+    assert measures.zero_share(jaxreg.on_kernels(jaxreg.L1(1.0)), PARAMS) == 0.5
+    assert measures.zero_share(jaxreg.L1(1.0), PARAMS) == 0.5
+    first = jaxreg.by_path([("bias", jaxreg.L1(1.0)), ("kernel", jaxreg.L2(1.0))])
+    more = PARAMS | {"free": jnp.zeros(100)}
+    assert measures.zero_share(first, more) == 0.5
+
+
+def test_zero_share_of_no_entries_is_zero() -> None:
+    assert measures.zero_share(jaxreg.L1(1.0), {"a": jnp.zeros((0, 2))}) == 0.0
+    assert measures.zero_share(jaxreg.L1(1.0), {}) == 0.0
+
+
+def test_stationarity_rms_is_over_the_entries_of_penalised_leaves() -> None:
+    params = {"bias": jnp.array([1.0]), "kernel": jnp.array([2.0, 0.0, 0.0])}
+    grads = {"bias": jnp.array([100.0]), "kernel": jnp.array([2.0, 0.5, -4.0])}
+    penalty = jaxreg.on_kernels(jaxreg.L1(1.0))
+    # Distances 3, 0 and 3; one mean and one root in float32.
+    expected = np.sqrt(18 / 3)
+    found = measures.stationarity_rms(penalty, params, grads)
+    np.testing.assert_allclose(found, expected, rtol=2e-7)
+
+
+def test_stationarity_rms_is_zero_at_the_solution() -> None:
+    v = jnp.array([2.0, 0.3, -1.5])
+    x = jaxreg.L1(0.5).prox(v, 1.0)
+    assert measures.stationarity_rms(jaxreg.L1(0.5), x, x - v) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_measures_run_inside_jit(dtype) -> None:
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS)
+
+    def both(params):
+        share = measures.zero_share(ROWS_OF_KERNEL, params)
+        return share, measures.stationarity_rms(ROWS_OF_KERNEL, params, params)
+
+    for found, expected in zip(jax.jit(both)(params), both(params), strict=True):
+        assert found.dtype == jnp.float32
+        # XLA reorders sums of six terms.
+        np.testing.assert_allclose(found, expected, rtol=1e-6)

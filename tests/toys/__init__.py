@@ -1,0 +1,1 @@
+"""A package of experiments for the tests, copied into each test's own folder."""
