@@ -59,4 +59,5 @@ def test_groups_move_22_words_per_parameter_and_hold_a_sample(
 ) -> None:
     moved, held = cost(adam_with(jaxreg.GroupLasso(1e-4, group_axis=axis)))
     assert moved <= 22.25 + 4 * sample
-    assert held <= 0.003 + sample
+    # Some numbers per group on top, here one group per 1,000 or per 250 entries.
+    assert held <= 0.01 + sample
