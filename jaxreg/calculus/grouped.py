@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import math
 from typing import Any
 
@@ -107,6 +108,7 @@ class GroupPenalty(Leafwise):
         return jnp.where(is_active, leaf * (size / (size + step * slope)), 0.0)
 
 
+@functools.partial(jax.jit, static_argnames="axes")
 def _solve_size(
     magnitude: Leafwise,
     leaf: jax.Array,

@@ -213,10 +213,14 @@ class _NormalMap:
             fresh = [s for part in parts for s in self._start(part, part.of(leaves))]
             return list(map(jnp.where, flags, fresh, old))
 
-        # One cond for all leaves: the common step moves no word for it on a CPU, and
-        # waits for one predicate on a GPU.
-        kept = [latents[place] for place in places]
-        current = jax.lax.cond(jnp.any(jnp.stack(flags)), restart, lambda z: z, kept)
+        kept, is_any = [latents[place] for place in places], jnp.any(jnp.stack(flags))
+        if isinstance(is_any, jax.core.Tracer):
+            # One cond for all leaves: the common step moves no word for it on a CPU,
+            # and waits for one predicate on a GPU.
+            current = jax.lax.cond(is_any, restart, lambda z: z, kept)
+        else:
+            # Outside jit a cond would be compiled anew at every call.
+            current = restart(kept) if is_any else kept
         out = list(latents)
         for place, z in zip(places, current, strict=True):
             out[place] = z
