@@ -57,7 +57,11 @@ def check_positive(name: str, number: Number) -> None:
 def _check_number(name: str, number: Any) -> None:
     is_number = isinstance(number, _NUMBERS)
     if not is_number or not _is_real(number):
-        raise TypeError(f"{name} is {number!r}; allowed: a real number >= 0")
+        hint = "; a function of the step count belongs into schedule="
+        raise TypeError(
+            f"{name} is {number!r}; allowed: a real number >= 0"
+            f"{hint if callable(number) else ''}"
+        )
     if jnp.ndim(number):
         raise ValueError(
             f"{name} has shape {jnp.shape(number)}; allowed: one number. For a grid of "

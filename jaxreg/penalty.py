@@ -23,6 +23,8 @@ import jax.numpy as jnp
 Number = float | jax.Array
 Tree = Any
 
+GRADS_MEND = "pass the gradient of the loss at params"
+
 _EXACT_SUMS: dict[tuple[type, type], Callable[[Any, Any], Penalty]] = {}
 
 
@@ -115,9 +117,10 @@ class Penalty(abc.ABC):
         raise TypeError(
             f"{self!r} + {other!r}: the prox of this sum is not known in closed form, "
             "and composing the two proxes would solve another problem. Exact sums are "
-            "those of L1, L2 and ElasticNet. To put different penalties on different "
-            "leaves use jaxreg.by_path; to leave one of them without exact zeros put "
-            "jaxreg.add_penalty_gradient in front of the optimizer."
+            "those of L1, L2 and ElasticNet, and GroupLasso + L2. To put different "
+            "penalties on different leaves use jaxreg.by_path; to do without the zeros "
+            "of one, chain jaxreg.add_penalty_gradient(it) before jaxreg.regularize "
+            "with the other."
         )
 
 
@@ -184,7 +187,9 @@ class Leafwise(Penalty):
             leaf, grad = widened(leaf), widened(grad)
             return self.leaf_stationarity(leaf, grad) if leaf.size else leaf
 
-        return jax.tree.map(one, params, grads)
+        leaves, treedef = jax.tree.flatten(params)
+        pulls = flatten_like(treedef, grads, "grads", GRADS_MEND)
+        return jax.tree.unflatten(treedef, map(one, leaves, pulls))
 
     def independent_axis(self, shape: tuple[int, ...]) -> int | None:
         """The longest of the axes that index independent pieces."""

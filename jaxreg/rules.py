@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.checks import check_numbers
-from jaxreg.penalty import Number, Penalty, Tree, flatten_like, steps_like
+from jaxreg.penalty import GRADS_MEND, Number, Penalty, Tree, flatten_like, steps_like
 from jaxreg.pytree import pytree_dataclass, static
 
 
@@ -79,8 +79,7 @@ class ByPath(Penalty):
         )
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
-        mend = "pass the gradient of the loss at params"
-        pulls = flatten_like(jax.tree.structure(params), grads, "grads", mend)
+        pulls = flatten_like(jax.tree.structure(params), grads, "grads", GRADS_MEND)
         return self._on_parts(
             params,
             lambda place, leaf: jnp.abs(pulls[place]),
@@ -143,8 +142,13 @@ def by_path(rules: Iterable[tuple[str, Penalty]]) -> ByPath:
     2.0
     """
     rules = tuple(rules)
-    if not rules:
-        raise ValueError("by_path([]): allowed is at least one pair (pattern, penalty)")
+    if not rules or any(
+        not isinstance(rule, tuple | list) or len(rule) != 2 for rule in rules
+    ):
+        raise ValueError(
+            f"by_path({list(rules)!r}): allowed is a list of at least one pair "
+            "(pattern, penalty)"
+        )
     for pattern, penalty in rules:
         if isinstance(penalty, ByPath):
             raise ValueError(

@@ -264,3 +264,9 @@ def test_grads_of_another_structure_are_refused() -> None:
     params = {"kernel": jnp.ones(2)}
     with pytest.raises(ValueError, match="grads and params differ in structure"):
         jaxreg.on_kernels(L1).stationarity(params, [jnp.ones(2)])
+
+
+@pytest.mark.parametrize("rules", [[], ["kernel"], {"kernel": jaxreg.L1(1.0)}, [[1]]])
+def test_rules_that_are_no_pairs_are_refused(rules) -> None:
+    with pytest.raises(ValueError, match=r"a list of at least one pair \(pattern"):
+        jaxreg.by_path(rules)

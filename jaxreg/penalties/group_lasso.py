@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from jaxreg import groups
-from jaxreg.calculus.grouped import GroupPenalty
+from jaxreg.calculus.grouped import Grouped, GroupPenalty
+from jaxreg.penalties.elastic_net import ElasticNet
 from jaxreg.penalties.l1 import L1
-from jaxreg.penalty import Number
+from jaxreg.penalties.l2 import L2
+from jaxreg.penalty import Number, exact_sum
 from jaxreg.pytree import pytree_dataclass, static
 
 
@@ -46,3 +48,9 @@ class GroupLasso(GroupPenalty):
     @property
     def magnitude(self) -> L1:
         return L1(self.strength)
+
+
+@exact_sum(GroupLasso, L2)
+def _with_l2(first: GroupLasso, second: L2) -> Grouped:
+    # The squared norm of a leaf is that of its groups.
+    return Grouped(ElasticNet(first.strength, second.strength), first.group_axis)
