@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import numbers
 from typing import Any
 
 import jax
@@ -20,12 +21,15 @@ GroupAxis = int | tuple[int, ...]
 def as_axes(group_axis: Any) -> tuple[int, ...]:
     """`group_axis` as a tuple of axes; refuses anything but one or several ints."""
     axes = group_axis if isinstance(group_axis, tuple) else (group_axis,)
-    if not axes or any(type(axis) is not int for axis in axes):
+    if not axes or any(
+        isinstance(axis, bool) or not isinstance(axis, numbers.Integral)
+        for axis in axes
+    ):
         raise TypeError(
             f"group_axis is {group_axis!r}; allowed: an int, or a tuple of ints, the "
             "axes that index the groups"
         )
-    return axes
+    return tuple(int(axis) for axis in axes)
 
 
 def within_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ def dead_groups(penalty: Penalty, leaf: Any) -> jax.Array | None:
 
 def norm(leaf: Any) -> jax.Array:
     """The Euclidean norm."""
-    return jnp.sqrt(jnp.sum(widened(leaf) ** 2))
+    return jnp.sqrt(jnp.sum(jnp.abs(widened(leaf)) ** 2))
 
 
 def zero_share(penalty: Penalty, params: Tree) -> jax.Array:

@@ -219,9 +219,10 @@ def ratio(width: Number, slope: Number) -> jax.Array:
     Where the slope is 0 no step moves anything and every step has the same prox;
     `width` is returned, so that nothing downstream meets an infinity.
     """
-    width, slope = jnp.asarray(width), jnp.asarray(slope)
-    smallest = jnp.finfo(jnp.result_type(slope, float)).tiny
-    is_flat = slope <= smallest
+    # In at least float32: 5e-5 is subnormal in float16, and would pass for 0.
+    wide = jnp.promote_types(jnp.result_type(width, slope, float), jnp.float32)
+    width, slope = jnp.asarray(width, wide), jnp.asarray(slope, wide)
+    is_flat = slope <= jnp.finfo(wide).tiny
     return jnp.where(is_flat, width, width / jnp.where(is_flat, 1.0, slope))
 
 

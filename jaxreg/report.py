@@ -8,12 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxreg import groups, measures, rules
-from jaxreg.penalty import Number, Penalty, Tree, flatten_like
-from jaxreg.transforms.latent import latent
-from jaxreg.transforms.regularize import regularize
+from jaxreg.checks import check_positive
+from jaxreg.penalty import Number, Penalty, Tree
+from jaxreg.transforms.latent import start_of
 
 Row = dict[str, Any]
 
@@ -48,8 +47,8 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
 
     Columns: the leaf's path and shape, its penalty or "free", the number of groups, the
     step of the prox under `regularize`, and the share of the leaf that would become
-    zero at the first update (0 for every convex penalty; None for leaves without
-    values, such as `jax.ShapeDtypeStruct`).
+    zero at the first update (0 for convex penalties, up to rounding; None for leaves
+    without values, such as `jax.ShapeDtypeStruct`).
 
     Args:
       penalty: a penalty, or rules.
@@ -68,6 +67,7 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
     kernel  (3, 2)  L1(strength=0.5)          0.1        0
     """
     rules.check(penalty, params)
+    check_positive("describe: width", width)
     starts = _first_params(penalty, params, width)
     leaves, owners = jax.tree.leaves(params), _owners(penalty, params)
     rows = [
@@ -110,7 +110,7 @@ def summary(penalty: Penalty, params: Tree) -> Table:
             **_identity(name, leaf, owner),
             **_sizes([leaf]),
             "dead_groups": _dead_text(owner, leaf),
-            "norm": float(measures.norm(leaf)),
+            "norm": float(measures.norm(leaf)) if _is_number(leaf) else 0.0,
             "value": _leaf_penalty(owner, leaf),
         }
         for name, owner, leaf in zip(rules.paths(params), owners, leaves, strict=True)
@@ -139,8 +139,13 @@ def _identity(name: str, leaf: Any, owner: Penalty | None) -> Row:
     return {"leaf": name, "shape": jnp.shape(leaf), "penalty": owner or "free"}
 
 
+def _is_number(leaf: jax.Array) -> bool:
+    # A free leaf may be anything: an NNX model with dropout holds random keys.
+    return jnp.issubdtype(leaf.dtype, jnp.number)
+
+
 def _sizes(leaves: list[jax.Array]) -> Row:
-    count = sum(int(measures.zeros(leaf)) for leaf in leaves)
+    count = sum(int(measures.zeros(leaf)) for leaf in leaves if _is_number(leaf))
     entries = sum(leaf.size for leaf in leaves)
     return {"zeros": count, "zero_share": count / max(entries, 1)}
 
@@ -164,20 +169,27 @@ def _leaf_penalty(owner: Penalty | None, leaf: jax.Array) -> float | None:
 
 def _first_params(penalty: Penalty, params: Tree, width: Number) -> list[Any]:
     """The leaves after an update in which the optimizer does not move."""
-    tx = regularize(optax.set_to_zero(), penalty, width)
-    kept = jax.tree.structure(params)
-    starts = flatten_like(kept, latent(tx.init(params))[0], "latent", "")
+    leaves = jax.tree.leaves(params)
     for part in rules.parts(penalty, params):
-        step = part.penalty.step_for(width)
-        proxes = part.penalty.prox(part.of(starts), step)
+        # A convex penalty starts at the parameters, up to rounding.
+        if part.penalty.is_convex or _is_abstract(part.of(leaves)):
+            continue
+        starts = start_of(part.penalty, part.of(leaves), width)
+        proxes = part.penalty.prox(starts, part.penalty.step_for(width))
         for place, prox in zip(part.places, proxes, strict=True):
-            starts[place] = prox
-    return starts
+            leaves[place] = prox
+    return leaves
 
 
-def _newly_zero(leaf: Any, start: jax.Array) -> float | None:
+def _is_abstract(leaves: list[Any]) -> bool:
+    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+
+
+def _newly_zero(leaf: Any, start: Any) -> float | None:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return None
+    if start is leaf:
+        return 0.0
     lost = (jnp.asarray(leaf) != 0) & (start == 0)
     return float(jnp.sum(lost)) / max(lost.size, 1)
 

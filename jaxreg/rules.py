@@ -242,8 +242,8 @@ def _no_match(part: Part, names: list[str]) -> str:
     )
     return (
         f"by_path: the rule {part.pattern!r} ({part.penalty!r}) {why}. Leaves at hand: "
-        f"{listed}. Mend or remove the pattern; leaves that Optax masks (optax.masked, "
-        "optax.partition) or nnx.Optimizer filters are invisible here"
+        f"{listed}. Correct or remove the pattern; leaves that Optax masks "
+        "(optax.masked, optax.partition) or nnx.Optimizer filters are invisible here"
     )
 
 

@@ -275,3 +275,15 @@ def test_the_four_penalties_state_their_step_for_a_width() -> None:
     for penalty, step in rows.items():
         # One quotient in float32.
         np.testing.assert_allclose(penalty.step_for(0.05), step, rtol=2e-7)
+
+
+def test_a_numpy_integer_is_an_axis() -> None:
+    ours, plain = jaxreg.GroupLasso(0.3, np.int64(1)), jaxreg.GroupLasso(0.3, 1)
+    leaf = jnp.arange(6.0).reshape(2, 3)
+    assert np.array_equal(ours.prox(leaf, 1.0), plain.prox(leaf, 1.0))
+
+
+def test_a_strength_in_half_precision_keeps_its_step() -> None:
+    # 1e-5 is subnormal in float16, and must not pass for a strength of 0.
+    step = jaxreg.L1(jnp.float16(1e-5)).step_for(0.05)
+    np.testing.assert_allclose(step, 0.05 / float(jnp.float16(1e-5)), rtol=1e-5)

@@ -76,7 +76,7 @@ def test_what_is_no_penalty_is_refused(edge: str) -> None:
         EDGES[edge](jaxreg.L1)
 
 
-@pytest.mark.parametrize("axis", [1.0, "0", None, (), (0, 1.0), [0], True, np.int32(0)])
+@pytest.mark.parametrize("axis", [1.0, "0", None, (), (0, 1.0), [0], True, np.True_])
 def test_a_group_axis_of_other_than_ints_is_refused_at_once(axis) -> None:
     with pytest.raises(TypeError, match="allowed: an int, or a tuple of ints"):
         jaxreg.GroupLasso(1.0, group_axis=axis)

@@ -151,18 +151,80 @@ def test_a_step_of_eight_widths_is_not_taken_for_an_edit() -> None:
         np.testing.assert_allclose(state.latent[1], before * (1 - 1 / 50), rtol=1e-5)
 
 
-def test_an_edit_of_one_row_of_many_is_not_seen_and_a_new_init_mends_it() -> None:
-    # The documented limit: of a long axis eight slices are compared, and row 1 of 40
-    # is none of them.
-    tx, step, params, state = trained(jaxreg.L1(0.3))
+@pytest.mark.parametrize("penalty", [jaxreg.L1(0.3), jaxreg.GroupLasso(0.3, 0)])
+def test_one_edited_row_is_seen_in_a_small_leaf(penalty: Any) -> None:
+    _, step, params, state = trained(penalty)
     edited = {**params, "first": params["first"].at[1].set(2.0)}
-    unseen, _ = step(edited, state)
-    kept, _ = step(params, state)
-    # Params jump back to the prox of the latent they had; p + (q - p) rounds.
-    np.testing.assert_allclose(unseen["first"], kept["first"], rtol=1e-6, atol=1e-6)
-    mended, _ = step(edited, tx.init(edited))
+    went_on, _ = step(edited, state)
     # One step of 1e-2 times the gradient and the force: less than 0.05.
-    np.testing.assert_allclose(mended["first"][1], 2.0, rtol=0, atol=0.05)
+    np.testing.assert_allclose(went_on["first"][1], 2.0, rtol=0, atol=0.05)
+
+
+def test_one_edited_row_of_a_large_leaf_is_not_seen_and_a_new_init_mends_it() -> None:
+    # The documented limit: of a leaf above 262,144 entries 16 to 64 slices are read.
+    tx = jaxreg.regularize(optax.sgd(1e-2), jaxreg.L1(0.3))
+    params, nothing = jnp.ones((3000, 100)), jnp.zeros((3000, 100))
+    edited = params.at[1].set(2.0)
+    unseen, _ = tx.update(nothing, tx.init(params), edited)
+    np.testing.assert_allclose(edited[1] + unseen[1], 1.0, atol=0.05)
+    mended, _ = tx.update(nothing, tx.init(edited), edited)
+    np.testing.assert_allclose(edited[1] + mended[1], 2.0, atol=0.05)
+
+
+def test_weights_loaded_over_dead_groups_at_the_places_of_a_stride_are_kept() -> None:
+    # The left column of 8x8 images is dead: rows 0, 8, ..., 56 of the first kernel.
+    is_dead = (jnp.arange(64) % 8 == 0)[:, None]
+    current = jnp.where(is_dead, 0.0, jnp.ones((64, 300)))
+    loaded = jnp.where(is_dead, 0.0, 3 * jnp.ones((64, 300)))
+    tx = jaxreg.regularize(optax.sgd(1e-2), jaxreg.GroupLasso(0.3, group_axis=0))
+    updates, _ = tx.update(jnp.zeros((64, 300)), tx.init(current), loaded)
+    # A step of 1e-2 times the force of 0.3.
+    expected = jnp.where(is_dead, 0.0, -3e-3 * jnp.ones((64, 300)))
+    np.testing.assert_allclose(updates, expected, atol=1e-5)
+
+
+def test_a_frozen_leaf_with_dead_groups_goes_on_from_where_it_was() -> None:
+    params = jnp.ones((80, 4)) * (jnp.arange(80) % 10 > 0)[:, None]
+    tx = jaxreg.regularize(optax.sgd(0.1), jaxreg.GroupLasso(0.01, group_axis=0))
+    state = tx.init(params)
+    for _ in range(10):
+        # Outside, freeze throws these updates away.
+        _, state = tx.update(params, state, params)
+    released, _ = tx.update(jnp.zeros_like(params), state, params)
+    # The gradient is 0: only the force of 0.01 moves it.
+    assert float(jnp.max(jnp.abs(released))) <= 0.0011
+
+
+def test_an_edit_beside_zeros_leaves_their_latents_alone() -> None:
+    _, step, params, state = trained(jaxreg.L1(0.3))
+    edited = {**params, "first": params["first"].at[3, 1].add(1.0)}
+    went_on, after = step(edited, state)
+    kept, undisturbed = step(params, state)
+    dead = np.asarray(params["first"]) == 0
+    np.testing.assert_array_equal(
+        np.asarray(after.latent["first"])[dead],
+        np.asarray(undisturbed.latent["first"])[dead],
+    )
+    assert abs(went_on["first"][3, 1] - kept["first"][3, 1]) > 0.9
+
+
+def test_a_strength_that_moves_the_dead_zone_still_revives_zeros() -> None:
+    # The dead zone of an elastic net depends on l1 / l2, and here l1 falls tenfold.
+    target = jnp.array([2.0, 0.5, -0.05, 0.3])
+    fall = optax.linear_schedule(1.0, 0.1, 2000)
+    tx = optax.inject_hyperparams(
+        lambda l1: jaxreg.regularize(optax.adam(1e-2), jaxreg.ElasticNet(l1, 0.5))
+    )(l1=fall)
+
+    def step(carry, _):
+        w, state = carry
+        updates, state = tx.update(w - target, state, w)
+        return (optax.apply_updates(w, updates), state), None
+
+    (w, _), _ = jax.lax.scan(step, (jnp.zeros(4), tx.init(jnp.zeros(4))), length=4000)
+    # soft(target, 0.1) / 2; a constant learning rate leaves Adam's last digits.
+    np.testing.assert_allclose(w, [0.95, 0.2, 0.0, 0.1], atol=1e-3)
+    assert w[2] == 0
 
 
 @every_penalty

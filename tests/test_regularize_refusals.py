@@ -213,3 +213,16 @@ def test_latent_refuses_a_state_with_two() -> None:
     two = optax.partition({"one": NORMAL, "two": NORMAL}, labels).init(PARAMS)
     with pytest.raises(ValueError, match=re.escape("holds 2 states of regularize")):
         jaxreg.latent(two)
+
+
+def test_sam_that_asks_for_gradients_at_latents_is_refused() -> None:
+    sam = optax.contrib.sam(optax.sgd(0.01), optax.sgd(1e-6), opaque_mode=True)
+    tx = jaxreg.regularize(sam, jaxreg.L1(0.5))
+    params = jnp.ones(3)
+    with pytest.raises(ValueError, match="grad_fn gives gradients at latents"):
+        tx.update(params, tx.init(params), params, grad_fn=lambda p, _: p)
+
+
+def test_multisteps_itself_is_refused_and_its_transformation_named() -> None:
+    with pytest.raises(TypeError, match=r"of optax.MultiSteps its gradient_transform"):
+        jaxreg.regularize(optax.MultiSteps(optax.adam(1e-3), 2), jaxreg.L1(1.0))

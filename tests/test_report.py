@@ -140,3 +140,18 @@ def test_reports_refuse_what_regularize_would_refuse(report) -> None:
 def test_describe_refuses_the_widths_that_regularize_refuses(width: float) -> None:
     with pytest.raises(ValueError, match=r"width is .*; allowed: a"):
         jaxreg.describe(PENALTY, PARAMS, width=width)
+
+
+def test_free_leaves_may_be_random_keys_integers_or_complex() -> None:
+    params = {
+        "kernel": jnp.array([[3.0, 0.0]]),
+        "key": jax.random.key(0),
+        "count": jnp.array([0, 2]),
+        "wave": jnp.array([3j, 4.0]),
+    }
+    penalty = jaxreg.on_kernels(jaxreg.L1(0.5))
+    rows = {row["leaf"]: row for row in jaxreg.summary(penalty, params).rows}
+    assert rows["key"]["zeros"] == 0
+    assert rows["count"]["zeros"] == 1
+    assert rows["wave"]["norm"] == 5
+    assert len(jaxreg.describe(penalty, params).rows) == 4

@@ -22,11 +22,12 @@ CASES = {
         (8, (48, 16), 1, "rows"),
         (8, (48, 16), 0, "columns"),
         (2, (48, 16), 0, "rows"),
+        (8, (3072, 96), 0, "rows"),
     ]
 }
-# Meshes whose size does not divide the number of slices in the sample.
+# Leaves large enough to be sampled, on meshes that do not divide the usual 16 slices.
 UNEVEN = {
-    f"{penalty}, axis 0 of (48, 6) over {size}": (size, (48, 6), 0, penalty)
+    f"{penalty}, axis 0 of (3072, 96) over {size}": (size, (3072, 96), 0, penalty)
     for size, penalty in [(3, "rows"), (6, "L1")]
 }
 
@@ -119,9 +120,11 @@ def test_a_mesh_gives_the_numbers_and_the_zeros_of_one_device(
     found = measured()[f"{kind}: {case}"]
     assert "error" not in found, found["error"]
     # Group norms are summed in another order: a few units of float32 in numbers
-    # below 8. Adam's first steps have the size of its rate whatever the gradient.
-    assert found["off"] <= 5e-6
-    assert found["latent off"] <= 5e-6
+    # below 8. Adam's first steps have the size of its rate whatever the gradient: of
+    # the large leaf's 294,912 entries one has a gradient that is rounding error itself.
+    limit = 1e-4 if "3072" in case else 5e-6
+    assert found["off"] <= limit
+    assert found["latent off"] <= limit
     assert found["zeros alike"]
 
 

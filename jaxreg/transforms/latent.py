@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from jaxreg.penalty import Tree, wide_dtype
+from jaxreg.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg.rules import Part
 
 
 class RegularizeState(NamedTuple):
-    """The latent (`MaskedNode` for free leaves), the optimizer's state, steps done."""
+    """The latent (`MaskedNode` for free leaves), the optimizer's state, the count."""
 
     latent: Tree
     inner_optimizer: Any
-    latent_step: jax.Array
+    update_count: jax.Array
 
 
 def latent(opt_state: Any) -> tuple[Tree, Any]:
@@ -42,14 +43,27 @@ def latent(opt_state: Any) -> tuple[Tree, Any]:
     return found[0].latent, found[0].inner_optimizer
 
 
+def start_of(penalty: Penalty, leaves: list[Any], width: Number) -> list[Any]:
+    """`params + prox_step * subgradient(params)`: latents whose prox is the params."""
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+        return [jnp.zeros_like(leaf, dtype=wide_dtype(leaf)) for leaf in leaves]
+    step = penalty.step_for(width)
+    wide = [widened(leaf) for leaf in leaves]
+    slopes = penalty.subgradient(wide)
+    return [
+        (leaf + step * slope).astype(leaf.dtype)
+        for leaf, slope in zip(wide, slopes, strict=True)
+    ]
+
+
 def states_of(state: Any, kinds: Any) -> list[Any]:
     """The nodes of the given types in an optimizer state."""
     nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kinds))
     return [node for node in nodes if isinstance(node, kinds)]
 
 
-def refuse_inner(inner_optimizer: Any) -> None:
-    """Refuses optimizers that cannot work on a latent, by the type of their state."""
+def refuse_inner(inner_optimizer: Any, extra_args: dict[str, Any]) -> None:
+    """Refuses optimizers that cannot work on a latent, by their state and arguments."""
     searches = (
         optax.ScaleByBacktrackingLinesearchState,
         optax.ScaleByZoomLinesearchState,
@@ -59,6 +73,11 @@ def refuse_inner(inner_optimizer: Any) -> None:
             "regularize: the optimizer has a line search, which evaluates the loss at "
             "latents where the parameters never are. Give it a learning rate instead, "
             "as in optax.lbfgs(1e-1, linesearch=None)"
+        )
+    if "grad_fn" in extra_args:
+        raise ValueError(
+            "regularize: grad_fn gives gradients at latents, where the parameters "
+            "never are. Use optax.contrib.sam with opaque_mode=False"
         )
     if states_of(inner_optimizer, optax.LookaheadState):
         raise ValueError(

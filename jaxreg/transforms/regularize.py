@@ -19,21 +19,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg import rules
+from jaxreg import groups, rules
 from jaxreg.checks import check_numbers, check_params, check_positive
-from jaxreg.penalty import (
-    Number,
-    Penalty,
-    Tree,
-    flatten_like,
-    wide_dtype,
-    widened,
+from jaxreg.penalty import Number, Penalty, Tree, flatten_like, widened
+from jaxreg.transforms.latent import (
+    RegularizeState,
+    check_latents,
+    refuse_inner,
+    start_of,
 )
-from jaxreg.transforms.latent import RegularizeState, check_latents, refuse_inner
 
 Schedule = Callable[[jax.Array], Number]
 
-_SAMPLED_SLICES = 8
+# The check for edited weights reads small leaves whole, and of a large one a slice in
+# 150, but at least 16 and at most 64: less than a hundredth of what a step reads.
+_WHOLE = 2**18
+_SHARE, _FEWEST, _MOST = 150, 16, 64
 _NEW_STATE = "call tx.init(params) after a change of the parameters"
 
 
@@ -47,18 +48,20 @@ def regularize(
 
     Give it the gradients of the loss alone. It costs one latent copy of the penalised
     leaves, in at least float32 (so bfloat16 weights do not stagnate); the updates have
-    the parameters' dtype. Weights that were loaded or edited between two steps are
-    noticed on a sample of each leaf and restart that leaf's latent; after a smaller
-    edit, or with another penalty, call `tx.init(params)`. Weight decay belongs into the
-    penalty (`ElasticNet`) and clipping into the optimizer
+    the parameters' dtype. After loading weights, or with another penalty, call
+    `tx.init(params)`; edits are also noticed, in leaves of up to 262,144 entries by
+    comparing all of them and in larger ones on a sample, and the latent starts anew.
+    Weight decay belongs into the penalty (`ElasticNet`) and clipping into the optimizer
     (`optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))`):
     `docs/what_no_transform_can_see.md` has the errors of the other ways.
 
     Args:
       optimizer: any Optax optimizer of plain gradients, learning rate included.
-      penalty: any penalty with a prox; strength 0 is the plain optimizer.
+      penalty: any penalty with a prox; strength 0 is the plain optimizer, on float32
+        copies of half-precision leaves.
       width: > 0, the dead zone in units of a weight: how far a latent must travel to
-        revive a zero. Between 5 and 10 peak learning rates suits Adam-like optimizers.
+        revive a zero. 5 to 10 peak learning rates suit Adam-like optimizers; plain SGD
+        needs a learning rate below 2 width / strength.
       schedule: a function of the step count (from 0) that returns a factor >= 0 on the
         penalty's force; the dead zone stays. None: the factor is 1.
 
@@ -87,14 +90,16 @@ def regularize(
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
             f"regularize: optimizer is {optimizer!r}; allowed: an Optax optimizer, as "
-            "in regularize(optax.adam(1e-3), jaxreg.L1(1e-4))"
+            "in regularize(optax.adam(1e-3), jaxreg.L1(1e-4)); of optax.MultiSteps its "
+            "gradient_transformation()"
         )
     check_numbers(penalty)
     check_positive("regularize: width", width)
     if schedule is not None and not callable(schedule):
         raise TypeError(
             f"regularize: schedule is {schedule!r}; allowed: a function of the step "
-            "count, such as optax.linear_schedule(0.0, 1.0, 1000), or None"
+            "count, such as optax.linear_schedule(0.0, 1.0, 1000), or None. Under "
+            'optax.inject_hyperparams name it in static_args=("schedule",)'
         )
     inner = optax.with_extra_args_support(optimizer)
     normal_map = _NormalMap(inner, penalty, width, schedule)
@@ -114,14 +119,14 @@ class _NormalMap:
         leaves, treedef = jax.tree.flatten(params)
         latents: list[Any] = [optax.MaskedNode()] * len(leaves)
         for part in rules.parts(self.penalty, params):
-            starts = self._start(part, part.of(leaves))
+            starts = start_of(part.penalty, part.of(leaves), self.width)
             for place, start in zip(part.places, starts, strict=True):
                 latents[place] = start
         trained = jax.tree.unflatten(treedef, map(_latent_or_free, latents, leaves))
         return RegularizeState(
             latent=jax.tree.unflatten(treedef, latents),
             inner_optimizer=self.inner.init(trained),
-            latent_step=jnp.zeros([], jnp.int32),
+            update_count=jnp.zeros([], jnp.int32),
         )
 
     def update(
@@ -132,7 +137,7 @@ class _NormalMap:
         **extra_args: Any,
     ) -> tuple[Tree, RegularizeState]:
         check_params("regularize", params)
-        refuse_inner(state.inner_optimizer)
+        refuse_inner(state.inner_optimizer, extra_args)
         rules.check(self.penalty, params)
         leaves, treedef = jax.tree.flatten(params)
         leaves = [jnp.asarray(leaf) for leaf in leaves]
@@ -144,7 +149,7 @@ class _NormalMap:
         check_latents(parts, latents, grads, leaves, rules.paths(params))
 
         latents = self._restart_edited(parts, latents, leaves)
-        grads = self._pushed(parts, latents, grads, state.latent_step)
+        grads = self._pushed(parts, latents, grads, state.update_count)
         moves, inner_optimizer = self.inner.update(
             jax.tree.unflatten(treedef, grads),
             state.inner_optimizer,
@@ -162,7 +167,7 @@ class _NormalMap:
         return jax.tree.unflatten(treedef, moves), RegularizeState(
             latent=jax.tree.unflatten(treedef, latents),
             inner_optimizer=inner_optimizer,
-            latent_step=optax.safe_increment(state.latent_step),
+            update_count=optax.safe_increment(state.update_count),
         )
 
     def _pushed(
@@ -188,74 +193,82 @@ class _NormalMap:
             out.update(zip(part.places, proxes, strict=True))
         return out
 
-    def _start(self, part: rules.Part, leaves: list[Any]) -> list[Any]:
-        """`params + prox_step * subgradient(params)`, whose prox is `params`."""
-        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
-            return [jnp.zeros_like(leaf, dtype=wide_dtype(leaf)) for leaf in leaves]
-        step = part.penalty.step_for(self.width)
-        wide = [widened(leaf) for leaf in leaves]
-        slopes = part.penalty.subgradient(wide)
-        return [
-            (leaf + step * slope).astype(leaf.dtype)
-            for leaf, slope in zip(wide, slopes, strict=True)
-        ]
-
     def _restart_edited(
         self, parts: list[rules.Part], latents: list[Any], leaves: list[Any]
     ) -> list[Any]:
-        """The latents, each started anew where the params are not its prox."""
-        flags = [flag for part in parts for flag in self._edited(part, latents, leaves)]
-        if not flags:
+        """The latents, with those of edited leaves started anew."""
+        edited: dict[int, jax.Array] = {}
+        for part in parts:
+            edited |= self._edited(part, latents, leaves)
+        if not edited:
             return latents
-        places = [place for part in parts for place in part.places]
 
         def restart(old: list[Any]) -> list[Any]:
-            fresh = [s for part in parts for s in self._start(part, part.of(leaves))]
-            return list(map(jnp.where, flags, fresh, old))
+            out = list(old)
+            for part in parts:
+                fresh = start_of(part.penalty, part.of(leaves), self.width)
+                pooled = [_pooled(part.penalty, z) for z in part.of(old)]
+                proxes = part.penalty.prox(pooled, part.penalty.step_for(self.width))
+                for place, new, prox in zip(part.places, fresh, proxes, strict=True):
+                    # What is not zero has one latent; a zero's says how far off it is.
+                    is_dead = _pooled(part.penalty, widened(leaves[place])) == 0
+                    is_new = edited[place] & ~(is_dead & (prox == 0))
+                    out[place] = jnp.where(is_new, new, old[place])
+            return out
 
-        kept, is_any = [latents[place] for place in places], jnp.any(jnp.stack(flags))
+        is_any = jnp.any(jnp.stack(list(edited.values())))
         if isinstance(is_any, jax.core.Tracer):
             # One cond for all leaves: the common step moves no word for it on a CPU,
             # and waits for one predicate on a GPU.
-            current = jax.lax.cond(is_any, restart, lambda z: z, kept)
-        else:
-            # Outside jit a cond would be compiled anew at every call.
-            current = restart(kept) if is_any else kept
-        out = list(latents)
-        for place, z in zip(places, current, strict=True):
-            out[place] = z
-        return out
+            return jax.lax.cond(is_any, restart, lambda old: old, latents)
+        # Outside jit a cond would be compiled anew at every call.
+        return restart(latents) if is_any else latents
 
     def _edited(
         self, part: rules.Part, latents: list[Any], leaves: list[Any]
-    ) -> list[jax.Array]:
-        """Per leaf, whether a sample of the params differs from the latent's prox."""
+    ) -> dict[int, jax.Array]:
+        """Whether a sample of a leaf differs from its latent's prox, by its place."""
         cuts = {place: _cut(part.penalty, leaves[place]) for place in part.places}
-        samples = [cuts[place](latents[place]) for place in part.places]
+        samples = [cut(latents[place]) for place, cut in cuts.items()]
         proxes = part.penalty.prox(samples, part.penalty.step_for(self.width))
-        flags = []
-        for place, prox in zip(part.places, proxes, strict=True):
-            seen = cuts[place](leaves[place]).astype(prox.dtype)
+        out = {}
+        for (place, cut), prox in zip(cuts.items(), proxes, strict=True):
+            seen = cut(leaves[place]).astype(prox.dtype)
             slack = 4 * jnp.finfo(leaves[place].dtype).eps
             is_near = jnp.abs(seen - prox) <= slack * (jnp.abs(prox) + self.width)
-            # Negated, so that a latent that is NaN is restarted from repaired weights.
-            flags.append(~jnp.all(is_near))
-        return flags
+            # Negated, so that a latent that is NaN starts from repaired weights.
+            out[place] = ~jnp.all(is_near)
+        return out
+
+
+def _pooled(penalty: Penalty, leaf: jax.Array) -> jax.Array:
+    """The leaf, or one entry per group that the prox treats as it treats the group."""
+    if penalty.group_axes is None:
+        return leaf
+    return groups.fast_root_mean_square(leaf, penalty.group_axes)
 
 
 def _cut(penalty: Penalty, leaf: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """Takes a few slices whose prox is theirs alone, or all of a leaf."""
+    """Takes a few slices whose prox is theirs alone, or all of a small leaf."""
     axis = penalty.independent_axis(leaf.shape)
-    if axis is None:
+    if axis is None or leaf.size <= _WHOLE:
         return lambda whole: whole
+    length, shards = leaf.shape[axis], _shards(leaf, axis)
+    wanted = min(max(length // _SHARE, _FEWEST), _MOST)
     # As many for each shard: explicit sharding slices along a sharded axis only so.
-    shards = _shards(leaf, axis)
-    slices = shards * -(-_SAMPLED_SLICES // shards)
-    if leaf.shape[axis] <= slices:
+    slices = shards * -(-wanted // shards)
+    if length <= slices:
         return lambda whole: whole
-    stride = leaf.shape[axis] // slices
+    stride = _prime_up_to(length // slices)
     end = stride * slices
     return lambda whole: jax.lax.slice_in_dim(whole, 0, end, stride, axis)
+
+
+def _prime_up_to(limit: int) -> int:
+    """The largest prime: a stride that does not follow the rows of an image."""
+    candidates = range(limit, 1, -1)
+    primes = (n for n in candidates if all(n % d for d in range(2, math.isqrt(n) + 1)))
+    return next(primes, 1)
 
 
 def _shards(leaf: jax.Array, axis: int) -> int:
