@@ -2,12 +2,10 @@
 
 import csv
 import dataclasses
-import importlib
 import io
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,23 +22,6 @@ from experiments._experiment import RunError
 from experiments._runner import run
 
 ROOT = Path(__file__).parents[1]
-
-TOYS = Path(__file__).with_name("toys")
-
-
-@pytest.fixture
-def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """This test's own copy of the package of experiments."""
-    shutil.copytree(TOYS, tmp_path / "toys")
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("toys", "toys.toy", "toys.needy"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module("toys")
-
-
-@pytest.fixture
-def toy(toys: ModuleType) -> ModuleType:
-    return importlib.import_module("toys.toy")
 
 
 def measured_cells(toy: ModuleType) -> list[str]:

@@ -1,10 +1,7 @@
 """The command line: what is run, how fields are given, what a mistake is told."""
 
-import importlib
 import json
 import re
-import shutil
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -12,23 +9,6 @@ import pytest
 
 from experiments.__main__ import main
 from experiments._experiment import RunError, with_fields
-
-TOYS = Path(__file__).with_name("toys")
-
-
-@pytest.fixture
-def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """This test's own copy of the package of experiments."""
-    shutil.copytree(TOYS, tmp_path / "toys")
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("toys", "toys.toy", "toys.needy"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module("toys")
-
-
-@pytest.fixture
-def toy(toys: ModuleType) -> ModuleType:
-    return importlib.import_module("toys.toy")
 
 
 def test_the_default_suite_runs_what_is_marked_default(
