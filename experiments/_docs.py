@@ -10,6 +10,7 @@ import json
 import pathlib
 import re
 
+import jaxreg
 from experiments._report import columns, show
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -37,10 +38,8 @@ def _fill(match: re.Match[str]) -> str:
     path = ROOT / "experiments" / "results" / name / "run.json"
     table = json.loads(path.read_text())["table"]
     header = chosen.strip().split(",") if chosen else columns(table)
-    lines = [header, ["---"] * len(header)]
-    lines += [[show(row.get(column)) for column in header] for row in table]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{start}{text}\n{end}"
+    rows = ({column: show(row.get(column)) for column in header} for row in table)
+    return f"{start}{jaxreg.Table(tuple(rows)).markdown()}\n{end}"
 
 
 if __name__ == "__main__":

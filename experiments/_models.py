@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import nnx
@@ -22,3 +24,15 @@ class MLP(nnx.Module):
         for layer in self.layers[:-1]:
             x = nnx.relu(layer(x))
         return self.layers[-1](x)
+
+
+def init_mlp(
+    sizes: tuple[int, ...], key: jax.Array
+) -> tuple[Any, Callable[[Any, Any], jax.Array]]:
+    """The parameters of a fresh MLP, and the function of them and the inputs."""
+    graph, params = nnx.split(MLP(sizes, rngs=nnx.Rngs(params=key)))
+
+    def apply(params: Any, x: Any) -> jax.Array:
+        return nnx.merge(graph, params)(x)
+
+    return params, apply

@@ -27,7 +27,6 @@ import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 import optax
-from flax import nnx
 
 import jaxreg
 from experiments import _data, _models, _stats, _train
@@ -92,11 +91,7 @@ def _measure(
     split: _data.Split,
 ) -> Row:
     init_key, batch_key = jax.random.split(jax.random.key(seed))
-    graph, params = nnx.split(_models.MLP(_SIZES, rngs=nnx.Rngs(params=init_key)))
-
-    def apply(params: Any, x: jax.Array) -> jax.Array:
-        return nnx.merge(graph, params)(x)
-
+    params, apply = _models.init_mlp(_SIZES, init_key)
     penalty, in_loss = _penalty(method, strength), method in _IN_LOSS
     data_loss = _train.cross_entropy(apply)
 

@@ -18,14 +18,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import optax
-from flax import nnx
 
 import jaxreg
 from experiments import _data, _models, _stats, _train
@@ -76,11 +74,7 @@ def _measure(
     config: Config, strength: jax.Array, seed: jax.Array, split: _data.Split
 ) -> Row:
     init_key, batch_key = jax.random.split(jax.random.key(seed))
-    graph, params = nnx.split(_models.MLP(_SIZES, rngs=nnx.Rngs(params=init_key)))
-
-    def apply(params: Any, x: jax.Array) -> jax.Array:
-        return nnx.merge(graph, params)(x)
-
+    params, apply = _models.init_mlp(_SIZES, init_key)
     penalty = jaxreg.on_kernels(jaxreg.L1(strength))
     rate = _train.warmup_cosine(config.peak, config.steps, config.warmup)
     params = _train.fit(

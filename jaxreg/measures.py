@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -32,14 +31,14 @@ def norm(leaf: Any) -> jax.Array:
 def zero_share(penalty: Penalty, params: Tree) -> jax.Array:
     """The share of exact zeros among the entries of the penalised leaves."""
     leaves = _penalised(penalty, params)
-    entries = sum(math.prod(leaf.shape) for leaf in leaves)
+    entries = sum(leaf.size for leaf in leaves)
     return sum((zeros(leaf) for leaf in leaves), start=jnp.zeros(())) / max(entries, 1)
 
 
 def stationarity_rms(penalty: Penalty, params: Tree, grads: Tree) -> jax.Array:
     """Root mean square of `penalty.stationarity` over the penalised leaves."""
     distances = _penalised(penalty, penalty.stationarity(params, grads))
-    entries = sum(math.prod(distance.shape) for distance in distances)
+    entries = sum(distance.size for distance in distances)
     total = sum((jnp.sum(d * d) for d in distances), start=jnp.zeros(()))
     return jnp.sqrt(total / max(entries, 1))
 

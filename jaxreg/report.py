@@ -66,10 +66,10 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
     bias    (2,)    free
     kernel  (3, 2)  L1(strength=0.5)          0.1        0
     """
-    rules.check(penalty, params)
+    parts = rules.check(penalty, params)
     check_positive("describe: width", width)
-    starts = _first_params(penalty, params, width)
-    leaves, owners = jax.tree.leaves(params), _owners(penalty, params)
+    leaves = jax.tree.leaves(params)
+    starts, owners = _first_params(parts, leaves, width), _owners(parts, len(leaves))
     rows = [
         {
             **_identity(name, leaf, owner),
@@ -102,9 +102,9 @@ def summary(penalty: Penalty, params: Tree) -> Table:
     kernel  (2, 2)  L1(strength=0.5)  2      0.5                      5     3.5
     total   4                         2      0.5                      5     3.5
     """
-    rules.check(penalty, params)
+    parts = rules.check(penalty, params)
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
-    owners = _owners(penalty, params)
+    owners = _owners(parts, len(leaves))
     rows = [
         {
             **_identity(name, leaf, owner),
@@ -127,9 +127,9 @@ def summary(penalty: Penalty, params: Tree) -> Table:
     return Table((*rows, total))
 
 
-def _owners(penalty: Penalty, params: Tree) -> list[Penalty | None]:
-    owners: list[Penalty | None] = [None] * len(jax.tree.leaves(params))
-    for part in rules.parts(penalty, params):
+def _owners(parts: list[rules.Part], count: int) -> list[Penalty | None]:
+    owners: list[Penalty | None] = [None] * count
+    for part in parts:
         for place in part.places:
             owners[place] = part.penalty
     return owners
@@ -167,18 +167,20 @@ def _leaf_penalty(owner: Penalty | None, leaf: jax.Array) -> float | None:
     return float(owner.value(leaf))
 
 
-def _first_params(penalty: Penalty, params: Tree, width: Number) -> list[Any]:
+def _first_params(
+    parts: list[rules.Part], leaves: list[Any], width: Number
+) -> list[Any]:
     """The leaves after an update in which the optimizer does not move."""
-    leaves = jax.tree.leaves(params)
-    for part in rules.parts(penalty, params):
+    out = list(leaves)
+    for part in parts:
         # A convex penalty starts at the parameters, up to rounding.
         if part.penalty.is_convex or _is_abstract(part.of(leaves)):
             continue
         starts = start_of(part.penalty, part.of(leaves), width)
         proxes = part.penalty.prox(starts, part.penalty.step_for(width))
         for place, prox in zip(part.places, proxes, strict=True):
-            leaves[place] = prox
-    return leaves
+            out[place] = prox
+    return out
 
 
 def _is_abstract(leaves: list[Any]) -> bool:

@@ -58,9 +58,9 @@ class ByPath(Penalty):
         return kinds.pop() if len(kinds) == 1 else "residual"
 
     def value(self, params: Tree) -> jax.Array:
-        check(self, params)
         leaves = jax.tree.leaves(params)
-        values = (part.penalty.value(part.of(leaves)) for part in parts(self, params))
+        found = check(self, params)
+        values = (part.penalty.value(part.of(leaves)) for part in found)
         return sum(values, start=jnp.zeros((), jnp.float32))
 
     def subgradient(self, params: Tree) -> Tree:
@@ -108,10 +108,10 @@ class ByPath(Penalty):
         free: Callable[[int, Any], Any],
         matched: Callable[[Part, list[Any]], Iterable[Any]],
     ) -> Tree:
-        check(self, params)
+        found = check(self, params)
         leaves, treedef = jax.tree.flatten(params)
         out = [free(place, leaf) for place, leaf in enumerate(leaves)]
-        for part in parts(self, params):
+        for part in found:
             results = matched(part, part.of(leaves))
             for place, result in zip(part.places, results, strict=True):
                 out[place] = result
@@ -188,7 +188,10 @@ def paths(params: Tree) -> list[str]:
 
 def parts(penalty: Penalty, params: Tree) -> Iterator[Part]:
     """The penalties at work in `penalty` and the leaves each gets; refuses nothing."""
-    names = paths(params)
+    return _parts(penalty, paths(params))
+
+
+def _parts(penalty: Penalty, names: list[str]) -> Iterator[Part]:
     if not isinstance(penalty, ByPath):
         yield Part(penalty, tuple(range(len(names))), None)
         return
@@ -200,8 +203,8 @@ def parts(penalty: Penalty, params: Tree) -> Iterator[Part]:
         yield Part(one, places, pattern)
 
 
-def check(penalty: Penalty, params: Tree) -> None:
-    """Refuses what cannot be right about a penalty on these parameters.
+def check(penalty: Penalty, params: Tree) -> list[Part]:
+    """`parts`, once what cannot be right about them has been refused.
 
     Raises:
       TypeError: no penalty, or a penalised leaf that is not real floating point.
@@ -210,11 +213,13 @@ def check(penalty: Penalty, params: Tree) -> None:
     """
     check_numbers(penalty)
     names, leaves = paths(params), jax.tree.leaves(params)
-    for part in parts(penalty, params):
+    found = list(_parts(penalty, names))
+    for part in found:
         if part.pattern is not None and not part.places:
             raise ValueError(_no_match(part, names))
         for place in part.places:
             _check_leaf(part.penalty, names[place], leaves[place])
+    return found
 
 
 def _check_leaf(penalty: Penalty, name: str, leaf: Any) -> None:

@@ -1,6 +1,5 @@
 """Both transforms inside and around Optax's own wrappers, jit, vmap and donation."""
 
-from functools import cache
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import optax
 import pytest
 
 import jaxreg
+from tests.stepping import make_step
 
 PENALTIES = {
     "L1": jaxreg.L1(0.25),
@@ -29,20 +29,10 @@ def grads_of(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf - 0.5, params)
 
 
-@cache
-def make_step(tx: Any) -> Any:
-    @jax.jit
-    def step(params: Any, state: Any) -> Any:
-        updates, state = tx.update(grads_of(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-    return step
-
-
 def train(tx: Any, params: Any, steps: int, state: Any = None) -> Any:
     state = tx.init(params) if state is None else state
     for _ in range(steps):
-        params, state = make_step(tx)(params, state)
+        params, state = make_step(tx, grads_of)(params, state)
     return params, state
 
 

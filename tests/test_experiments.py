@@ -10,28 +10,20 @@ import pytest
 from experiments import blind_spots, exact_zeros, lasso, lenet_mnist
 
 OURS = [method for method in lasso.METHODS if method.startswith("regularize")]
+# One problem by default, the others in the slow run.
+SEEDS = [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 5))]
 HAS_MNIST = os.path.isdir(os.path.join(os.environ.get("JAXREG_DATA", ""), "mnist"))
 
 
-def require_lasso_solved(method, seed):
+@pytest.mark.parametrize("method", OURS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_optimizer_inside_regularize_solves_the_badly_scaled_lasso(method, seed):
     row = lasso.measure(lasso.Config(), method=method, seed=seed)
     # Heavy ball and schedule-free converge linearly; the others end at rounding error.
     slow = "sgd" in method or "schedule-free" in method
     assert row["gap"] < (1e-6 if slow else 1e-9)
     assert row["support_match"] == 1
     assert row["zeros"] == row["zeros_wanted"] > 0
-
-
-@pytest.mark.parametrize("method", OURS)
-def test_every_optimizer_inside_regularize_solves_the_badly_scaled_lasso(method):
-    require_lasso_solved(method, seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, lasso.Config().seeds))
-@pytest.mark.parametrize("method", OURS)
-def test_every_optimizer_solves_the_other_lasso_problems_too(method, seed):
-    require_lasso_solved(method, seed)
 
 
 def test_l1_in_the_loss_reaches_the_objective_without_a_single_zero():

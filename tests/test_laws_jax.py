@@ -111,7 +111,8 @@ def test_a_penalty_can_be_rebuilt_with_placeholders(row: Row) -> None:
     """JAX puts `object()`, `None` and tracers where the numbers are."""
     leaves, treedef = jax.tree.flatten(row.penalty)
     for placeholder in (object(), None, jnp.zeros(3)):
-        treedef.unflatten([placeholder] * len(leaves))
+        rebuilt = treedef.unflatten([placeholder] * len(leaves))
+        assert type(rebuilt) is type(row.penalty)
 
 
 @every_row

@@ -57,8 +57,8 @@ def test_the_field_and_the_penalty_are_named_inside_a_lift(edge: str) -> None:
 @pytest.mark.parametrize("strength", [0, 1, 0.0, np.float64(1), np.int32(2)])
 @pytest.mark.parametrize("edge", EDGES)
 def test_every_real_scalar_is_a_strength(strength, edge: str) -> None:
-    EDGES[edge](jaxreg.L1(strength))
-    EDGES[edge](jaxreg.L1(jnp.asarray(strength)))
+    assert EDGES[edge](jaxreg.L1(strength)) is not None
+    assert EDGES[edge](jaxreg.L1(jnp.asarray(strength))) is not None
 
 
 def test_a_traced_strength_is_not_checked() -> None:

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxreg
+from tests.stepping import make_step
 
 PENALTIES = {
     "L1": jaxreg.L1(0.3),
@@ -30,19 +31,10 @@ def grads_of(params: Any) -> Any:
     return jax.tree.map(lambda leaf: 0.2 * leaf, make_params(seed=7))
 
 
-def make_step(tx: Any) -> Any:
-    @jax.jit
-    def step(params: Any, state: Any) -> Any:
-        updates, state = tx.update(grads_of(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-    return step
-
-
 def trained(penalty: Any) -> Any:
     """A transform's step, params and state after some steps, with zeros inside."""
     tx = jaxreg.regularize(optax.sgd(1e-2), penalty)
-    step = make_step(tx)
+    step = make_step(tx, grads_of)
     # Exact zeros, whose latents wander: a row and a column of every leaf.
     params = jax.tree.map(lambda x: x.at[0].set(0.0).at[:, 0].set(0.0), make_params())
     state = tx.init(params)
@@ -80,7 +72,7 @@ def test_loaded_weights_restart_exactly_their_leaf(penalty: Any, changed: str) -
 @every_penalty
 def test_weights_loaded_over_a_model_of_zeros_are_trained(penalty: Any) -> None:
     tx = jaxreg.regularize(optax.sgd(1e-2), penalty)
-    step = make_step(tx)
+    step = make_step(tx, grads_of)
     zeros = jax.tree.map(jnp.zeros_like, make_params())
     params, state = step(zeros, tx.init(zeros))
     loaded = make_params()
@@ -102,7 +94,7 @@ def test_an_edit_within_the_rounding_of_the_params_is_none(
     penalty: Any, dtype: Any
 ) -> None:
     tx = jaxreg.regularize(optax.sgd(1e-2), penalty)
-    step = make_step(tx)
+    step = make_step(tx, grads_of)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), make_params())
     state = tx.init(params)
     for _ in range(3):
@@ -230,7 +222,7 @@ def test_a_strength_that_moves_the_dead_zone_still_revives_zeros() -> None:
 @every_penalty
 def test_a_nan_latent_restarts_from_repaired_params(penalty: Any) -> None:
     tx = jaxreg.regularize(optax.sgd(1e-2), penalty)
-    step, params = make_step(tx), make_params()
+    step, params = make_step(tx, grads_of), make_params()
     state = tx.init(params)
     nan = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), state.latent)
     repaired, _ = step(params, state._replace(latent=nan))
@@ -240,7 +232,7 @@ def test_a_nan_latent_restarts_from_repaired_params(penalty: Any) -> None:
 @every_penalty
 def test_nan_params_with_a_good_latent_do_not_come_back_silently(penalty: Any) -> None:
     tx = jaxreg.regularize(optax.sgd(1e-2), penalty)
-    step, params = make_step(tx), make_params()
+    step, params = make_step(tx, grads_of), make_params()
     nan = {**params, "third": jnp.full_like(params["third"], jnp.nan)}
     last, _ = step(nan, tx.init(params))
     assert np.isnan(last["third"]).all()

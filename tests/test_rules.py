@@ -236,7 +236,8 @@ def test_a_rule_on_leaves_that_optax_masks_is_refused_and_says_so() -> None:
 
 def test_a_missing_match_is_no_error_in_init() -> None:
     tx = jaxreg.regularize(optax.sgd(0.1), jaxreg.on_kernels(L1))
-    tx.init({"bias": jnp.ones(2)})
+    state = tx.init({"bias": jnp.ones(2)})
+    assert state.latent == {"bias": optax.MaskedNode()}
 
 
 def test_nested_rules_are_refused() -> None:

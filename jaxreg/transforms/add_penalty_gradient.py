@@ -51,10 +51,10 @@ def add_penalty_gradient(penalty: Penalty) -> optax.GradientTransformationExtraA
     ) -> tuple[Tree, Any]:
         del extra_args
         check_params("add_penalty_gradient", params)
-        rules.check(penalty, params)
+        parts = rules.check(penalty, params)
         leaves, treedef = jax.tree.flatten(params)
         out = flatten_like(treedef, updates, "updates", _NEW_STATE)
-        for part in rules.parts(penalty, params):
+        for part in parts:
             pulls = part.penalty.subgradient([widened(x) for x in part.of(leaves)])
             for place, pull in zip(part.places, pulls, strict=True):
                 grad = out[place]

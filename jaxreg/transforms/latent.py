@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg.penalty import Number, Penalty, Tree, wide_dtype, widened
-from jaxreg.rules import Part
+from jaxreg.rules import Part, paths
 
 
 class RegularizeState(NamedTuple):
@@ -91,17 +91,21 @@ def check_latents(
     latents: list[Any],
     grads: list[Any],
     leaves: list[jax.Array],
-    names: list[str],
+    params: Tree,
 ) -> None:
     """Refuses a state that was made for other parameters or other rules."""
     penalised = {place for part in parts for place in part.places}
-    for place, (name, leaf) in enumerate(zip(names, leaves, strict=True)):
+
+    def name_of(place: int) -> str:
+        return repr(paths(params)[place])
+
+    for place, leaf in enumerate(leaves):
         has_latent = not isinstance(latents[place], optax.MaskedNode)
         if has_latent != (place in penalised):
             now, then = ("free", "penalised") if has_latent else ("penalised", "free")
             raise ValueError(
-                f"regularize: leaf {name!r} is {now} and was {then} when the state was "
-                "made. After a change of rules call tx.init(params)"
+                f"regularize: leaf {name_of(place)} is {now} and was {then} when "
+                "the state was made. After a change of rules call tx.init(params)"
             )
         if not has_latent:
             continue
@@ -109,11 +113,11 @@ def check_latents(
         if (made.shape, made.dtype) != wanted:
             raise ValueError(
                 f"regularize: the state holds a latent of shape {made.shape} and dtype "
-                f"{made.dtype} for leaf {name!r} of shape {leaf.shape} and dtype "
-                f"{leaf.dtype}. For other parameters call tx.init(params)"
+                f"{made.dtype} for leaf {name_of(place)} of shape {leaf.shape} and "
+                f"dtype {leaf.dtype}. For other parameters call tx.init(params)"
             )
         if grads[place] is None:
             raise ValueError(
-                f"regularize: the gradient of the penalised leaf {name!r} is None. "
-                "Leave the leaf out of the rules, or train it"
+                f"regularize: the gradient of the penalised leaf {name_of(place)} "
+                "is None. Leave the leaf out of the rules, or train it"
             )

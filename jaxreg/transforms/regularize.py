@@ -138,15 +138,14 @@ class _NormalMap:
     ) -> tuple[Tree, RegularizeState]:
         check_params("regularize", params)
         refuse_inner(state.inner_optimizer, extra_args)
-        rules.check(self.penalty, params)
+        parts = rules.check(self.penalty, params)
         leaves, treedef = jax.tree.flatten(params)
         leaves = [jnp.asarray(leaf) for leaf in leaves]
         grads = flatten_like(treedef, updates, "updates", _NEW_STATE)
         latents = flatten_like(
             treedef, state.latent, "the latent in the state", _NEW_STATE
         )
-        parts = list(rules.parts(self.penalty, params))
-        check_latents(parts, latents, grads, leaves, rules.paths(params))
+        check_latents(parts, latents, grads, leaves, params)
 
         latents = self._restart_edited(parts, latents, leaves)
         grads = self._pushed(parts, latents, grads, state.update_count)
