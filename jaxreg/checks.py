@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxreg.leafwise import no_prox
 from jaxreg.penalty import Number, Penalty, Tree
 
 # ArrayLike names NumPy's types; a tracer is a jax.Array and not among them.
@@ -31,11 +33,18 @@ def check_numbers(penalty: Penalty) -> None:
         if "static" in field.metadata:
             continue
         content = getattr(penalty, field.name)
-        for item in content if isinstance(content, tuple) else (content,):
-            if isinstance(item, Penalty):
+        inner = content if isinstance(content, tuple) else (content,)
+        if all(isinstance(item, Penalty) for item in inner):
+            for item in inner:
                 check_numbers(item)
-            else:
-                _check_number(f"{field.name} of {penalty!r}", item)
+        else:
+            _check_field(f"{field.name} of {penalty!r}", content, field.metadata)
+
+
+def check_prox(transform: str, penalty: Penalty) -> None:
+    """Refuses a penalty without a prox where one is needed."""
+    if not penalty.has_prox:
+        raise TypeError(f"{transform}: {no_prox(penalty)}")
 
 
 def check_params(transform: str, params: Tree | None) -> None:
@@ -52,6 +61,26 @@ def check_positive(name: str, number: Number) -> None:
     _check_number(name, number)
     if not isinstance(number, jax.core.Tracer) and not number > 0:
         raise ValueError(f"{name} is {number}; allowed: a number above 0")
+
+
+def _check_field(name: str, content: Any, rules: Mapping[str, Any]) -> None:
+    if "array" not in rules:
+        _check_number(name, content)
+        is_tracer = isinstance(content, jax.core.Tracer)
+        if "positive" in rules and not is_tracer and not content > 0:
+            raise ValueError(f"{name} is {content}; allowed: a finite number > 0")
+        return
+    for part in jax.tree.leaves(content):
+        if not isinstance(part, _NUMBERS) or not _is_real(part):
+            raise TypeError(
+                f"{name} holds {part!r}; allowed: real numbers, arrays or trees of them"
+            )
+        if isinstance(part, jax.core.Tracer):
+            continue
+        is_low = jnp.isnan(part) if "signed" in rules else ~(part >= 0)
+        if jnp.any(is_low):
+            allowed = "numbers" if "signed" in rules else "numbers >= 0"
+            raise ValueError(f"{name} holds {jnp.min(part)}; allowed: {allowed}")
 
 
 def _check_number(name: str, number: Any) -> None:

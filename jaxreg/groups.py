@@ -2,11 +2,17 @@
 
 `group_axis` INDEXES the groups: `group_axis=0` of a `(784, 300)` kernel is one group
 per input feature, `group_axis=1` one per neuron; `group_axis=(0, 3)` of a
-`(layers, height, width, filters)` stack is one per filter of each layer.
+`(layers, height, width, filters)` stack is one per filter of each layer;
+`group_axis=Blocks((None, 64))` of a fused `(inputs, 8 * 64)` projection is one per
+head, `Blocks((16, 16))` one per tile. `None`, where a penalty allows it, makes the
+whole leaf one group.
+
+A leaf is first seen in the shape `view` gives, in which axes index the groups.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import numbers
@@ -15,21 +21,69 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-GroupAxis = int | tuple[int, ...]
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """Groups that are blocks of this shape, as a `group_axis`.
+
+    Args:
+      shape: the length of a block along each axis of the leaf; None takes a whole axis.
+
+    Raises:
+      TypeError: `shape` is no tuple of ints >= 1 and None.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> heads = jaxreg.GroupLasso(1.0, group_axis=jaxreg.Blocks((None, 2)))
+    >>> heads.prox(jnp.array([[3.0, 3.0, 0.5, -0.5]]), step=1.0)
+    Array([[2., 2., 0., 0.]], dtype=float32)
+    """
+
+    shape: tuple[int | None, ...]
+
+    def __post_init__(self) -> None:
+        lengths = self.shape if isinstance(self.shape, tuple) else (0,)
+        for length in lengths:
+            if length is not None and not (_is_int(length) and length >= 1):
+                raise TypeError(
+                    f"Blocks({self.shape!r}); allowed: a tuple with the length of a "
+                    "block along each axis, None for a whole axis, as Blocks((None, 4))"
+                )
 
 
-def as_axes(group_axis: Any) -> tuple[int, ...]:
-    """`group_axis` as a tuple of axes; refuses anything but one or several ints."""
+GroupAxis = int | tuple[int, ...] | Blocks
+
+
+def check_group_axis(group_axis: Any) -> None:
+    """Refuses what does not say how leaves split into several groups."""
+    indexing(group_axis if group_axis is not None else ())
+
+
+def indexing(group_axis: Any) -> tuple[int, ...]:
+    """The axes that index the groups in the view of a leaf; () for one group."""
+    if group_axis is None:
+        return ()
+    if isinstance(group_axis, Blocks):
+        return tuple(range(0, 2 * len(group_axis.shape), 2))
     axes = group_axis if isinstance(group_axis, tuple) else (group_axis,)
-    if not axes or any(
-        isinstance(axis, bool) or not isinstance(axis, numbers.Integral)
-        for axis in axes
-    ):
+    if not axes or not all(map(_is_int, axes)):
         raise TypeError(
             f"group_axis is {group_axis!r}; allowed: an int, or a tuple of ints, the "
-            "axes that index the groups"
+            "axes that index the groups, or jaxreg.Blocks"
         )
     return tuple(int(axis) for axis in axes)
+
+
+def view(group_axis: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which the axes of `indexing` index the groups."""
+    if not isinstance(group_axis, Blocks):
+        return shape
+    lengths = [block or n for block, n in zip(group_axis.shape, shape, strict=True)]
+    pairs = zip(shape, lengths, strict=True)
+    return tuple(part for n, block in pairs for part in (n // max(block, 1), block))
+
+
+def _is_int(axis: Any) -> bool:
+    return isinstance(axis, numbers.Integral) and not isinstance(axis, bool)
 
 
 def within_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
@@ -38,9 +92,17 @@ def within_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     return tuple(axis for axis in range(ndim) if axis not in indexing)
 
 
-def refusal(axes: tuple[int, ...], shape: tuple[int, ...]) -> str | None:
+def refusal(group_axis: Any, shape: tuple[int, ...]) -> str | None:
     """Why an array of this shape does not split into groups, or None."""
     ndim = len(shape)
+    if group_axis is None:
+        return None
+    if isinstance(group_axis, Blocks):
+        pairs = list(zip(group_axis.shape, shape, strict=False))
+        if len(group_axis.shape) != ndim or any(b and n % b for b, n in pairs):
+            return f"does not split evenly into blocks of shape {group_axis.shape}"
+        return None
+    axes = indexing(group_axis)
     if ndim < 2:
         return (
             "has fewer than two axes, so a group would be a single entry; "

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg import groups, rules
+from jaxreg import rules
 from jaxreg.penalty import Penalty, Tree, widened
 
 
@@ -17,10 +17,9 @@ def zeros(leaf: Any) -> jax.Array:
 
 
 def dead_groups(penalty: Penalty, leaf: Any) -> jax.Array | None:
-    """The number of groups that are all zero; None for an elementwise penalty."""
-    if penalty.group_axes is None:
-        return None
-    return jnp.sum(groups.dead(jnp.asarray(leaf), penalty.group_axes))
+    """The number of groups that are all zero; None for a penalty without groups."""
+    dead = penalty.dead_groups(jnp.asarray(leaf))
+    return None if dead is None else jnp.sum(dead)
 
 
 def norm(leaf: Any) -> jax.Array:

@@ -7,8 +7,7 @@ A penalty `h` is a number made of parameters. Its proximal operator with step `s
 is what leaves exact zeros; its subgradient is what a loss would add. Penalties are
 frozen dataclasses and pytrees: their numbers are leaves (so a grid of strengths is one
 vmapped penalty, and a jitted run compiles once for all strengths), their sizes and axes
-are static. `Penalty` says what every penalty answers; `Leafwise` is the penalty that is
-a sum over leaves, of which a concrete penalty writes the formula for one array.
+are static. `jaxreg.leafwise` has the penalties that are sums over leaves.
 """
 
 from __future__ import annotations
@@ -33,6 +32,16 @@ class Penalty(abc.ABC):
 
     `None` leaves and `optax.MaskedNode` hold no arrays and pass through.
     """
+
+    @property
+    def has_prox(self) -> bool:
+        """Whether `prox` exists; without it a penalty acts by its gradient alone."""
+        return True
+
+    @property
+    def prox_tolerance(self) -> float:
+        """The relative error of `prox` beyond rounding; 0 where it is exact."""
+        return 0.0
 
     @property
     @abc.abstractmethod
@@ -99,10 +108,30 @@ class Penalty(abc.ABC):
         del shape
         return None
 
-    @property
-    def group_axes(self) -> tuple[int, ...] | None:
-        """The axes that index groups; None where every entry stands alone."""
+    def latent_start(self, params: Tree, step: Number) -> Tree:
+        """A latent whose prox is `params`, or the nearest that the prox can return."""
+        slopes = self.subgradient(params)
+        return jax.tree.map(lambda leaf, slope: leaf + step * slope, params, slopes)
+
+    def group_count(self, shape: tuple[int, ...]) -> int | None:
+        """The groups of a leaf of this shape; None where every entry stands alone."""
+        del shape
         return None
+
+    def dead_groups(self, leaf: jax.Array) -> jax.Array | None:
+        """Per group, whether all of it is exactly zero; None without groups."""
+        del leaf
+        return None
+
+    def pooled(self, leaf: jax.Array) -> jax.Array:
+        """The leaf, or one entry per group that the prox treats as it treats it."""
+        return leaf
+
+    def distribute(
+        self, lift: Callable[[Penalty, Tree], Penalty], tree: Tree
+    ) -> Penalty:
+        """`lift(self, tree)`; rules give each of their penalties its part of `tree`."""
+        return lift(self, tree)
 
     def __add__(self, other: object) -> Penalty:
         """The sum, where its joint prox is exact; elsewhere an error that says so."""
@@ -122,80 +151,6 @@ class Penalty(abc.ABC):
             "of one, chain jaxreg.add_penalty_gradient(it) before jaxreg.regularize "
             "with the other."
         )
-
-
-class Leafwise(Penalty):
-    """A penalty that is a sum over leaves: subclasses write the formula of one array.
-
-    The `leaf_*` methods get arrays of at least float32 with at least one entry.
-    """
-
-    scope = "leaf"
-    stationarity_kind = "distance"
-
-    @abc.abstractmethod
-    def leaf_value(self, leaf: jax.Array) -> jax.Array:
-        """The penalty of one array, differentiable at 0."""
-
-    @abc.abstractmethod
-    def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
-        """The subgradient nearest to 0 at one array."""
-
-    @abc.abstractmethod
-    def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        """The prox at one array; `step` broadcasts against it."""
-
-    @abc.abstractmethod
-    def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
-        """The stationarity of one array with loss gradient `grad`."""
-
-    def value(self, params: Tree) -> jax.Array:
-        leaves = [widened(leaf) for leaf in jax.tree.leaves(params)]
-        zero = jnp.zeros((), jnp.float32)
-        return sum((self.leaf_value(leaf) for leaf in leaves if leaf.size), start=zero)
-
-    def subgradient(self, params: Tree) -> Tree:
-        def one(leaf: Any) -> jax.Array:
-            leaf = jnp.asarray(leaf)
-            if not leaf.size:
-                return leaf
-            return self.leaf_subgradient(widened(leaf)).astype(leaf.dtype)
-
-        return jax.tree.map(one, params)
-
-    def prox(self, params: Tree, step: Number | Tree) -> Tree:
-        leaves, treedef = jax.tree.flatten(params)
-        steps = steps_like(params, step)
-        return jax.tree.unflatten(treedef, map(self._prox_in_own_dtype, leaves, steps))
-
-    def _prox_in_own_dtype(self, leaf: Any, step: jax.Array) -> jax.Array:
-        leaf = jnp.asarray(leaf)
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(
-                f"prox of {self!r} on a leaf of dtype {leaf.dtype}; allowed: real "
-                "floating leaves"
-            )
-        if not leaf.size:
-            return leaf
-        wide = widened(leaf)
-        out = self.leaf_prox(wide, step.astype(wide.dtype)).astype(leaf.dtype)
-        # Products with a zero factor and underflow leave -0.0, and -0.0 - -0.0 is 0.0.
-        return out - jax.lax.stop_gradient(jnp.where(out == 0, out, 0))
-
-    def stationarity(self, params: Tree, grads: Tree) -> Tree:
-        def one(leaf: Any, grad: Any) -> jax.Array:
-            leaf, grad = widened(leaf), widened(grad)
-            return self.leaf_stationarity(leaf, grad) if leaf.size else leaf
-
-        leaves, treedef = jax.tree.flatten(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_MEND)
-        return jax.tree.unflatten(treedef, map(one, leaves, pulls))
-
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        """The longest of the axes that index independent pieces."""
-        axes = range(len(shape)) if self.group_axes is None else self.group_axes
-        ordered = [axis % len(shape) for axis in axes]
-        return max(ordered, key=lambda axis: shape[axis]) if ordered else None
 
 
 def exact_sum(

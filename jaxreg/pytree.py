@@ -7,24 +7,43 @@ import typing
 from typing import Any
 
 import jax
+import numpy as np
 
 T = typing.TypeVar("T")
 
 
-def static() -> Any:
+def static(default: Any = dataclasses.MISSING) -> Any:
     """A dataclass field that is part of the structure: a size, an axis, a pattern."""
-    return dataclasses.field(metadata={"static": True})
+    return dataclasses.field(default=default, metadata={"static": True})
 
 
-@typing.dataclass_transform(frozen_default=True, field_specifiers=(static,))
+def positive() -> Any:
+    """A number that must be above 0, as a knot; other numbers may be 0."""
+    return dataclasses.field(metadata={"positive": True})
+
+
+def signed(default: Any = dataclasses.MISSING) -> Any:
+    """A number, array or tree of arrays of any sign, as a bound or a reference."""
+    return dataclasses.field(default=default, metadata={"signed": True, "array": True})
+
+
+def array() -> Any:
+    """A number, array or tree of arrays >= 0, as weights."""
+    return dataclasses.field(metadata={"array": True})
+
+
+@typing.dataclass_transform(
+    frozen_default=True, field_specifiers=(static, positive, signed, array)
+)
 def pytree_dataclass(cls: type[T]) -> type[T]:
     """Makes a class a frozen dataclass and a pytree; numbers are leaves.
 
     `jax.tree_util.register_dataclass` would not do: it gives `L1(s)` and `L2(s)`, which
     have the same field names, equal structures, and a jitted function now and then runs
-    the code compiled for the other.
+    the code compiled for the other. Arrays among the numbers compare entry by entry,
+    and are shown by dtype and shape.
     """
-    frozen: Any = dataclasses.dataclass(frozen=True)(cls)
+    frozen: Any = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     fields = dataclasses.fields(frozen)
     data = [field.name for field in fields if "static" not in field.metadata]
     meta = [field.name for field in fields if "static" in field.metadata]
@@ -44,7 +63,51 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
         vars(penalty).update(zip(names, (*children, *static_values), strict=True))
         return penalty
 
+    def equal(self: Any, other: Any) -> Any:
+        if type(other) is not frozen:
+            return NotImplemented
+        (ours, treedef), (theirs, other_treedef) = map(_flat, (self, other))
+        return treedef == other_treedef and all(map(_is_same, ours, theirs))
+
+    def show(self: Any) -> str:
+        pairs = (f"{f.name}={_short(getattr(self, f.name))}" for f in fields)
+        return f"{frozen.__name__}({', '.join(pairs)})"
+
+    def hash_of(self: Any) -> int:
+        return hash((frozen, flatten(self)[1]))
+
+    frozen.__eq__, frozen.__repr__, frozen.__hash__ = equal, show, hash_of
     jax.tree_util.register_pytree_with_keys(
         frozen, flatten_with_keys, unflatten, flatten
     )
     return frozen
+
+
+def _flat(tree: Any) -> tuple[list[Any], Any]:
+    return jax.tree.flatten(tree)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other or bool(np.array_equal(one, other))
+
+
+def _short(content: Any) -> str:
+    def one(leaf: Any) -> Any:
+        is_array = isinstance(leaf, jax.Array | np.ndarray) and np.ndim(leaf) > 0
+        return _Shown(leaf) if is_array else leaf
+
+    return repr(jax.tree.map(one, content, is_leaf=_is_penalty))
+
+
+def _is_penalty(node: Any) -> bool:
+    return dataclasses.is_dataclass(node)
+
+
+class _Shown:
+    """An array by dtype and shape."""
+
+    def __init__(self, leaf: Any) -> None:
+        self.text = f"{leaf.dtype}{list(leaf.shape)}"
+
+    def __repr__(self) -> str:
+        return self.text

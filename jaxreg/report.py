@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg import groups, measures, rules
+from jaxreg import measures, rules
 from jaxreg.checks import check_positive
 from jaxreg.penalty import Number, Penalty, Tree
 from jaxreg.transforms.latent import start_of
@@ -151,9 +151,7 @@ def _sizes(leaves: list[jax.Array]) -> Row:
 
 
 def _group_count(owner: Penalty | None, leaf: Any) -> int | None:
-    if owner is None or owner.group_axes is None:
-        return None
-    return groups.count(owner.group_axes, jnp.shape(leaf))
+    return None if owner is None else owner.group_count(jnp.shape(leaf))
 
 
 def _dead_text(owner: Penalty | None, leaf: jax.Array) -> str | None:

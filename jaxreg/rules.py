@@ -47,6 +47,14 @@ class ByPath(Penalty):
         return all(penalty.varying_step for penalty in self.penalties)
 
     @property
+    def has_prox(self) -> bool:
+        return all(penalty.has_prox for penalty in self.penalties)
+
+    @property
+    def prox_tolerance(self) -> float:
+        return max(penalty.prox_tolerance for penalty in self.penalties)
+
+    @property
     def scope(self) -> Any:
         scopes = {penalty.scope for penalty in self.penalties}
         return "tree" if "tree" in scopes else "leaf"
@@ -101,6 +109,17 @@ class ByPath(Penalty):
             lambda place, leaf: jnp.zeros(()),
             lambda part, leaves: [part.penalty.step_for(width)] * len(leaves),
         )
+
+    def distribute(
+        self, lift: Callable[[Penalty, Tree], Penalty], tree: Tree
+    ) -> ByPath:
+        """Each rule's penalty lifted with the leaves of `tree` that the rule catches.
+
+        `tree` must have the paths of the parameters.
+        """
+        leaves = jax.tree.leaves(tree)
+        lifted = (lift(part.penalty, part.of(leaves)) for part in check(self, tree))
+        return ByPath(tuple(lifted), self.patterns)
 
     def _on_parts(
         self,

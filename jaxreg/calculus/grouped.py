@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg import groups
-from jaxreg.penalty import Leafwise, Number
+from jaxreg.leafwise import Elementwise, Leafwise, longest
+from jaxreg.penalty import Number
 from jaxreg.pytree import pytree_dataclass, static
 
 _NEWTON_STEPS = 7
@@ -36,7 +37,7 @@ class GroupPenalty(Leafwise):
 
     @property
     @abc.abstractmethod
-    def magnitude(self) -> Leafwise:
+    def magnitude(self) -> Elementwise:
         """The penalty of a group's root mean square."""
 
     @property
@@ -48,33 +49,63 @@ class GroupPenalty(Leafwise):
         return self.magnitude.is_convex
 
     @property
-    def group_axes(self) -> tuple[int, ...]:
-        return groups.as_axes(self.group_axis)
+    def _axes(self) -> tuple[int, ...]:
+        return groups.indexing(self.group_axis)
+
+    def view(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return groups.view(self.group_axis, shape)
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        return groups.refusal(self.group_axes, shape)
+        return groups.refusal(self.group_axis, shape)
+
+    def group_count(self, shape: tuple[int, ...]) -> int:
+        return groups.count(self._axes, self.view(shape))
+
+    def dead_groups(self, leaf: jax.Array) -> jax.Array:
+        return groups.dead(self._seen(leaf), self._axes)
+
+    def pooled(self, leaf: jax.Array) -> jax.Array:
+        if self.view(leaf.shape) != leaf.shape:
+            return leaf
+        return groups.fast_root_mean_square(leaf, self._axes)
+
+    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
+        is_plain = self.view(shape) == shape
+        return longest(self._axes, shape) if is_plain else None
+
+    def step_varies(self, shape: tuple[int, ...], step_shape: tuple[int, ...]) -> bool:
+        if self.view(shape) != shape:
+            return math.prod(step_shape) > 1
+        lengths = (1,) * (len(shape) - len(step_shape)) + step_shape
+        within = groups.within_axes(self._axes, len(shape))
+        return any(lengths[axis] > 1 for axis in within)
 
     def step_for(self, width: Number) -> jax.Array:
         return self.magnitude.step_for(width)
 
-    def leaf_value(self, leaf: jax.Array) -> jax.Array:
-        rms = groups.root_mean_square(leaf, self.group_axes)
-        return groups.size(self.group_axes, leaf.shape) * self.magnitude.leaf_value(rms)
+    def leaf_values(self, leaf: jax.Array) -> jax.Array:
+        rms = groups.root_mean_square(leaf, self._axes)
+        return groups.size(self._axes, leaf.shape) * self.magnitude.leaf_values(rms)
 
     def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
-        rms = groups.root_mean_square(leaf, self.group_axes)
+        rms = groups.root_mean_square(leaf, self._axes)
         slope = self.magnitude.leaf_subgradient(rms)
         return leaf * (slope / jnp.where(rms > 0, rms, 1.0))
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
-        rms = groups.root_mean_square(leaf, self.group_axes)
-        pull = groups.root_mean_square(grad, self.group_axes)
+        rms = groups.root_mean_square(leaf, self._axes)
+        pull = groups.root_mean_square(grad, self._axes)
         excess = self.magnitude.leaf_stationarity(jnp.zeros_like(rms), pull)
         at_zero = jnp.abs(grad) * (excess / jnp.where(pull > 0, pull, 1.0))
         return jnp.where(rms > 0, jnp.abs(grad + self.leaf_subgradient(leaf)), at_zero)
 
+    def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        rms = groups.root_mean_square(leaf, self._axes)
+        start = self.magnitude.leaf_start(rms, step)
+        return leaf * (start / jnp.where(rms > 0, rms, 1.0))
+
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        within = groups.within_axes(self.group_axes, leaf.ndim)
+        within = groups.within_axes(self._axes, leaf.ndim)
         shape = (1,) * (leaf.ndim - step.ndim) + step.shape
         if all(shape[axis] == 1 for axis in within):
             return self._prox_uniform(leaf, step)
@@ -82,7 +113,7 @@ class GroupPenalty(Leafwise):
 
     def _prox_uniform(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         bounds = jnp.finfo(leaf.dtype)
-        rms = groups.fast_root_mean_square(leaf, self.group_axes)
+        rms = groups.fast_root_mean_square(leaf, self._axes)
         is_plain = (rms > bounds.tiny) & (rms < bounds.max)
         size = jnp.where(is_plain, rms, 1.0)
         # Where the squares under- or overflow: the factor at the end of the range.
@@ -92,17 +123,17 @@ class GroupPenalty(Leafwise):
         return leaf * jnp.where(is_plain, factor, at_edge)
 
     def _prox_varying(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        within = groups.within_axes(self.group_axes, leaf.ndim)
+        within = groups.within_axes(self._axes, leaf.ndim)
         moves = step > 0
         speed = jnp.where(moves, leaf / jnp.where(moves, step, 1.0), 0.0)
-        pull = groups.root_mean_square(speed, self.group_axes)
+        pull = groups.root_mean_square(speed, self._axes)
         excess = self.magnitude.leaf_stationarity(jnp.zeros_like(pull), pull)
         is_fixed = jnp.any(~moves & (leaf != 0), axis=within, keepdims=True)
         is_active = (excess > 0) | is_fixed
         # A Newton step at the root has the derivative of the root, by the implicit
         # function theorem: only this last one is differentiated.
         still = jax.lax.stop_gradient((self.magnitude, leaf, step))
-        size = _solve_size(*still, is_active, self.group_axes)
+        size = _solve_size(*still, is_active, self._axes)
         size = size + _newton_move(self.magnitude, leaf, step, is_active, within, size)
         slope = self.magnitude.leaf_subgradient(size)
         return jnp.where(is_active, leaf * (size / (size + step * slope)), 0.0)
@@ -110,7 +141,7 @@ class GroupPenalty(Leafwise):
 
 @functools.partial(jax.jit, static_argnames="axes")
 def _solve_size(
-    magnitude: Leafwise,
+    magnitude: Elementwise,
     leaf: jax.Array,
     step: jax.Array,
     is_active: jax.Array,
@@ -128,7 +159,7 @@ def _solve_size(
 
 
 def _newton_move(
-    magnitude: Leafwise,
+    magnitude: Elementwise,
     leaf: jax.Array,
     step: jax.Array,
     is_active: jax.Array,
@@ -147,7 +178,7 @@ def _newton_move(
 
 
 def _lower_bound(
-    magnitude: Leafwise, leaf: jax.Array, step: jax.Array, axes: tuple[int, ...]
+    magnitude: Elementwise, leaf: jax.Array, step: jax.Array, axes: tuple[int, ...]
 ) -> jax.Array:
     """The largest of three proven lower bounds of the root.
 
@@ -175,15 +206,15 @@ def _lower_bound(
 class Grouped(GroupPenalty):
     """What `grouped` returns."""
 
-    penalty: Leafwise
+    penalty: Elementwise
     group_axis: groups.GroupAxis = static()
 
     @property
-    def magnitude(self) -> Leafwise:
+    def magnitude(self) -> Elementwise:
         return self.penalty
 
 
-def grouped(penalty: Leafwise, group_axis: groups.GroupAxis) -> Grouped:
+def grouped(penalty: Elementwise, group_axis: groups.GroupAxis) -> Grouped:
     """Lays an elementwise penalty on the root mean square of each group.
 
     `sum_g n_g phi(r_g)` with `phi` the given penalty, `n_g` the size of group `g` and
@@ -191,10 +222,10 @@ def grouped(penalty: Leafwise, group_axis: groups.GroupAxis) -> Grouped:
 
     Args:
       penalty: an elementwise penalty; its numbers are in units of one weight.
-      group_axis: the axis, or axes, that index the groups.
+      group_axis: the axis, or axes, that index the groups, or `Blocks`.
 
     Raises:
-      TypeError: `penalty` is already grouped, or `group_axis` holds other than ints.
+      TypeError: `penalty` is not elementwise, or `group_axis` holds other than ints.
 
     Reference: Yuan and Lin 2006, Model selection and estimation in regression with
     grouped variables, eq. 2.1 (weights sqrt of the group size).
@@ -205,9 +236,9 @@ def grouped(penalty: Leafwise, group_axis: groups.GroupAxis) -> Grouped:
     Array([[1., 1.],
            [0., 0.]], dtype=float32)
     """
-    if not isinstance(penalty, Leafwise) or penalty.group_axes is not None:
+    if not isinstance(penalty, Elementwise):
         raise TypeError(
             f"grouped({penalty!r}): allowed is an elementwise penalty, such as L1(1e-3)"
         )
-    groups.as_axes(group_axis)
+    groups.check_group_axis(group_axis)
     return Grouped(penalty, group_axis)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import jax
 
+from jaxreg.leafwise import Elementwise
 from jaxreg.penalties.l1 import L1, soft_threshold
 from jaxreg.penalties.l2 import L2
-from jaxreg.penalty import Leafwise, Number, exact_sum, ratio
+from jaxreg.penalty import Number, exact_sum, ratio
 from jaxreg.pytree import pytree_dataclass
 
 
 @pytree_dataclass
-class ElasticNet(Leafwise):
+class ElasticNet(Elementwise):
     r"""The elastic net, `l1 * sum |w| + l2 * sum w^2`; the same object as `L1 + L2`.
 
     Its prox thresholds and then shrinks, `soft(v, l1 s) / (1 + 2 l2 s)`: exact zeros,
@@ -34,7 +35,10 @@ class ElasticNet(Leafwise):
     l2: Number
 
     is_convex = True
-    varying_step = True
+
+    @property
+    def slope_at_zero(self) -> Number:
+        return self.l1
 
     @classmethod
     def from_sklearn(cls, alpha: Number, l1_ratio: Number) -> ElasticNet:
@@ -51,18 +55,14 @@ class ElasticNet(Leafwise):
     def step_for(self, width: Number) -> jax.Array:
         return ratio(width, self.l1 + 2 * self.l2 * width)
 
-    def leaf_value(self, leaf: jax.Array) -> jax.Array:
-        return L1(self.l1).leaf_value(leaf) + L2(self.l2).leaf_value(leaf)
+    def leaf_values(self, leaf: jax.Array) -> jax.Array:
+        return L1(self.l1).leaf_values(leaf) + L2(self.l2).leaf_values(leaf)
 
     def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
         return L1(self.l1).leaf_subgradient(leaf) + L2(self.l2).leaf_subgradient(leaf)
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return soft_threshold(leaf, self.l1 * step) / (1 + 2 * self.l2 * step)
-
-    def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
-        smooth = grad + L2(self.l2).leaf_subgradient(leaf)
-        return L1(self.l1).leaf_stationarity(leaf, smooth)
 
 
 @exact_sum(L1, L2)

@@ -24,7 +24,8 @@ class GroupLasso(GroupPenalty):
 
     Args:
       strength: >= 0, in units of loss per unit of weight.
-      group_axis: the axis, or axes, that index the groups. Leaves need a further axis.
+      group_axis: the axis, or axes, that index the groups (leaves need a further axis),
+        or `Blocks`.
 
     Raises:
       TypeError: `group_axis` holds other than ints.
@@ -43,7 +44,7 @@ class GroupLasso(GroupPenalty):
     group_axis: groups.GroupAxis = static()
 
     def __post_init__(self) -> None:
-        groups.as_axes(self.group_axis)
+        groups.check_group_axis(self.group_axis)
 
     @property
     def magnitude(self) -> L1:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg.penalty import Leafwise, Number, exact_sum, ratio
+from jaxreg.leafwise import Elementwise, magnitude
+from jaxreg.penalty import Number, exact_sum, ratio
 from jaxreg.pytree import pytree_dataclass
 
 
 @pytree_dataclass
-class L1(Leafwise):
+class L1(Elementwise):
     r"""The lasso penalty, `strength * sum |w|`.
 
     Its prox is soft thresholding, `v - clip(v, -strength s, strength s)`: weights below
@@ -33,26 +34,22 @@ class L1(Leafwise):
     strength: Number
 
     is_convex = True
-    varying_step = True
+
+    @property
+    def slope_at_zero(self) -> Number:
+        return self.strength
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(width, self.strength)
 
-    def leaf_value(self, leaf: jax.Array) -> jax.Array:
-        # jax.grad of jnp.abs is 1 at 0; this product's is sign(leaf), 0 at 0.
-        magnitude = leaf * jax.lax.stop_gradient(jnp.sign(leaf))
-        return self.strength * jnp.sum(magnitude)
+    def leaf_values(self, leaf: jax.Array) -> jax.Array:
+        return self.strength * magnitude(leaf)
 
     def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
         return self.strength * jnp.sign(leaf)
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return soft_threshold(leaf, self.strength * step)
-
-    def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
-        at_zero = jnp.maximum(jnp.abs(grad) - self.strength, 0.0)
-        pull = jnp.abs(grad + self.leaf_subgradient(leaf))
-        return jnp.where(leaf == 0, at_zero, pull)
 
 
 def soft_threshold(leaf: jax.Array, threshold: jax.Array) -> jax.Array:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg.penalty import Leafwise, Number, exact_sum, ratio
+from jaxreg.leafwise import Elementwise
+from jaxreg.penalty import Number, exact_sum, ratio
 from jaxreg.pytree import pytree_dataclass
 
 
 @pytree_dataclass
-class L2(Leafwise):
+class L2(Elementwise):
     r"""The ridge penalty, `strength * sum w^2`.
 
     Its gradient is `2 strength w`, its prox `v / (1 + 2 strength s)`: it shrinks every
@@ -33,23 +34,20 @@ class L2(Leafwise):
     strength: Number
 
     is_convex = True
-    varying_step = True
+    slope_at_zero = 0.0
 
     def step_for(self, width: Number) -> jax.Array:
         # Without a kink the width cancels: this step halves every entry.
         return ratio(jnp.ones_like(jnp.asarray(width)), 2 * self.strength)
 
-    def leaf_value(self, leaf: jax.Array) -> jax.Array:
-        return self.strength * jnp.sum(leaf * leaf)
+    def leaf_values(self, leaf: jax.Array) -> jax.Array:
+        return self.strength * leaf * leaf
 
     def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
         return 2 * self.strength * leaf
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return leaf / (1 + 2 * self.strength * step)
-
-    def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
-        return jnp.abs(grad + self.leaf_subgradient(leaf))
 
 
 @exact_sum(L2, L2)

@@ -44,16 +44,13 @@ def latent(opt_state: Any) -> tuple[Tree, Any]:
 
 
 def start_of(penalty: Penalty, leaves: list[Any], width: Number) -> list[Any]:
-    """`params + prox_step * subgradient(params)`: latents whose prox is the params."""
+    """Latents whose prox is the params, or the nearest that the prox can return."""
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
         return [jnp.zeros_like(leaf, dtype=wide_dtype(leaf)) for leaf in leaves]
     step = penalty.step_for(width)
     wide = [widened(leaf) for leaf in leaves]
-    slopes = penalty.subgradient(wide)
-    return [
-        (leaf + step * slope).astype(leaf.dtype)
-        for leaf, slope in zip(wide, slopes, strict=True)
-    ]
+    starts = penalty.latent_start(wide, step)
+    return [start.astype(leaf.dtype) for start, leaf in zip(starts, wide, strict=True)]
 
 
 def states_of(state: Any, kinds: Any) -> list[Any]:

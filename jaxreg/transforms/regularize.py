@@ -19,8 +19,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg import groups, rules
-from jaxreg.checks import check_numbers, check_params, check_positive
+from jaxreg import rules
+from jaxreg.checks import (
+    check_numbers,
+    check_params,
+    check_positive,
+    check_prox,
+)
 from jaxreg.penalty import Number, Penalty, Tree, flatten_like, widened
 from jaxreg.transforms.latent import (
     RegularizeState,
@@ -94,6 +99,7 @@ def regularize(
             "gradient_transformation()"
         )
     check_numbers(penalty)
+    check_prox("regularize", penalty)
     check_positive("regularize: width", width)
     if schedule is not None and not callable(schedule):
         raise TypeError(
@@ -206,11 +212,11 @@ class _NormalMap:
             out = list(old)
             for part in parts:
                 fresh = start_of(part.penalty, part.of(leaves), self.width)
-                pooled = [_pooled(part.penalty, z) for z in part.of(old)]
+                pooled = [part.penalty.pooled(z) for z in part.of(old)]
                 proxes = part.penalty.prox(pooled, part.penalty.step_for(self.width))
                 for place, new, prox in zip(part.places, fresh, proxes, strict=True):
                     # What is not zero has one latent; a zero's says how far off it is.
-                    is_dead = _pooled(part.penalty, widened(leaves[place])) == 0
+                    is_dead = part.penalty.pooled(widened(leaves[place])) == 0
                     is_new = edited[place] & ~(is_dead & (prox == 0))
                     out[place] = jnp.where(is_new, new, old[place])
             return out
@@ -238,13 +244,6 @@ class _NormalMap:
             # Negated, so that a latent that is NaN starts from repaired weights.
             out[place] = ~jnp.all(is_near)
         return out
-
-
-def _pooled(penalty: Penalty, leaf: jax.Array) -> jax.Array:
-    """The leaf, or one entry per group that the prox treats as it treats the group."""
-    if penalty.group_axes is None:
-        return leaf
-    return groups.fast_root_mean_square(leaf, penalty.group_axes)
 
 
 def _cut(penalty: Penalty, leaf: jax.Array) -> Callable[[jax.Array], jax.Array]:

@@ -1,0 +1,1 @@
+"""One indicator per file; its prox is the projection."""
