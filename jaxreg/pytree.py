@@ -7,7 +7,7 @@ import typing
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 T = typing.TypeVar("T")
 
@@ -88,15 +88,24 @@ def _flat(tree: Any) -> tuple[list[Any], Any]:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    return one is other or bool(np.array_equal(one, other))
+    if one is other:
+        return True
+    if not (_is_array(one) or _is_array(other)):
+        return bool(one == other)
+    return jnp.shape(one) == jnp.shape(other) and bool((one == other).all())
 
 
 def _short(content: Any) -> str:
     def one(leaf: Any) -> Any:
-        is_array = isinstance(leaf, jax.Array | np.ndarray) and np.ndim(leaf) > 0
-        return _Shown(leaf) if is_array else leaf
+        return _Shown(leaf) if _is_array(leaf) else leaf
 
     return repr(jax.tree.map(one, content, is_leaf=_is_penalty))
+
+
+def _is_array(leaf: Any) -> bool:
+    # ArrayLike names NumPy's types; a list or a placeholder is not among them.
+    kinds = (jax.Array, *typing.get_args(jax.typing.ArrayLike))
+    return isinstance(leaf, kinds) and jnp.ndim(leaf) > 0
 
 
 def _is_penalty(node: Any) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import pytest
 
 import jaxreg
 from jaxreg.rules import ByPath
@@ -36,7 +35,9 @@ class Row:
     `strengths` names the numbers that multiply the penalty. `is_coupled` says that an
     entry's prox may round as the largest entry of its leaf does. `rounding` multiplies
     the tolerances of the laws, with the reason beside the row. `moves_by_width` is
-    whether the prox with `step_for(w)` takes a leaf full of `2 w` to one full of `w`.
+    whether the prox with `step_for(w)` takes a leaf full of `2 w` to one full of `w`,
+    or, where not convex, just zeroes a leaf full of `w`. `is_bound_to_tree` marks a
+    penalty that holds arrays for these very leaves.
     `is_slow` rows are run by CI only: variants of a row that the default run has.
     """
 
@@ -59,11 +60,16 @@ class Row:
     moves_by_width: bool = True
     rounding: float = 1.0
     free: tuple[str, ...] = ()
+    is_bound_to_tree: bool = False
     is_slow: bool = False
 
     @property
     def is_constraint(self) -> bool:
         return self.project is not None
+
+    @property
+    def has_prox(self) -> bool:
+        return self.penalty.has_prox
 
     def height(self, points: Leaves) -> np.ndarray:
         """The textbook value at each point; of a constraint 0 or infinity."""
@@ -96,6 +102,10 @@ class Row:
                     along[0], along[1] = 0.0, along[2]
         return leaves
 
+    def generic(self, seed: int) -> Leaves:
+        """Positive entries, no two alike: a point where every penalty is smooth."""
+        return self.steps(seed, 1)
+
     def full(self, entry: float) -> Leaves:
         return {name: np.full(shape, entry) for name, shape in self.shapes.items()}
 
@@ -115,10 +125,27 @@ class Row:
 
     def scaled(self, factor: Any) -> jaxreg.Penalty:
         """The penalty with each of its strengths multiplied."""
+        return self._on_strengths(lambda number: number * factor, lambda number: number)
 
+    def grid(self, factors: np.ndarray) -> tuple[jaxreg.Penalty, Any]:
+        """One penalty for all factors, and the axes of `jax.vmap` over it."""
+        stacked = self._on_strengths(
+            lambda number: np.multiply.outer(np.float32(factors), np.float32(number)),
+            lambda number: number,
+        )
+        return stacked, self._on_strengths(lambda number: 0, lambda number: None)
+
+    @property
+    def has_strength(self) -> bool:
+        found = self._on_strengths(lambda number: True, lambda number: False)
+        return any(jax.tree.leaves(found))
+
+    def _on_strengths(
+        self, strength: Callable[[Any], Any], other: Callable[[Any], Any]
+    ) -> Any:
         def one(path: Any, number: Any) -> Any:
             is_strength = getattr(path[-1], "name", None) in self.strengths
-            return number * factor if is_strength else number
+            return strength(number) if is_strength else other(number)
 
         return jax.tree_util.tree_map_with_path(one, self.penalty)
 
@@ -138,15 +165,3 @@ def group_norms(leaf: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, in
     within = tuple(axis for axis in range(leaf.ndim) if axis not in indexing)
     size = math.prod(leaf.shape[axis] for axis in within)
     return np.sqrt((leaf**2).sum(within, keepdims=True)), size
-
-
-def by_rows(rows: list[Row]) -> Any:
-    """Parametrizes a law over rows; the slow ones are left to CI."""
-    return pytest.mark.parametrize(
-        "row",
-        [
-            pytest.param(row, marks=pytest.mark.slow if row.is_slow else ())
-            for row in rows
-        ],
-        ids=lambda row: row.name,
-    )

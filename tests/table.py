@@ -7,14 +7,38 @@ A new penalty is tested by adding its row to a file of tests/rows.
 
 import importlib
 import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from tests import rows
-from tests.row import Leaves, Row, Shapes, by_rows, cast
-
-__all__ = ["ROWS", "Leaves", "Row", "Shapes", "by_rows", "cast"]
+from tests.row import Row
 
 ROWS: list[Row] = [
     row
     for found in sorted(module.name for module in pkgutil.iter_modules(rows.__path__))
     for row in importlib.import_module(f"tests.rows.{found}").ROWS
 ]
+
+
+def rows_where(is_wanted: Callable[[Row], Any]) -> Any:
+    """Parametrizes a law over the rows of which it is true; CI alone runs slow ones."""
+    wanted = [
+        pytest.param(row, marks=pytest.mark.slow if row.is_slow else (), id=row.name)
+        for row in ROWS
+        if is_wanted(row)
+    ]
+    return pytest.mark.parametrize("row", wanted)
+
+
+every_row = rows_where(lambda row: True)
+prox_rows = rows_where(lambda row: row.has_prox)
+convex_rows = rows_where(lambda row: row.is_convex and row.has_prox)
+varying_rows = rows_where(lambda row: row.varying_step)
+distance_rows = rows_where(
+    lambda row: row.has_prox and row.stationarity_kind == "distance"
+)
+penalty_rows = rows_where(lambda row: not row.is_constraint)
+constraint_rows = rows_where(lambda row: row.is_constraint)
+strength_rows = rows_where(lambda row: row.has_strength)

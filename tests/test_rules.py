@@ -190,7 +190,8 @@ def test_facts_of_rules_are_those_of_all_their_penalties() -> None:
     penalty = jaxreg.by_path([("a", L1), ("b", jaxreg.GroupLasso(1.0, 0))])
     assert (penalty.is_convex, penalty.varying_step) == (True, True)
     assert (penalty.scope, penalty.stationarity_kind) == ("leaf", "distance")
-    assert penalty.group_axes is None
+    assert penalty.group_count((3, 2)) is None
+    assert (penalty.has_prox, penalty.prox_tolerance) == (True, 0.0)
 
 
 USES = {
