@@ -77,8 +77,13 @@ def _check_field(name: str, content: Any, rules: Mapping[str, Any]) -> None:
             )
         if isinstance(part, jax.core.Tracer):
             continue
-        is_low = jnp.isnan(part) if "signed" in rules else ~(part >= 0)
-        if jnp.any(is_low):
+        # Inside a trace, operations on concrete arrays would be traced too.
+        with jax.ensure_compile_time_eval():
+            is_low = (
+                jnp.isnan(part) if "signed" in rules else ~jnp.greater_equal(part, 0)
+            )
+            has_low = bool(jnp.any(is_low))
+        if has_low:
             allowed = "numbers" if "signed" in rules else "numbers >= 0"
             raise ValueError(f"{name} holds {jnp.min(part)}; allowed: {allowed}")
 

@@ -6,6 +6,7 @@ The prox of an indicator is the projection on its set, whatever the step.
 from __future__ import annotations
 
 import abc
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ class Constraint(Leafwise):
 
     is_convex = True
     varying_step = False
-    stationarity_kind = "normal cone"
+    stationarity_kind: Literal["distance", "residual", "normal cone"] = "normal cone"
 
     @abc.abstractmethod
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxreg import measures, rules
 from jaxreg.checks import check_positive
+from jaxreg.constraint import Constraint
 from jaxreg.penalty import Number, Penalty, Tree
 from jaxreg.transforms.latent import start_of
 
@@ -46,9 +47,10 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
     """What a penalty will do to parameters, leaf by leaf, before training.
 
     Columns: the leaf's path and shape, its penalty or "free", the number of groups, the
-    step of the prox under `regularize`, and the share of the leaf that would become
-    zero at the first update (0 for convex penalties, up to rounding; None for leaves
-    without values, such as `jax.ShapeDtypeStruct`).
+    step of the prox under `regularize` (none for a penalty without a prox), and the
+    share of the leaf that would become zero at the first update (0 for finite convex
+    penalties, up to rounding; None for leaves without values, such as
+    `jax.ShapeDtypeStruct`).
 
     Args:
       penalty: a penalty, or rules.
@@ -74,7 +76,7 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
         {
             **_identity(name, leaf, owner),
             "groups": _group_count(owner, leaf),
-            "prox_step": float(owner.step_for(width)) if owner else None,
+            "prox_step": _prox_step(owner, width),
             "zeroed_at_start": _newly_zero(leaf, start) if owner else None,
         }
         for name, owner, leaf, start in zip(
@@ -89,7 +91,8 @@ def summary(penalty: Penalty, params: Tree) -> Table:
 
     Columns: the leaf's path and shape, its penalty or "free", exact zeros and their
     share, groups that are zero throughout (as "dead of all"), Euclidean norm, and the
-    penalty's value. The last row is over all leaves.
+    penalty's value, of a constraint the distance to its set. The last row is over all
+    leaves.
 
     Raises:
       TypeError, ValueError: as `describe`.
@@ -159,9 +162,15 @@ def _dead_text(owner: Penalty | None, leaf: jax.Array) -> str | None:
     return None if dead is None else f"{int(dead)} of {_group_count(owner, leaf)}"
 
 
-def _leaf_penalty(owner: Penalty | None, leaf: jax.Array) -> float | None:
+def _prox_step(owner: Penalty | None, width: Number) -> float | None:
+    return float(owner.step_for(width)) if owner and owner.has_prox else None
+
+
+def _leaf_penalty(owner: Penalty | None, leaf: jax.Array) -> float | str | None:
     if owner is None or owner.scope == "tree":
         return None
+    if isinstance(owner, Constraint):
+        return f"off by {float(owner.violation(leaf)):.4g}"
     return float(owner.value(leaf))
 
 
@@ -171,8 +180,10 @@ def _first_params(
     """The leaves after an update in which the optimizer does not move."""
     out = list(leaves)
     for part in parts:
-        # A convex penalty starts at the parameters, up to rounding.
-        if part.penalty.is_convex or _is_abstract(part.of(leaves)):
+        if not part.penalty.has_prox or _is_abstract(part.of(leaves)):
+            continue
+        # A finite convex penalty starts at the parameters, up to rounding.
+        if part.penalty.is_convex and not isinstance(part.penalty, Constraint):
             continue
         starts = start_of(part.penalty, part.of(leaves), width)
         proxes = part.penalty.prox(starts, part.penalty.step_for(width))

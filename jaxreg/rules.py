@@ -115,10 +115,15 @@ class ByPath(Penalty):
     ) -> ByPath:
         """Each rule's penalty lifted with the leaves of `tree` that the rule catches.
 
-        `tree` must have the paths of the parameters.
+        `tree` has the paths of the parameters; one number or array goes to every rule.
         """
-        leaves = jax.tree.leaves(tree)
-        lifted = (lift(part.penalty, part.of(leaves)) for part in check(self, tree))
+        if jax.tree_util.all_leaves([tree]):
+            lifted = [lift(penalty, tree) for penalty in self.penalties]
+            return ByPath(tuple(lifted), self.patterns)
+        leaves, names = jax.tree.leaves(tree), paths(tree)
+        found = list(_parts(self, names))
+        _check_rules(found, names)
+        lifted = [lift(part.penalty, part.of(leaves)) for part in found]
         return ByPath(tuple(lifted), self.patterns)
 
     def _on_parts(
@@ -233,12 +238,17 @@ def check(penalty: Penalty, params: Tree) -> list[Part]:
     check_numbers(penalty)
     names, leaves = paths(params), jax.tree.leaves(params)
     found = list(_parts(penalty, names))
+    _check_rules(found, names)
     for part in found:
-        if part.pattern is not None and not part.places:
-            raise ValueError(_no_match(part, names))
         for place in part.places:
             _check_leaf(part.penalty, names[place], leaves[place])
     return found
+
+
+def _check_rules(found: list[Part], names: list[str]) -> None:
+    for part in found:
+        if part.pattern is not None and not part.places:
+            raise ValueError(_no_match(part, names))
 
 
 def _check_leaf(penalty: Penalty, name: str, leaf: Any) -> None:

@@ -18,7 +18,16 @@ SOURCES = PACKAGE + sorted((ROOT / "experiments").rglob("*.py"))
 
 # Left of each other: a module imports from its own layer and from those before it.
 LAYERS = [
-    {"pytree", "penalty", "leafwise", "constraint", "groups", "checks"},
+    {
+        "pytree",
+        "penalty",
+        "leafwise",
+        "constraint",
+        "groups",
+        "checks",
+        "thresholds",
+        "in_groups",
+    },
     {"calculus"},
     {"penalties", "constraints"},
     {"rules"},
@@ -38,7 +47,13 @@ WITHOUT_EXAMPLE = {
 # The classes that only functions make.
 MAKERS = {
     "Grouped": "grouped",
+    "Spectral": "spectral",
     "ByPath": "by_path",
+    "Anchored": "anchored",
+    "Envelope": "envelope",
+    "Nonnegative": "nonnegative",
+    "Scaled": "scaled",
+    "Weighted": "weighted",
 }
 
 

@@ -46,6 +46,19 @@ class GroupLasso(GroupPenalty):
     def __post_init__(self) -> None:
         groups.check_group_axis(self.group_axis)
 
+    @classmethod
+    def from_sklearn(cls, alpha: Number, outputs: int) -> GroupLasso:
+        """The penalty of `sklearn.linear_model.MultiTaskLasso(alpha)`.
+
+        On kernels `(features, outputs)`, its `coef_` transposed, and the loss
+        `||Y - XW||^2 / (2 n)`. scikit-learn does not weigh a group by its size.
+
+        >>> import jaxreg
+        >>> jaxreg.GroupLasso.from_sklearn(alpha=0.5, outputs=4)
+        GroupLasso(strength=0.25, group_axis=0)
+        """
+        return cls(alpha / outputs**0.5, 0)
+
     @property
     def magnitude(self) -> L1:
         return L1(self.strength)

@@ -35,6 +35,18 @@ class L1(Elementwise):
 
     is_convex = True
 
+    @classmethod
+    def from_sklearn(cls, alpha: Number) -> L1:
+        """The penalty of `sklearn.linear_model.Lasso(alpha)`.
+
+        It goes with the loss scikit-learn uses, `||y - Xw||^2 / (2 n)`.
+
+        >>> import jaxreg
+        >>> jaxreg.L1.from_sklearn(alpha=0.5)
+        L1(strength=0.5)
+        """
+        return cls(alpha)
+
     @property
     def slope_at_zero(self) -> Number:
         return self.strength

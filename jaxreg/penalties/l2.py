@@ -36,6 +36,19 @@ class L2(Elementwise):
     is_convex = True
     slope_at_zero = 0.0
 
+    @classmethod
+    def from_sklearn(cls, alpha: Number, samples: int) -> L2:
+        """The penalty of `sklearn.linear_model.Ridge(alpha)` on the mean loss.
+
+        scikit-learn adds `alpha ||w||^2` to the sum `||y - Xw||^2`; this goes with
+        `||y - Xw||^2 / (2 n)`, the loss of its Lasso, over `n = samples` rows.
+
+        >>> import jaxreg
+        >>> jaxreg.L2.from_sklearn(alpha=1.0, samples=50)
+        L2(strength=0.01)
+        """
+        return cls(alpha / (2 * samples))
+
     def step_for(self, width: Number) -> jax.Array:
         # Without a kink the width cancels: this step halves every entry.
         return ratio(jnp.ones_like(jnp.asarray(width)), 2 * self.strength)

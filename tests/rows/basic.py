@@ -77,6 +77,22 @@ def mixed_dual(dual: Leaves, step: float) -> Leaves:
     return free | embed | clip({"kernel": dual["kernel"]}, step, 0.2)
 
 
+def pairs_of_rows(leaf: np.ndarray) -> np.ndarray:
+    """Blocks of two rows and all columns, one per last index, as axes 0 and 3."""
+    return leaf.reshape(*leaf.shape[:-3], leaf.shape[-3] // 2, 2, *leaf.shape[-2:])
+
+
+def in_blocks(params: Leaves) -> np.ndarray:
+    cut = {name: pairs_of_rows(leaf) for name, leaf in params.items()}
+    return group_lasso(cut, (0, 3), 0.3)
+
+
+def blocks_dual(dual: Leaves, step: float) -> Leaves:
+    cut = {name: pairs_of_rows(leaf) for name, leaf in dual.items()}
+    found = group_dual(cut, step, (0, 3), 0.3)
+    return {name: found[name].reshape(leaf.shape) for name, leaf in dual.items()}
+
+
 def group_row(axis: Any, shapes: Shapes, probe: Shapes) -> Row:
     axes = axis if isinstance(axis, tuple) else (axis,)
     return Row(
@@ -117,6 +133,14 @@ ROWS = [
     group_row(0, GROUPS, {"kernel": (1, 2)}),
     group_row(1, {"kernel": (5, 4)}, {"kernel": (2, 1)}),
     group_row((0, -1), {"stack": (3, 2, 2, 4)}, {"w": (1, 2, 1)}),
+    Row(
+        name="GroupLasso in blocks",
+        penalty=jaxreg.GroupLasso(0.3, group_axis=jaxreg.Blocks((2, None, 1))),
+        shapes={"kernel": (6, 2, 4)},
+        probe={"kernel": (2, 1, 1)},
+        value=in_blocks,
+        conjugate_prox=blocks_dual,
+    ),
     Row(
         name="grouped ElasticNet",
         penalty=jaxreg.grouped(jaxreg.ElasticNet(0.3, 0.2), group_axis=0),

@@ -1,0 +1,146 @@
+"""A penalty on the distance from a reference."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.calculus.lift import (
+    Lift,
+    cast_like,
+    is_single,
+    one_per_leaf,
+    step_tree,
+    widened_tree,
+)
+from jaxreg.constraint import Constraint
+from jaxreg.penalty import Number, Penalty, Tree, widened
+from jaxreg.pytree import pytree_dataclass, signed
+
+
+@pytree_dataclass
+class Anchored(Lift):
+    """What `anchored` returns."""
+
+    penalty: Penalty
+    reference: Tree = signed()
+
+    @property
+    def scope(self) -> Literal["leaf", "tree"]:
+        """ "tree" with a tree of references: it must see all its leaves at once."""
+        return self.penalty.scope if is_single(self.reference) else "tree"
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        reason = self.penalty.refusal(shape)
+        if reason is not None or not is_single(self.reference):
+            return reason
+        return _misfit(jnp.shape(self.reference), shape)
+
+    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
+        is_scalar = is_single(self.reference) and jnp.ndim(self.reference) == 0
+        return self.penalty.independent_axis(shape) if is_scalar else None
+
+    def pooled(self, leaf: jax.Array) -> jax.Array:
+        return leaf
+
+    def value(self, params: Tree) -> jax.Array:
+        return self.penalty.value(self._moves(params))
+
+    def subgradient(self, params: Tree) -> Tree:
+        return cast_like(self.penalty.subgradient(self._moves(params)), params)
+
+    def prox(self, params: Tree, step: Number | Tree) -> Tree:
+        steps = step_tree(params, step)
+        wide = widened_tree(params)
+        moves = self.penalty.prox(self._moves(params), steps)
+
+        def one(leaf: jax.Array, target: jax.Array, s: jax.Array) -> jax.Array:
+            return jnp.where(s > 0, target, leaf)
+
+        proxes = jax.tree.map(one, wide, self._back(moves), steps)
+        return cast_like(proxes, params)
+
+    def stationarity(self, params: Tree, grads: Tree) -> Tree:
+        return self.penalty.stationarity(self._moves(params), grads)
+
+    def latent_start(self, params: Tree, step: Number) -> Tree:
+        return self._back(self.penalty.latent_start(self._moves(params), step))
+
+    def _moves(self, params: Tree) -> Tree:
+        """`params - reference`, in at least float32."""
+        paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+        origins = one_per_leaf(params, self.reference, "reference")
+        moves = []
+        for (path, leaf), origin in zip(paths_and_leaves, origins, strict=True):
+            reason = _misfit(jnp.shape(origin), jnp.shape(leaf))
+            if reason is not None:
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
+                raise ValueError(
+                    f"{self!r} on leaf {name!r} of shape {jnp.shape(leaf)}: the leaf "
+                    f"{reason}. Pass the parameters themselves as reference"
+                )
+            wide = widened(leaf)
+            moves.append(wide - _origin(origin, wide))
+        return jax.tree.unflatten(treedef, moves)
+
+    def _back(self, moves: Tree) -> Tree:
+        """`reference + moves`."""
+        leaves, treedef = jax.tree.flatten(moves)
+        origins = one_per_leaf(moves, self.reference, "reference")
+        pairs = zip(origins, leaves, strict=True)
+        return jax.tree.unflatten(treedef, [_origin(o, x) + x for o, x in pairs])
+
+
+def _origin(origin: Any, leaf: jax.Array) -> jax.Array:
+    return jnp.asarray(origin).astype(leaf.dtype)
+
+
+def _misfit(origin: tuple[int, ...], shape: tuple[int, ...]) -> str | None:
+    fits = len(origin) <= len(shape) and all(
+        length in (1, whole)
+        for length, whole in zip(origin[::-1], shape[::-1], strict=False)
+    )
+    return None if fits else f"takes a reference of its shape; this has shape {origin}"
+
+
+def anchored(penalty: Penalty, reference: Number | Tree) -> Penalty:
+    """The penalty of the distance from a reference, `h(x - reference)`.
+
+    Use it to fine-tune: `anchored(L2(s), pretrained)` is L2-SP, and
+    `anchored(L1(s), pretrained)` changes few weights. The zeros of the penalty are
+    zeros of `x - reference`: there the prox returns the reference itself, exactly if it
+    has the parameters' dtype. Half precision is subtracted in float32.
+
+    Args:
+      penalty: any penalty but a constraint, or rules of such penalties.
+      reference: numbers of any sign. A number; an array that broadcasts to each leaf;
+        or a tree with the structure of the parameters, with rules their paths.
+
+    Raises:
+      TypeError: what is anchored is no penalty, or a constraint.
+      ValueError: a rule catches no leaf of `reference`; at use, a reference that does
+        not fit its leaf.
+
+    Reference: Li, Grandvalet and Davoine 2018, Explicit inductive bias for transfer
+    learning with convolutional networks.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> penalty = jaxreg.anchored(jaxreg.L1(0.5), jnp.array([1.0, 1.0]))
+    >>> penalty.prox(jnp.array([3.0, 1.25]), step=1.0)
+    Array([2.5, 1. ], dtype=float32)
+    """
+    if not isinstance(penalty, Penalty):
+        raise TypeError(f"anchored({penalty!r}, ...): allowed is a jaxreg penalty")
+    return penalty.distribute(_anchored, reference)
+
+
+def _anchored(penalty: Penalty, reference: Tree) -> Anchored:
+    if isinstance(penalty, Constraint):
+        raise TypeError(
+            f"anchored({penalty!r}, ...): a constraint is told inside from outside by "
+            "the rounding of its own numbers, which a reference changes. Allowed are "
+            "penalties, such as L2(1e-3)"
+        )
+    return Anchored(penalty, reference)

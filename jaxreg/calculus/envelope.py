@@ -1,0 +1,145 @@
+"""The Moreau envelope, and the prox of the conjugate."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.calculus.lift import Lift, cast_like, step_tree, widened_tree
+from jaxreg.leafwise import no_prox
+from jaxreg.penalty import GRADS_MEND, Number, Penalty, Tree, flatten_like, widened
+from jaxreg.pytree import positive, pytree_dataclass
+
+
+@pytree_dataclass
+class Envelope(Lift):
+    """What `envelope` returns."""
+
+    penalty: Penalty
+    step: Number = positive()
+
+    @property
+    def stationarity_kind(self) -> Literal["distance", "residual", "normal cone"]:
+        return "distance"
+
+    def step_for(self, width: Number) -> jax.Array:
+        # Of L2 it takes 2 width to width, of other convex penalties to that or lower.
+        return self.penalty.step_for(width) + self.step
+
+    def value(self, params: Tree) -> jax.Array:
+        wide = widened_tree(params)
+        # With the minimiser held still, the derivative is that of the envelope.
+        nearest = jax.lax.stop_gradient(self.penalty.prox(wide, self.step))
+        value = self.penalty.value(nearest)
+        for leaf, near in zip(
+            jax.tree.leaves(wide), jax.tree.leaves(nearest), strict=True
+        ):
+            value = value + jnp.sum((leaf - near) ** 2 / (2 * self._step(leaf)))
+        return value
+
+    def subgradient(self, params: Tree) -> Tree:
+        wide = widened_tree(params)
+        return cast_like(self._slopes(wide), params)
+
+    def prox(self, params: Tree, step: Number | Tree) -> Tree:
+        wide, steps = widened_tree(params), step_tree(params, step)
+        total = jax.tree.map(lambda s: s + self.step, steps)
+        far = self.penalty.prox(wide, total)
+
+        def one(leaf: jax.Array, end: jax.Array, s: jax.Array) -> jax.Array:
+            own = s.astype(leaf.dtype)
+            return leaf + own / (own + self._step(leaf)) * (end - leaf)
+
+        return cast_like(jax.tree.map(one, wide, far, steps), params)
+
+    def stationarity(self, params: Tree, grads: Tree) -> Tree:
+        slopes = self._slopes(widened_tree(params))
+        leaves, treedef = jax.tree.flatten(slopes)
+        pulls = flatten_like(treedef, grads, "grads", GRADS_MEND)
+        pairs = zip(leaves, pulls, strict=True)
+        distances = [jnp.abs(slope + widened(pull)) for slope, pull in pairs]
+        return jax.tree.unflatten(treedef, distances)
+
+    def _slopes(self, wide: Tree) -> Tree:
+        nearest = self.penalty.prox(wide, self.step)
+        return jax.tree.map(lambda x, y: (x - y) / self._step(x), wide, nearest)
+
+    def _step(self, leaf: jax.Array) -> jax.Array:
+        return jnp.asarray(self.step).astype(leaf.dtype)
+
+
+def envelope(penalty: Penalty, step: Number) -> Penalty:
+    """The Moreau envelope, `min_x h(x) + ||x - v||^2 / (2 step)`: a smoothed penalty.
+
+    Its gradient is `(v - prox_h(v)) / step`, of slope at most `1 / step` where the
+    penalty is convex; it has the minimisers of the penalty and leaves no zeros.
+    `envelope(L1(a), s)` is Huber's function, quadratic up to `a s`; of a constraint it
+    is half the squared distance over `step`. Half precision is computed in float32.
+
+    Args:
+      penalty: any penalty with a prox, or rules of such penalties.
+      step: > 0, as of the prox.
+
+    Raises:
+      TypeError: what is smoothed is no penalty, or has no prox.
+
+    Reference: Moreau 1965; Parikh and Boyd 2014, Proximal algorithms, section 3.1.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> huber = jaxreg.envelope(jaxreg.L1(1.0), step=1.0)
+    >>> huber.subgradient(jnp.array([-3.0, 0.0, 0.5]))
+    Array([-1. ,  0. ,  0.5], dtype=float32)
+    """
+    _check(f"envelope({penalty!r}, ...)", penalty)
+    return penalty.distribute(Envelope, step)
+
+
+def conjugate_prox(penalty: Penalty, params: Tree, step: Number | Tree) -> Tree:
+    """The prox of the convex conjugate, `v - step prox_{h / step}(v / step)`.
+
+    Primal-dual methods need it; of a norm it is the projection on the ball of the dual
+    norm. Step 0 returns `params`. Half precision is computed in float32.
+
+    Args:
+      penalty: a convex penalty with a prox, or rules of such penalties.
+      params: where to take it, a tree that the penalty takes.
+      step: >= 0, a number or a tree with the structure of `params`, as of the prox.
+
+    Raises:
+      TypeError: what is conjugated is no penalty, or has no prox.
+      ValueError: the penalty is not convex.
+
+    Reference: Moreau 1965; Parikh and Boyd 2014, Proximal algorithms, section 2.5.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> jaxreg.conjugate_prox(jaxreg.L1(1.0), jnp.array([3.0, -0.5]), step=0.5)
+    Array([ 1. , -0.5], dtype=float32)
+    """
+    _check(f"conjugate_prox({penalty!r}, ...)", penalty)
+    if not penalty.is_convex:
+        raise ValueError(
+            f"conjugate_prox({penalty!r}, ...): the penalty is not convex, and its "
+            "conjugate belongs to its convex hull. Allowed are convex penalties"
+        )
+    wide, steps = widened_tree(params), step_tree(params, step)
+    plain = jax.tree.map(lambda s: jnp.where(s > 0, s, 1.0), steps)
+    inverse = jax.tree.map(lambda s: 1 / s, plain)
+    near = penalty.prox(jax.tree.map(_divided, wide, plain), inverse)
+
+    def one(leaf: jax.Array, s: jax.Array, own: jax.Array, end: jax.Array) -> Any:
+        return jnp.where(s > 0, leaf - own.astype(leaf.dtype) * end, leaf)
+
+    return cast_like(jax.tree.map(one, wide, steps, plain, near), params)
+
+
+def _divided(leaf: jax.Array, step: jax.Array) -> jax.Array:
+    return leaf / step.astype(leaf.dtype)
+
+
+def _check(call: str, penalty: Penalty) -> None:
+    if not isinstance(penalty, Penalty):
+        raise TypeError(f"{call}: allowed is a jaxreg penalty")
+    if not penalty.has_prox:
+        raise TypeError(f"{call}: {no_prox(penalty)}")

@@ -1,0 +1,126 @@
+"""A penalty on weights that may not be negative."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.calculus.grouped import GroupPenalty
+from jaxreg.calculus.lift import Lift, step_tree
+from jaxreg.calculus.scaled import Scaled
+from jaxreg.calculus.weighted import Weighted
+from jaxreg.leafwise import Elementwise, Leafwise
+from jaxreg.penalty import (
+    GRADS_MEND,
+    Number,
+    Penalty,
+    Tree,
+    flatten_like,
+    widened,
+)
+from jaxreg.pytree import pytree_dataclass
+
+
+class MagnitudePenalty(Leafwise):
+    """A penalty of the magnitudes `|x_i|` alone, that rises in each of them.
+
+    `Elementwise` and `GroupPenalty` are so by their definition; others that
+    `nonnegative` may take derive from this.
+    """
+
+
+@pytree_dataclass
+class Nonnegative(Lift):
+    """What `nonnegative` returns."""
+
+    penalty: Penalty
+
+    def value(self, params: Tree) -> jax.Array:
+        # The gradient stays that of the penalty, finite where the value is not.
+        off = jax.lax.stop_gradient(_outside(params))
+        return self.penalty.value(params) + jnp.where(off, jnp.inf, 0.0)
+
+    def subgradient(self, params: Tree) -> Tree:
+        return self.penalty.subgradient(params)
+
+    def prox(self, params: Tree, step: Number | Tree) -> Tree:
+        steps = step_tree(params, step)
+        nearest = self.penalty.prox(_positive(params), steps)
+
+        def one(leaf: jax.Array, new: jax.Array, s: jax.Array) -> jax.Array:
+            return jnp.where(s > 0, new, leaf)
+
+        return jax.tree.map(one, params, nearest, steps)
+
+    def stationarity(self, params: Tree, grads: Tree) -> Tree:
+        def one(leaf: jax.Array, grad: jax.Array) -> jax.Array:
+            # At 0 the constraint takes any pull towards negative weights.
+            grad = widened(grad)
+            return jnp.where(jnp.asarray(leaf) == 0, jnp.minimum(grad, 0.0), grad)
+
+        leaves, treedef = jax.tree.flatten(params)
+        pulls = flatten_like(treedef, grads, "grads", GRADS_MEND)
+        pulls = jax.tree.unflatten(treedef, map(one, leaves, pulls))
+        return self.penalty.stationarity(params, pulls)
+
+    def latent_start(self, params: Tree, step: Number) -> Tree:
+        return self.penalty.latent_start(_positive(params), step)
+
+    def pooled(self, leaf: jax.Array) -> jax.Array:
+        return self.penalty.pooled(jnp.maximum(leaf, 0))
+
+
+def _positive(params: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: jnp.maximum(jnp.asarray(leaf), 0), params)
+
+
+def _outside(params: Tree) -> jax.Array:
+    """Whether a leaf is farther from the set than rounding, as of a constraint."""
+    is_off = jnp.array(False)
+    for leaf in jax.tree.leaves(params):
+        wide, eps = widened(leaf), jnp.finfo(jnp.asarray(leaf).dtype).eps
+        largest = jnp.max(jnp.abs(wide), initial=0.0)
+        share = jnp.minimum(wide, 0.0) / jnp.where(largest > 0, largest, 1.0)
+        is_off |= jnp.sqrt(jnp.sum(share**2)) > 8 * eps * wide.size**0.5
+    return is_off
+
+
+def nonnegative(penalty: Penalty) -> Penalty:
+    """The penalty on weights >= 0, and infinite elsewhere.
+
+    Its prox, `prox_h(max(v, 0))`, is exact whenever the penalty depends on magnitudes
+    alone and rises in each: negative weights become exactly 0, and positive ones what
+    the penalty makes of them. `nonnegative(L1(s))` is scikit-learn's
+    `Lasso(s, positive=True)`. The subgradient is that of the penalty; under
+    `regularize` negative weights start at 0. bfloat16 is as with `penalty`.
+
+    Args:
+      penalty: an elementwise or group penalty, `SparseGroupLasso`, one of these
+        weighted or scaled, or rules of such penalties.
+
+    Raises:
+      TypeError: the penalty does not depend on magnitudes alone, so that this prox
+        would solve another problem.
+
+    Reference: Parikh and Boyd 2014, Proximal algorithms, section 6.5.2 (for L1).
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> jaxreg.nonnegative(jaxreg.L1(0.5)).prox(jnp.array([2.0, 0.3, -4.0]), step=1.0)
+    Array([1.5, 0. , 0. ], dtype=float32)
+    """
+    if not isinstance(penalty, Penalty):
+        raise TypeError(f"nonnegative({penalty!r}): allowed is a jaxreg penalty")
+    return penalty.distribute(lambda one, _: _nonnegative(one), 0.0)
+
+
+def _nonnegative(penalty: Penalty) -> Nonnegative:
+    inner = penalty
+    while isinstance(inner, Weighted | Scaled):
+        inner = inner.penalty
+    if not isinstance(inner, Elementwise | GroupPenalty | MagnitudePenalty):
+        raise TypeError(
+            f"nonnegative({penalty!r}): its prox on weights >= 0 is not that of "
+            "max(v, 0). Allowed are elementwise and group penalties, SparseGroupLasso, "
+            "these weighted or scaled, and by_path of them"
+        )
+    return Nonnegative(penalty)

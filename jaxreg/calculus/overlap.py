@@ -1,0 +1,112 @@
+"""Groups that overlap, as groups of a latent that does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Overlap:
+    r"""Overlapping groups of the entries along axis 0, in the latent form.
+
+    Each group gets entries of its own, `w = merge(latent)` adds them up, and the group
+    lasso acts on the latent: `weighted(GroupLasso(s, 0), overlap.weights)` there is
+    `s sum_g sqrt(n_g) ||v_g||`. Train the latent, with `loss(overlap.merge(latent))`:
+    what stays of `w` is then a union of groups. (A group lasso on `w` itself would keep
+    the complement of such a union.) Rows of the latent are padded with zeros, which get
+    no gradient and stay zero.
+
+    Args:
+      groups: the indices of each group; every entry in at least one group, no index
+        twice in one.
+      size: the number of entries along axis 0.
+
+    Raises:
+      ValueError: an index out of range or twice in a group, an empty group, or an entry
+        in no group.
+
+    Reference: Jacob, Obozinski and Vert 2009, Group lasso with overlap and graph lasso.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> overlap = jaxreg.Overlap(((0, 1), (1, 2, 3)), size=4)
+    >>> latent = overlap.duplicate(jnp.array([1.0, 2.0, 3.0, 4.0]))
+    >>> latent
+    Array([[1., 1., 0.],
+           [1., 3., 4.]], dtype=float32)
+    >>> overlap.merge(latent)
+    Array([1., 2., 3., 4.], dtype=float32)
+    >>> penalty = jaxreg.weighted(jaxreg.GroupLasso(0.1, 0), overlap.weights)
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    size: int
+
+    def __post_init__(self) -> None:
+        groups = tuple(tuple(int(i) for i in group) for group in self.groups)
+        object.__setattr__(self, "groups", groups)
+        for place, group in enumerate(groups):
+            if not group or len(set(group)) < len(group):
+                raise ValueError(
+                    f"Overlap: group {place} is {group}; allowed: at least one index, "
+                    "and none twice"
+                )
+        found = {i for group in groups for i in group}
+        outside = sorted(found - set(range(self.size)))
+        if outside:
+            raise ValueError(
+                f"Overlap: indices {outside[:5]} are outside 0 to {self.size - 1}"
+            )
+        lone = sorted(set(range(self.size)) - found)
+        if lone:
+            raise ValueError(
+                f"Overlap: entries {lone[:5]} are in no group, and the latent would "
+                "lose them; give each a group of its own, ((0,), ...)"
+            )
+
+    @property
+    def weights(self) -> np.ndarray:
+        """What makes a group of the padded latent weigh `sqrt(n_g)`: shape (groups, 1).
+
+        For a latent of more axes, `weights[..., None]`.
+        """
+        lengths = np.array([[len(group)] for group in self.groups], np.float32)
+        return np.sqrt(lengths / lengths.max())
+
+    def duplicate(self, entries: Any) -> jax.Array:
+        """The latent of shape `(groups, longest, ...)`, each entry split evenly."""
+        entries = jnp.asarray(entries)
+        if entries.ndim == 0 or entries.shape[0] != self.size:
+            raise ValueError(
+                f"Overlap.duplicate: shape {entries.shape}; allowed: {self.size} "
+                "entries along axis 0"
+            )
+        places = self._places
+        counts = np.bincount(places[places < self.size], minlength=self.size)
+        extra = (1,) * (entries.ndim - 1)
+        share = entries / counts.reshape(-1, *extra).astype(entries.dtype)
+        return jnp.take(share, places, axis=0, mode="fill", fill_value=0)
+
+    def merge(self, latent: Any) -> jax.Array:
+        """The entries: over the groups, the sum of what the latent has for each."""
+        latent, places = jnp.asarray(latent), self._places
+        if latent.shape[:2] != places.shape:
+            raise ValueError(
+                f"Overlap.merge: shape {latent.shape}; allowed: {places.shape} along "
+                "axes 0 and 1, as duplicate returns"
+            )
+        nothing = jnp.zeros((self.size, *latent.shape[2:]), latent.dtype)
+        return nothing.at[places].add(latent, mode="drop")
+
+    @functools.cached_property
+    def _places(self) -> np.ndarray:
+        """The index of each entry of the latent; `size` where it is padding."""
+        places = np.full((len(self.groups), max(map(len, self.groups))), self.size)
+        for group, row in zip(self.groups, places, strict=True):
+            row[: len(group)] = group
+        return places

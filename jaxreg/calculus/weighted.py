@@ -1,0 +1,207 @@
+"""Weights: how much of a penalty each entry, group or leaf carries."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.calculus.lift import Lift, is_single, one_per_leaf
+from jaxreg.constraint import Constraint
+from jaxreg.leafwise import Elementwise, Leafwise
+from jaxreg.penalty import (
+    GRADS_MEND,
+    Number,
+    Penalty,
+    Tree,
+    flatten_like,
+    steps_like,
+)
+from jaxreg.pytree import array, pytree_dataclass
+
+
+@pytree_dataclass
+class WeightedLeaf(Leafwise):
+    """A penalty whose pieces on one leaf are multiplied by weights."""
+
+    penalty: Leafwise
+    weights: Number = array()
+
+    @property
+    def is_convex(self) -> bool:
+        return self.penalty.is_convex
+
+    @property
+    def varying_step(self) -> bool:
+        return self.penalty.varying_step
+
+    def step_for(self, width: Number) -> jax.Array:
+        return self.penalty.step_for(width)
+
+    def view(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.penalty.view(shape)
+
+    def whole_axes(self, shape: tuple[int, ...]) -> Any:
+        return self.penalty.whole_axes(shape)
+
+    def step_varies(self, shape: tuple[int, ...], step_shape: tuple[int, ...]) -> bool:
+        return self.penalty.step_varies(shape, step_shape)
+
+    def leaf_values(self, leaf: jax.Array) -> jax.Array:
+        return self._factor(leaf) * self.penalty.leaf_values(leaf)
+
+    def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
+        return self._factor(leaf) * self.penalty.leaf_subgradient(leaf)
+
+    def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        factor = self._factor(leaf)
+        prox = self.penalty.leaf_prox(leaf, step * factor)
+        # The derivative of a free piece is 1 at its kink too.
+        return jnp.where(factor > 0, prox, leaf)
+
+    def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
+        factor = self._factor(leaf)
+        weighs = factor > 0
+        share = jnp.where(weighs, factor, 1.0)
+        distance = share * self.penalty.leaf_stationarity(leaf, grad / share)
+        return jnp.where(weighs, distance, jnp.abs(grad))
+
+    def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        return self.penalty.leaf_start(leaf, step * self._factor(leaf))
+
+    def misfit(self, shape: tuple[int, ...]) -> str | None:
+        """Why the weights do not fit the pieces of a leaf of this shape, or None."""
+        weights = jnp.shape(self.weights)
+        if not weights:
+            return None
+        pieces = self._pieces(shape)
+        fits = len(weights) <= len(pieces) and all(
+            length in (1, whole)
+            for length, whole in zip(weights[::-1], pieces[::-1], strict=False)
+        )
+        return (
+            None
+            if fits
+            else (
+                f"takes weights that broadcast to shape {pieces}, one per independent "
+                f"piece of the penalty; these have shape {weights}"
+            )
+        )
+
+    def _pieces(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        seen = self.view(shape)
+        if isinstance(self.penalty, Elementwise):
+            return seen
+        leaf = jax.ShapeDtypeStruct(seen, jnp.float32)
+        return jax.eval_shape(self.penalty.leaf_values, leaf).shape
+
+    def _factor(self, leaf: jax.Array) -> jax.Array:
+        return jnp.asarray(self.weights).astype(leaf.dtype)
+
+
+@pytree_dataclass
+class Weighted(Lift):
+    """What `weighted` returns."""
+
+    penalty: Leafwise
+    weights: Tree = array()
+
+    @property
+    def scope(self) -> Literal["leaf", "tree"]:
+        """ "tree" with a tree of weights: it must see all its leaves at once."""
+        return self.penalty.scope if is_single(self.weights) else "tree"
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        reason = self.penalty.refusal(shape)
+        if reason is not None or not is_single(self.weights):
+            return reason
+        return WeightedLeaf(self.penalty, self.weights).misfit(shape)
+
+    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
+        is_scalar = is_single(self.weights) and jnp.ndim(self.weights) == 0
+        return self.penalty.independent_axis(shape) if is_scalar else None
+
+    def value(self, params: Tree) -> jax.Array:
+        values = [one.value(leaf) for one, leaf in self._pairs(params)]
+        return sum(values, start=jnp.zeros((), jnp.float32))
+
+    def subgradient(self, params: Tree) -> Tree:
+        slopes = [one.subgradient(leaf) for one, leaf in self._pairs(params)]
+        return jax.tree.unflatten(jax.tree.structure(params), slopes)
+
+    def prox(self, params: Tree, step: Number | Tree) -> Tree:
+        pairs = zip(self._pairs(params), steps_like(params, step), strict=True)
+        proxes = [one.prox(leaf, s) for (one, leaf), s in pairs]
+        return jax.tree.unflatten(jax.tree.structure(params), proxes)
+
+    def stationarity(self, params: Tree, grads: Tree) -> Tree:
+        treedef = jax.tree.structure(params)
+        pulls = flatten_like(treedef, grads, "grads", GRADS_MEND)
+        pairs = zip(self._pairs(params), pulls, strict=True)
+        distances = [one.stationarity(leaf, pull) for (one, leaf), pull in pairs]
+        return jax.tree.unflatten(treedef, distances)
+
+    def latent_start(self, params: Tree, step: Number) -> Tree:
+        starts = [one.latent_start(leaf, step) for one, leaf in self._pairs(params)]
+        return jax.tree.unflatten(jax.tree.structure(params), starts)
+
+    def _pairs(self, params: Tree) -> list[tuple[WeightedLeaf, Any]]:
+        paths_and_leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+        weights = one_per_leaf(params, self.weights, "weights")
+        pairs = []
+        for (path, leaf), own in zip(paths_and_leaves, weights, strict=True):
+            one = WeightedLeaf(self.penalty, own)
+            reason = one.misfit(jnp.shape(leaf))
+            if reason is not None:
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
+                raise ValueError(
+                    f"{self!r} on leaf {name!r} of shape {jnp.shape(leaf)}: the leaf "
+                    f"{reason}. Reshape the weights, with axes of length 1 where they "
+                    "do not vary"
+                )
+            pairs.append((one, leaf))
+        return pairs
+
+
+def weighted(penalty: Penalty, weights: Number | Tree) -> Penalty:
+    """Each piece of a penalty times its own weight: `sum_i weights_i h_i(x)`.
+
+    The pieces are entries for an elementwise penalty, groups for a group penalty, whole
+    leaves for a penalty that couples a leaf. Weight 0 leaves a piece unpenalised: its
+    prox is the identity. The adaptive lasso is `weighted(L1(s), 1 / abs(estimate))`.
+    Everything else is as with `penalty`: zeros, bfloat16, and `step_for`, which gives
+    the dead zone of a piece of weight 1.
+
+    Args:
+      penalty: a penalty that sums over leaves, or rules of such penalties.
+      weights: finite and >= 0. A number; an array that broadcasts to the pieces of each
+        leaf (for groups along axis 0 of a `(8, 3)` kernel: shape `(8, 1)`); or a tree
+        of these with the structure of the parameters, with rules their paths.
+
+    Raises:
+      TypeError: the penalty has no pieces to weigh.
+      ValueError: a rule catches no leaf of `weights`; at use, weights that do not fit
+        the pieces of a leaf.
+
+    Reference: Zou 2006, The adaptive lasso and its oracle properties, eq. 4.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> penalty = jaxreg.weighted(jaxreg.L1(1.0), jnp.array([0.0, 0.5, 2.0]))
+    >>> penalty.prox(jnp.array([1.5, 1.5, 1.5]), step=1.0)
+    Array([1.5, 1. , 0. ], dtype=float32)
+    """
+    if not isinstance(penalty, Penalty):
+        raise TypeError(f"weighted({penalty!r}, ...): allowed is a jaxreg penalty")
+    return penalty.distribute(_weighted, weights)
+
+
+def _weighted(penalty: Penalty, weights: Tree) -> Weighted:
+    if not isinstance(penalty, Leafwise) or isinstance(penalty, Constraint):
+        raise TypeError(
+            f"weighted({penalty!r}, ...): it has no pieces to weigh. Allowed are "
+            "penalties that sum over leaves, such as L1 and GroupLasso, and by_path of "
+            "them; weigh a penalty first and lift it then, as in "
+            "nonnegative(weighted(L1(1e-3), weights))"
+        )
+    return Weighted(penalty, weights)

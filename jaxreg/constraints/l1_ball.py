@@ -1,0 +1,54 @@
+"""A bound on the L1 norm."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg import groups
+from jaxreg.constraint import Constraint
+from jaxreg.in_groups import InGroups
+from jaxreg.leafwise import magnitude
+from jaxreg.penalty import Number
+from jaxreg.pytree import pytree_dataclass, static
+from jaxreg.thresholds import cut_to_total
+
+
+@pytree_dataclass
+class L1Ball(InGroups, Constraint):
+    """Arrays, or groups of them, with `sum |w| <= radius`.
+
+    The projection is soft thresholding with the threshold that brings the sum down to
+    the radius; with steps s that vary it is `level * s`. Use it where a sum of
+    magnitudes is known in advance: what `L1` does with a strength, this does with a
+    budget. Small entries become exactly 0, in bfloat16 too. Under `regularize` leaves
+    outside are projected at the first update. It sums and never sorts.
+
+    Args:
+      radius: >= 0, in units of a weight.
+      group_axis: the axis, or axes, that index the groups, or `Blocks`; None makes each
+        leaf one group.
+
+    Raises:
+      TypeError: `group_axis` holds other than ints.
+
+    Reference: Duchi et al. 2008, Efficient projections onto the l1-ball for learning in
+    high dimensions, section 4.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> jaxreg.L1Ball(2.0).prox(jnp.array([2.0, -1.5, 0.5]), step=1.0)
+    Array([ 1.25, -0.75,  0.  ], dtype=float32)
+    """
+
+    radius: Number
+    group_axis: groups.GroupAxis | None = static(default=None)
+
+    varying_step = True
+    stationarity_kind = "residual"
+
+    def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        radius, size = jnp.asarray(self.radius, leaf.dtype), magnitude(leaf)
+        within = groups.within_axes(self._axes, leaf.ndim)
+        is_outside = jnp.sum(size, axis=within, keepdims=True) > radius
+        pieces, _ = cut_to_total(size, self._slopes(leaf, step), radius, self._axes)
+        return jnp.where(is_outside, jnp.sign(leaf) * pieces, leaf)

@@ -1,0 +1,40 @@
+"""Entries of at least 0."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.constraint import Constraint
+from jaxreg.leafwise import longest
+from jaxreg.pytree import pytree_dataclass
+
+
+@pytree_dataclass
+class NonNegative(Constraint):
+    """Entries >= 0: the projection is `max(v, 0)`, whatever the step.
+
+    Use it for monotone or additive models; it is Keras' `NonNeg`. With a penalty beside
+    it use `jaxreg.nonnegative(penalty)`. Negative entries become exactly 0, in bfloat16
+    too. Under `regularize` negative entries are cut at the first update.
+
+    Reference: Parikh and Boyd 2014, Proximal algorithms, section 6.2.4.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> jaxreg.NonNegative().prox(jnp.array([2.0, -0.3, 0.0]), step=1.0)
+    Array([2., 0., 0.], dtype=float32)
+    """
+
+    varying_step = True
+
+    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
+        return longest(range(len(shape)), shape)
+
+    def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        del step
+        return jnp.maximum(leaf, 0)
+
+    def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
+        """At 0 the descent that would raise an entry; below 0 also the way back."""
+        at_zero = jnp.maximum(-grad, 0)
+        return jnp.where(leaf > 0, jnp.abs(grad), at_zero) + jnp.maximum(-leaf, 0)

@@ -1,0 +1,63 @@
+"""Matrices with orthonormal columns, or rows."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.calculus.spectral import MatrixPenalty, check_split, on_singular_values
+from jaxreg.constraint import Constraint
+from jaxreg.pytree import pytree_dataclass, static
+
+
+@pytree_dataclass
+class Orthogonal(MatrixPenalty, Constraint):
+    r"""Orthonormal columns of a leaf seen as a matrix, or rows where those are fewer.
+
+    The projection is the polar factor, `U V^T` for `U diag(sigma) V^T`: every singular
+    value becomes 1. Use it for layers that keep lengths. The set, a Stiefel manifold,
+    is not convex. Where the leaf has not full rank there are many nearest points, and
+    one of them is returned: the same for the same leaf, and orthonormal also for 0.
+    Under `regularize` a fresh kernel becomes orthonormal at the first update. bfloat16
+    leaves are computed in float32 and then rounded.
+
+    Args:
+      split: how many leading axes make up the rows; -1 for all but the last.
+
+    Raises:
+      TypeError: `split` is no int.
+
+    Reference: Absil, Mahony and Sepulchre 2008, Optimization algorithms on matrix
+    manifolds, sections 3.3.2 and 3.6.1 (tangent and normal space).
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> jaxreg.Orthogonal().prox(jnp.diag(jnp.array([3.0, -0.5])), step=1.0)
+    Array([[ 1.,  0.],
+           [ 0., -1.]], dtype=float32)
+    """
+
+    split: int = static(-1)
+
+    is_convex = False
+
+    def __post_init__(self) -> None:
+        check_split("Orthogonal", self.split)
+
+    def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        del step
+        return on_singular_values(_ones, None, leaf)
+
+    def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
+        nearest = self.leaf_projection(leaf, grad)
+        is_tall = leaf.shape[0] >= leaf.shape[1]
+        frame, pull = (nearest, grad) if is_tall else (nearest.T, grad.T)
+        inner = jnp.matmul(frame.T, pull, precision="highest")
+        # A normal is the frame times a symmetric matrix.
+        normal = jnp.matmul(frame, (inner + inner.T) / 2, precision="highest")
+        rest = jnp.abs(pull - normal)
+        return (rest if is_tall else rest.T) + jnp.abs(leaf - nearest)
+
+
+def _ones(numbers: None, sizes: jax.Array) -> jax.Array:
+    del numbers
+    return jnp.ones_like(sizes)

@@ -1,0 +1,75 @@
+"""Matrices of bounded rank."""
+
+from __future__ import annotations
+
+import numbers
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.calculus.spectral import (
+    MatrixPenalty,
+    check_split,
+    decompose,
+    on_singular_values,
+    outside,
+)
+from jaxreg.constraint import Constraint
+from jaxreg.pytree import pytree_dataclass, static
+
+
+@pytree_dataclass
+class RankAtMost(MatrixPenalty, Constraint):
+    r"""At most `rank` nonzero singular values in a leaf seen as a matrix.
+
+    The projection keeps the largest singular values and drops the others, the nearest
+    matrix of that rank. Use it where the rank is given and `NuclearNorm` would shrink
+    what is kept. The set is not convex, and where the last kept and the first dropped
+    singular value are equal there are several nearest points, of which one is returned.
+    Under `regularize` a fresh kernel is not zeroed: it is cut to its leading rank at
+    the first update. bfloat16 leaves are computed in float32 and then rounded, entry by
+    entry, so that their rank is right up to that rounding only.
+
+    Args:
+      rank: >= 1; leaves with fewer rows or columns are left as they are.
+      split: how many leading axes make up the rows; -1 for all but the last.
+
+    Raises:
+      TypeError, ValueError: `rank` is no int >= 1, or `split` no int.
+
+    Reference: Eckart and Young 1936, The approximation of one matrix by another of
+    lower rank.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> jaxreg.RankAtMost(1).prox(jnp.diag(jnp.array([3.0, 0.5])), step=1.0)
+    Array([[3., 0.],
+           [0., 0.]], dtype=float32)
+    """
+
+    rank: int = static()
+    split: int = static(-1)
+
+    is_convex = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rank, numbers.Integral) or isinstance(self.rank, bool):
+            raise TypeError(f"RankAtMost: rank is {self.rank!r}; allowed: an int >= 1")
+        if self.rank < 1:
+            raise ValueError(f"RankAtMost: rank is {self.rank}; allowed: an int >= 1")
+        check_split("RankAtMost", self.split)
+
+    def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        del step
+        return on_singular_values(_leading, self, leaf)
+
+    def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
+        left, sizes, right = decompose(leaf)
+        kept = _leading(self, sizes)
+        # Below the full rank the set is a neighbourhood in every direction of rank one.
+        is_free = jnp.sum(kept > 0) < self.rank
+        idle = jnp.where(is_free, 0.0, outside(left, kept, right, grad))
+        return jnp.abs(grad - idle) + jnp.abs(leaf - self.leaf_projection(leaf, grad))
+
+
+def _leading(constraint: RankAtMost, sizes: jax.Array) -> jax.Array:
+    return jnp.where(jnp.arange(sizes.size) < constraint.rank, sizes, 0.0)

@@ -1,0 +1,140 @@
+"""A bound on the number of entries that are not zero."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.constraint import Constraint
+from jaxreg.leafwise import without_negative_zero
+from jaxreg.penalty import GRADS_MEND, Number, Tree, flatten_like, steps_like, widened
+from jaxreg.pytree import pytree_dataclass, static
+from jaxreg.thresholds import largest
+
+
+@pytree_dataclass
+class TopK(Constraint):
+    """At most `count` entries that are not 0, or `round(fraction size)` of them.
+
+    The projection keeps the largest `|w|` as they are and sets the others to exactly 0;
+    of equal ones the first stay. With steps s that vary it keeps the largest
+    `w^2 / s`. Use it to reach a given sparsity, per leaf or over all leaves at once. It
+    is not convex. Under `regularize` params become their projection at the first
+    update, and `describe` shows the share that this zeroes. bfloat16 entries that stay
+    keep their bits. It counts and never sorts.
+
+    Args:
+      count: an int >= 0, the entries to keep; give either it or `fraction`.
+      fraction: from 0 to 1, the share to keep; a half rounds to the even number.
+      scope: "leaf", each leaf by itself, or "tree", all leaves together.
+
+    Raises:
+      TypeError: both or neither of `count` and `fraction`, or a `count` that is no int.
+      ValueError: a number out of range, or another `scope`.
+
+    Reference: Blumensath and Davies 2009, Iterative hard thresholding for compressed
+    sensing, eq. 6.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> jaxreg.TopK(2).prox(jnp.array([0.1, -3.0, 2.0, 1.0]), step=1.0)
+    Array([ 0., -3.,  2.,  0.], dtype=float32)
+    """
+
+    count: int | None = static(default=None)
+    fraction: Number | None = dataclasses.field(default=None, metadata={"array": True})
+    scope: Literal["leaf", "tree"] = static(default="leaf")
+
+    is_convex = False
+    varying_step = True
+
+    def __post_init__(self) -> None:
+        if (self.count is None) == (self.fraction is None):
+            raise TypeError(f"{self!r}; allowed: either count or fraction")
+        if self.scope not in ("leaf", "tree"):
+            raise ValueError(f'{self!r}; allowed scopes: "leaf" and "tree"')
+        is_int = isinstance(self.count, numbers.Integral)
+        if self.count is not None and (not is_int or isinstance(self.count, bool)):
+            raise TypeError(f"{self!r}; allowed: count, an int >= 0")
+        share = self.fraction if isinstance(self.fraction, int | float) else 0.0
+        if (self.count or 0) < 0 or not 0 <= share <= 1:
+            raise ValueError(f"{self!r}; allowed: count >= 0, or 0 <= fraction <= 1")
+
+    def prox(self, params: Tree, step: Number | Tree) -> Tree:
+        if self.scope == "leaf":
+            return super().prox(params, step)
+        leaves, treedef = jax.tree.flatten(params)
+        leaves, steps = [jnp.asarray(x) for x in leaves], steps_like(params, step)
+        for leaf in leaves:
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise TypeError(
+                    f"prox of {self!r} on a leaf of dtype {leaf.dtype}; allowed: real "
+                    "floating leaves"
+                )
+        is_one = jax.tree_util.all_leaves([step]) and jnp.ndim(step) == 0
+        metric = [jnp.ones(())] * len(leaves) if is_one else steps
+        kept = self._kept([widened(leaf) for leaf in leaves], metric)
+        out = [
+            jnp.where(mask | (one == 0), leaf, 0).astype(leaf.dtype)
+            for leaf, one, mask in zip(leaves, steps, kept, strict=True)
+        ]
+        return jax.tree.unflatten(treedef, map(without_negative_zero, out))
+
+    def stationarity(self, params: Tree, grads: Tree) -> Tree:
+        if self.scope == "leaf":
+            return super().stationarity(params, grads)
+        leaves, treedef = jax.tree.flatten(params)
+        pulls = flatten_like(treedef, grads, "grads", GRADS_MEND)
+        pairs = [[widened(x) for x in tree] for tree in (leaves, pulls)]
+        return jax.tree.unflatten(treedef, self._distances(*pairs))
+
+    def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        metric = jnp.ones(()) if step.size == 1 else step
+        return jnp.where(self._kept([leaf], [metric])[0], leaf, 0)
+
+    def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
+        return self._distances([leaf], [grad])[0]
+
+    def _kept(
+        self, leaves: Sequence[jax.Array], metric: Sequence[jax.Array]
+    ) -> list[jax.Array]:
+        """Masks of what the projection of these arrays, taken together, keeps."""
+        if not leaves:
+            return []
+        still = jax.lax.stop_gradient((leaves, metric))
+        scores = [_score(leaf, step) for leaf, step in zip(*still, strict=True)]
+        return largest(scores, self._count(leaves))
+
+    def _count(self, leaves: Sequence[jax.Array]) -> jax.Array:
+        size = sum(leaf.size for leaf in leaves)
+        if self.fraction is None:
+            return jnp.asarray(min(self.count or 0, size), jnp.int32)
+        share = jnp.asarray(self.fraction, jnp.float32) * size
+        return jnp.round(share).clip(0, size).astype(jnp.int32)
+
+    def _distances(
+        self, leaves: Sequence[jax.Array], grads: Sequence[jax.Array]
+    ) -> list[jax.Array]:
+        """A zero is free as long as fewer entries than allowed are not 0."""
+        nonzero = [jnp.sum(leaf != 0, dtype=jnp.int32) for leaf in leaves]
+        is_full = sum(nonzero, start=jnp.zeros((), jnp.int32)) >= self._count(leaves)
+        kept = self._kept(leaves, [jnp.ones(())] * len(leaves))
+        return [
+            jnp.where((leaf == 0) & is_full, 0, jnp.abs(grad))
+            + jnp.where(mask, 0, jnp.abs(leaf))
+            for leaf, grad, mask in zip(leaves, grads, kept, strict=True)
+        ]
+
+
+def _score(leaf: jax.Array, step: Any) -> jax.Array:
+    """`|w| / sqrt(step)`, infinite where a step of 0 keeps an entry that is not 0."""
+    size = jnp.abs(leaf)
+    if jnp.ndim(step) == 0 and not isinstance(step, jax.core.Tracer) and step == 1:
+        return size
+    moves = step > 0
+    root = jnp.sqrt(jnp.where(moves, step, 1).astype(leaf.dtype))
+    return jnp.where(moves, size / root, jnp.where(size > 0, jnp.inf, 0))

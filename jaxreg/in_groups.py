@@ -1,0 +1,105 @@
+"""Penalties and constraints that act on each group of a leaf, or on a leaf as one."""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg import groups
+from jaxreg.constraint import Constraint
+from jaxreg.leafwise import Leafwise, longest
+from jaxreg.thresholds import norm
+
+
+class InGroups(Leafwise):
+    """What `group_axis` says of a leaf; None makes the leaf one group."""
+
+    group_axis: Any
+
+    def __post_init__(self) -> None:
+        groups.indexing(self.group_axis)
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return groups.indexing(self.group_axis)
+
+    def view(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return groups.view(self.group_axis, shape)
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        return groups.refusal(self.group_axis, shape)
+
+    def group_count(self, shape: tuple[int, ...]) -> int:
+        return groups.count(self._axes, self.view(shape))
+
+    def dead_groups(self, leaf: jax.Array) -> jax.Array:
+        return groups.dead(self._seen(leaf), self._axes)
+
+    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
+        is_plain = self.view(shape) == shape
+        return longest(self._axes, shape) if is_plain else None
+
+    def step_varies(self, shape: tuple[int, ...], step_shape: tuple[int, ...]) -> bool:
+        if self.view(shape) != shape:
+            return math.prod(step_shape) > 1
+        return not self._is_uniform(step_shape, len(shape))
+
+    def _is_uniform(self, step_shape: tuple[int, ...], ndim: int) -> bool:
+        """Whether a step of this shape is one number within each group."""
+        lengths = (1,) * (ndim - len(step_shape)) + step_shape
+        return all(lengths[axis] == 1 for axis in groups.within_axes(self._axes, ndim))
+
+    def _slopes(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        """The steps of a leaf's entries, or ones where the metric does not matter."""
+        if self._is_uniform(step.shape, leaf.ndim):
+            return jnp.ones((1,) * leaf.ndim, leaf.dtype)
+        return jnp.broadcast_to(step, leaf.shape)
+
+
+class NormBounds(InGroups, Constraint):
+    """Bounds on the Euclidean norm of each group."""
+
+    stationarity_kind = "residual"
+
+    @property
+    @abc.abstractmethod
+    def _bounds(self) -> tuple[Any, Any]:
+        """The lower and the upper bound."""
+
+    def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
+        """The gradient along the sphere, and how far it moves the norm within bounds.
+
+        A prox residual in polar coordinates: no pull is so large that its step leaves
+        through the centre and comes back on the other side.
+        """
+        within = groups.within_axes(self._axes, leaf.ndim)
+        step = self.step_for(0.05).astype(leaf.dtype)
+        lower, upper = (jnp.asarray(bound, leaf.dtype) for bound in self._bounds)
+        size = norm(leaf, self._axes)
+        unit = leaf / jnp.where(size > 0, size, 1)
+        pull = jnp.sum(unit * grad, axis=within, keepdims=True)
+        along = grad - pull * unit
+        moved = (size - step * pull).clip(lower, upper)
+        missing = jnp.where(size > 0, 0, lower / step)
+        return jnp.abs(along + unit * ((size - moved) / step)) + missing
+
+
+def bounded_norm(
+    leaf: jax.Array, lower: Any, upper: Any, axes: tuple[int, ...]
+) -> jax.Array:
+    """The nearest point whose groups' norms are in bounds.
+
+    A group of zeros, from which all directions are as near, gets equal entries.
+    """
+    lower, upper = (jnp.asarray(bound, leaf.dtype) for bound in (lower, upper))
+    root = math.sqrt(groups.size(axes, leaf.shape))
+    rms = groups.root_mean_square(leaf, axes)
+    is_zero = rms == 0
+    unit = jnp.where(is_zero, 1, leaf / jnp.where(is_zero, 1, rms))
+    size = root * rms
+    is_inside = (size >= lower) & (size <= upper)
+    return jnp.where(is_inside, leaf, unit * (size.clip(lower, upper) / root))

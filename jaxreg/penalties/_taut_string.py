@@ -1,0 +1,162 @@
+"""The prox of total variation along lines, exact and in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.penalties._isotonic import segment_sums
+
+# The weight, in units in which entries and the tube are of size 1, of an entry that
+# stays where it is.
+_FIXED = 1e30
+
+
+def total_variation_prox(
+    lines: jax.Array, threshold: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    r"""`argmin_x sum |x_{i+1} - x_i| + sum (x_i - v_i)^2 / (2 t_i)` for each row.
+
+    Also returns the place, among all entries, where the flat segment of each begins.
+    On a segment of the answer, with `w = 1 / t`,
+
+        `x = (sum w v + d) / sum w`,  `d` = +2 in a valley, -2 on a hill, 0 on a slope
+
+    (+1, -1 at an end that rises or falls towards it), so the derivative averages the
+    tangents of a segment with its weights: the loop finds the segments and is not
+    differentiated, this formula is.
+    """
+    threshold = jnp.broadcast_to(threshold, lines.shape).astype(lines.dtype)
+    moves = threshold > 0
+    scale = _power_of_two(jnp.max(jnp.abs(lines), axis=-1, keepdims=True))
+    values, weights = lines / scale, _weights(threshold, moves, scale)
+    ends = jnp.arange(lines.shape[-1]) == lines.shape[-1] - 1
+    bounds = jnp.broadcast_to(1.0 - ends.astype(lines.dtype), lines.shape)
+    flat = [array.reshape(-1) for array in (values, weights, bounds)]
+    level, pull, begins = _segments(*jax.lax.stop_gradient(flat))
+    total = segment_sums(flat[1], begins)
+    excess = segment_sums(flat[1] * (flat[0] - level[begins]), begins) + pull
+    refined = level + excess / jnp.where(total > 0, total, 1.0)
+    out = _within(refined[begins].reshape(lines.shape), values) * scale
+    return jnp.where(moves, out, lines), begins
+
+
+def _weights(threshold: jax.Array, moves: jax.Array, scale: jax.Array) -> jax.Array:
+    """`scale / threshold`, or in proportion to it where a line becomes flat anyway.
+
+    With weights of sum 1/2 the cumulative sums of a line of entries up to 1 stay in the
+    tube; smaller ones have the same answer and lose it among large slopes.
+    """
+    positive = jnp.where(moves, threshold, jnp.inf)
+    least = jax.lax.stop_gradient(jnp.min(positive, axis=-1, keepdims=True))
+    least = jnp.where(jnp.isfinite(least), least, 1.0)
+    share = jnp.where(moves, least / jnp.where(moves, threshold, 1.0), 0.0)
+    whole = jnp.sum(jax.lax.stop_gradient(share), axis=-1, keepdims=True)
+    unit = jnp.maximum(scale / least, 0.5 / jnp.maximum(whole, 1.0))
+    return jnp.where(moves, share * jnp.minimum(unit, _FIXED), _FIXED)
+
+
+def _within(out: jax.Array, values: jax.Array) -> jax.Array:
+    """The rows within the range of `values`, which rounding may leave."""
+    bounds = [f(values, axis=-1, keepdims=True) for f in (jnp.min, jnp.max)]
+    return out + jax.lax.stop_gradient(jnp.clip(out, *bounds) - out)
+
+
+def _power_of_two(size: jax.Array) -> jax.Array:
+    """A power of two near a size, by which a division rounds nothing; 1 for 0."""
+    size = jax.lax.stop_gradient(size)
+    _, exponent = jnp.frexp(jnp.where(size > 0, size, 1.0))
+    return jnp.ldexp(jnp.ones_like(size), exponent - 1)
+
+
+@jax.jit
+@jax.custom_batching.sequential_vmap
+def _segments(
+    values: jax.Array, weights: jax.Array, bounds: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The level of each segment and its `d`, where it begins; and where each begins.
+
+    Condat's form of the taut string. The string through the cumulative sums of
+    `weights * values` may stray by `bounds`: 1, and 0 where a line ends. `low` is the
+    steepest slope that still meets the lower edge since the last bend, `high` the
+    flattest that still meets the upper edge, and `sag`, `rise` say where lines of these
+    slopes now lie between the edges. When one leaves the tube, the string bends where
+    it last touched the other edge, and the scan goes back to there.
+    """
+    n, dtype = values.shape[0], values.dtype
+    zero, start = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
+
+    def advance(carry: Any) -> Any:
+        here, begin, bend, mass, below, above, level, pull = carry
+        v, w, bound = values[here], weights[here], bounds[here]
+        is_new = here == begin
+        mass = jnp.where(is_new, w, mass + w)
+        below = _follow(below, (v, w, bound, is_new, bend), -1.0)
+        above = _follow(above, (v, w, bound, is_new, bend), 1.0)
+        falls, climbs = below[2] > bound, above[2] < -bound
+        flat_end = below[0] + (below[1] - below[2] / mass)
+        found = jnp.where(falls, below[0], jnp.where(climbs, above[0], flat_end))
+        leaves = jnp.where(falls, -1.0, jnp.where(climbs, 1.0, 0.0)).astype(dtype)
+        touched = jnp.where(falls, below[3], jnp.where(climbs, above[3], here))
+        bends = falls | climbs
+        closes = bends | (bound == 0)
+        return (
+            jnp.where(bends, touched, here) + 1,
+            jnp.where(closes, touched + 1, begin),
+            jnp.where(closes, leaves, bend),
+            mass,
+            _tighten(below, bound, mass, here, -1.0),
+            _tighten(above, bound, mass, here, 1.0),
+            level.at[begin].set(found),
+            pull.at[begin].set(leaves - bend),
+        )
+
+    side = (zero, zero, zero, start)
+    unset = jnp.full(n, jnp.inf, dtype)
+    carry = (start, start, zero, zero, side, side, unset, jnp.zeros(n, dtype))
+    *_, level, pull = jax.lax.while_loop(lambda c: c[0] < n, advance, carry)
+    is_begin = jnp.isfinite(level)
+
+    def fill(place: Any, carry: Any) -> Any:
+        begin, begins = carry
+        begin = jnp.where(is_begin[place], place, begin).astype(jnp.int32)
+        return begin, begins.at[place].set(begin)
+
+    begins = jax.lax.fori_loop(0, n, fill, (start, jnp.zeros(n, jnp.int32)))[1]
+    return jnp.where(is_begin, level, 0), jnp.where(is_begin, pull, 0), begins
+
+
+def _follow(side: Any, entry: Any, edge: float) -> Any:
+    """The slope along one edge of the tube, in two parts, and where it now lies."""
+    slope, rest, place, touched = side
+    v, w, bound, is_new, bend = entry
+    first, first_rest = _split_sum(v, (edge * bound - bend) / w)
+    moved = place + w * ((slope - v) + rest)
+    return (
+        jnp.where(is_new, first, slope),
+        jnp.where(is_new, first_rest, rest),
+        jnp.where(is_new, edge * bound, moved),
+        touched,
+    )
+
+
+def _tighten(side: Any, bound: Any, mass: Any, here: Any, edge: float) -> Any:
+    """Turns the slope so that it meets the edge here, where it would cross it."""
+    slope, rest, place, touched = side
+    meets = edge * place >= bound
+    turned, turned_rest = _split_sum(slope, rest + (edge * bound - place) / mass)
+    return (
+        jnp.where(meets, turned, slope),
+        jnp.where(meets, turned_rest, rest),
+        jnp.where(meets, edge * bound, place),
+        jnp.where(meets, here, touched),
+    )
+
+
+def _split_sum(large: jax.Array, small: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A rounded sum and what rounding took from it."""
+    total = large + small
+    part = total - large
+    return total, (large - (total - part)) + (small - part)

@@ -1,0 +1,237 @@
+"""The hierarchical penalty of LassoNet."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg import groups
+from jaxreg.calculus.lift import widened_tree
+from jaxreg.leafwise import without_negative_zero
+from jaxreg.penalties.l1 import L1, soft_threshold
+from jaxreg.penalty import (
+    GRADS_MEND,
+    Number,
+    Penalty,
+    Tree,
+    flatten_like,
+    ratio,
+    steps_like,
+    widened,
+)
+from jaxreg.pytree import pytree_dataclass, static
+
+_RESIDUAL_WIDTH = 0.05
+
+
+@pytree_dataclass
+class Hierarchical(Penalty):
+    r"""The LassoNet penalty: a feature may enter a network only with its skip weight.
+
+    On two leaves of one rule, a linear skip kernel `(inputs, outputs)` and the kernel
+    `(inputs, ...)` of the first hidden layer, it is over the inputs `j`
+
+        strength * sum_j ||skip_j||  subject to  |first_jk| <= bound * ||skip_j||,
+
+    so that an input whose skip weights are 0 is out of the network. Add the skip
+    connection to the model and write
+    `by_path([(r"^(skip|hidden_0)/kernel$", Hierarchical(1.0, 10.0, skip=1))])`. Put
+    `L2` on the later kernels: else they grow, and the first layer shrinks below its
+    bound for free. The set is not convex, but the prox is exact. The subgradient at 0
+    is 0 and leaves the bound aside; `stationarity` is the prox residual. Under
+    `regularize`, parameters off the set start at the nearest point of it. bfloat16 is
+    computed in float32.
+
+    Args:
+      strength: >= 0, in units of loss per unit of weight.
+      bound: >= 0, `M` in the paper, where 10 serves well; 0 leaves the linear model.
+      skip: 0 or 1, which of the two leaves is the skip kernel, in the order of the tree
+        (alphabetical in a dict of layers).
+      l1: >= 0, times the sum of `|first|`.
+
+    Raises:
+      ValueError: `skip` is not 0 or 1; at use, other than two leaves, or leaves that
+        differ in the length of axis 0.
+
+    Reference: Lemhadri, Ruan, Abraham and Tibshirani 2021, LassoNet: a neural network
+    with feature sparsity, algorithm 2.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> penalty = jaxreg.Hierarchical(1.0, 1.0, skip=0)
+    >>> penalty.prox([jnp.array([[3.0], [0.5]]), jnp.array([[4.0], [0.1]])], 1.0)
+    [Array([[3.],
+           [0.]], dtype=float32), Array([[3.],
+           [0.]], dtype=float32)]
+    """
+
+    strength: Number
+    bound: Number
+    skip: int = static()
+    l1: Number = 0.0
+
+    is_convex = False
+    varying_step = False
+
+    def __post_init__(self) -> None:
+        if self.skip not in (0, 1):
+            raise ValueError(
+                f"Hierarchical: skip is {self.skip!r}; allowed: 0 or 1, which of the "
+                "two leaves is the skip kernel"
+            )
+
+    @property
+    def scope(self) -> Literal["leaf", "tree"]:
+        return "tree"
+
+    @property
+    def stationarity_kind(self) -> Literal["distance", "residual", "normal cone"]:
+        return "residual"
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        is_kernel = len(shape) >= 2
+        return (
+            None if is_kernel else "has fewer than two axes, and axis 0 is the inputs"
+        )
+
+    def step_for(self, width: Number) -> jax.Array:
+        """The step that zeroes inputs whose skip weights have norm `width`."""
+        return ratio(width, self.strength)
+
+    def value(self, params: Tree) -> jax.Array:
+        skip, first = self._rows(params)
+        value = jnp.sum(self.strength * _norms(skip))
+        value = value + jnp.sum(L1(self.l1).leaf_values(first))
+        off = jax.lax.stop_gradient(self._is_off(params))
+        return value + jnp.where(off, jnp.inf, jnp.zeros((), jnp.float32))
+
+    def subgradient(self, params: Tree) -> Tree:
+        skip, first = self._rows(params)
+        sizes = _norms(skip)
+        pull = self.strength * (skip / jnp.where(sizes > 0, sizes, 1.0))
+        return self._joined(params, pull, L1(self.l1).leaf_subgradient(first))
+
+    def prox(self, params: Tree, step: Number | Tree) -> Tree:
+        rows, steps = self._rows(params), steps_like(params, step)
+        for s in steps:
+            if s.size > 1:
+                raise ValueError(
+                    f"prox of {self!r}: a step of shape {s.shape} varies within a leaf "
+                    "that the penalty couples, and no prox is known for that. Use "
+                    "jaxreg.regularize, whose step is one number for any optimizer, or "
+                    "pass one step per leaf"
+                )
+        own, other = (steps[place].reshape(()) for place in self._places)
+        if not rows[0].size or not rows[1].size:
+            return params
+        proxes = self._joined(params, *self._pair_prox(*rows, own, other))
+        return jax.tree.map(without_negative_zero, proxes)
+
+    def stationarity(self, params: Tree, grads: Tree) -> Tree:
+        wide, treedef = widened_tree(params), jax.tree.structure(params)
+        pulls = map(widened, flatten_like(treedef, grads, "grads", GRADS_MEND))
+        step = self.step_for(_RESIDUAL_WIDTH)
+        ahead = jax.tree.map(
+            lambda leaf, pull: leaf - step.astype(leaf.dtype) * pull,
+            wide,
+            jax.tree.unflatten(treedef, pulls),
+        )
+        back = self.prox(ahead, step)
+        return jax.tree.map(
+            lambda x, y: jnp.abs(x - y) / step.astype(x.dtype), wide, back
+        )
+
+    def _pair_prox(
+        self, skip: jax.Array, first: jax.Array, own: jax.Array, other: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Both kernels after the prox with a step for each.
+
+        Given the norm of a skip row, the row keeps its direction and the first layer is
+        clipped; `_radius` is the best norm.
+        """
+        own, other = own.astype(skip.dtype), other.astype(first.dtype)
+        shrunk = soft_threshold(first, self.l1 * other)
+        sizes = _norms(skip)
+        radius = self._radius(sizes, shrunk, own, other)
+        # A row of zeros has no direction, and every one is as good.
+        even = jnp.full_like(skip, skip.shape[1] ** -0.5)
+        unit = jnp.where(sizes > 0, skip / jnp.where(sizes > 0, sizes, 1.0), even)
+        limit = self.bound * radius
+        return (
+            jnp.where(own > 0, unit * radius, skip),
+            jnp.where(other > 0, jnp.clip(shrunk, -limit, limit), first),
+        )
+
+    def _radius(
+        self, sizes: jax.Array, rows: jax.Array, own: jax.Array, other: jax.Array
+    ) -> jax.Array:
+        """The norm of each skip row after the prox.
+
+        The derivative of the objective by this norm is the least of increasing lines,
+        one per count of clipped weights; so its root is the largest of theirs, or 0.
+        """
+        sums = jnp.cumsum(jnp.sort(jnp.abs(rows), axis=1, descending=True), axis=1)
+        counts = jnp.arange(1, rows.shape[1] + 1, dtype=rows.dtype)
+        total = jnp.where(own + other > 0, own + other, 1.0)
+        by_skip, by_first = other / total, own / total * self.bound
+        base = by_skip * (sizes - self.strength * own)
+        slopes = by_skip + by_first * self.bound * counts
+        roots = (base + by_first * sums) / jnp.where(slopes > 0, slopes, 1.0)
+        alone = base / jnp.where(by_skip > 0, by_skip, 1.0)
+        clipping = jnp.max(roots, axis=1, keepdims=True)
+        return jnp.maximum(jnp.maximum(clipping, alone), 0.0)
+
+    @property
+    def _places(self) -> tuple[int, int]:
+        return self.skip, 1 - self.skip
+
+    def _rows(self, params: Tree) -> tuple[jax.Array, jax.Array]:
+        """The skip kernel and the first layer's as matrices of at least float32."""
+        leaves = jax.tree.leaves(params)
+        shapes = [jnp.shape(leaf) for leaf in leaves]
+        if len(leaves) != 2:
+            raise ValueError(
+                f"{self!r} acts on two leaves, the skip kernel and the first layer's, "
+                f"and was given leaves of shapes {shapes}. Write a rule that catches "
+                r"those two, as by_path([(r'^(skip|hidden_0)/kernel$', penalty)])"
+            )
+        if any(len(shape) < 2 for shape in shapes) or shapes[0][0] != shapes[1][0]:
+            raise ValueError(
+                f"{self!r} acts on two kernels with one row per input, and was given "
+                f"leaves of shapes {shapes}"
+            )
+        one, other = (widened(leaves[place]) for place in self._places)
+        return _as_matrix(one), _as_matrix(other)
+
+    def _joined(self, params: Tree, skip: Any, first: Any) -> Tree:
+        """The matrices in the shapes and dtypes of the leaves of `params`."""
+        leaves, treedef = jax.tree.flatten(params)
+        pair = (first, skip) if self.skip else (skip, first)
+        shaped = [
+            new.reshape(jnp.shape(leaf)).astype(leaf.dtype)
+            for new, leaf in zip(pair, leaves, strict=True)
+        ]
+        return jax.tree.unflatten(treedef, shaped)
+
+    def _is_off(self, params: Tree) -> jax.Array:
+        """Whether the bound is exceeded by more than rounding, as of a constraint."""
+        eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(params))
+        skip, first = self._rows(params)
+        sizes = jnp.abs(first)
+        largest = jnp.max(sizes, initial=0.0)
+        excess = jnp.maximum(sizes - self.bound * _norms(skip), 0.0)
+        share = excess / jnp.where(largest > 0, largest, 1.0)
+        return jnp.sqrt(jnp.sum(share**2)) > 8 * eps * first.size**0.5
+
+
+def _as_matrix(leaf: jax.Array) -> jax.Array:
+    return leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:]))
+
+
+def _norms(skip: jax.Array) -> jax.Array:
+    """The norm of each row, kept as an axis of length 1; its gradient at 0 is 0."""
+    if not skip.size:
+        return jnp.zeros((skip.shape[0], 1), skip.dtype)
+    return skip.shape[1] ** 0.5 * groups.root_mean_square(skip, (0,))

@@ -1,0 +1,146 @@
+"""The sum of powers below one."""
+
+from __future__ import annotations
+
+import functools
+import numbers
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.leafwise import Elementwise, magnitude
+from jaxreg.penalties._thresholds import outside, with_slope_of_root
+from jaxreg.penalty import Number, ratio
+from jaxreg.pytree import pytree_dataclass, static
+
+# Enough for float64 at any power; the first step is written out.
+_NEWTON_STEPS = 6
+
+
+@pytree_dataclass
+class Lp(Elementwise):
+    r"""The Lp penalty, `strength * sum |w|^power` with a power between 0 and 1.
+
+    Between `L0` and `L1`: the smaller the power, the less large weights are shrunk. The
+    prox is the global minimiser, by Newton's method on the weight's share of its size.
+    It jumps: weights up to its threshold become 0, and it returns no other weight below
+    `(2 (1 - power) strength s)^(1 / (2 - power))`. Zero is always stationary. Under
+    `regularize` weights below that start there, so that none is zeroed before it has
+    moved; take `width` well below the size of the initial weights. The subgradient at 0
+    is 0, near 0 it is steep. bfloat16 leaves are computed in float32.
+
+    Args:
+      strength: >= 0, in units of loss per unit of weight to the power.
+      power: between 0 and 1, both excluded; a Python number, part of the structure.
+
+    Raises:
+      ValueError: `power` is not a number between 0 and 1.
+
+    Reference: Marjanovic and Solo 2012, On l_q optimization and matrix completion.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> penalty = jaxreg.Lp(2.0, power=0.5)
+    >>> penalty.prox(jnp.array([5.0, -3.7, 0.0]), step=2.0).round(3)
+    Array([4., 0., 0.], dtype=float32)
+    """
+
+    strength: Number
+    power: float = static()
+
+    is_convex = False
+
+    def __post_init__(self) -> None:
+        is_real = isinstance(self.power, numbers.Real)
+        if not is_real or not 0 < self.power < 1:
+            raise ValueError(
+                f"power of {self!r} is {self.power!r}; allowed: a number between 0 and "
+                "1. For 0 use L0, for 1 L1, for 2 L2"
+            )
+
+    @property
+    def slope_at_zero(self) -> Number:
+        return jnp.where(jnp.asarray(self.strength) > 0, jnp.inf, 0.0)
+
+    def step_for(self, width: Number) -> jax.Array:
+        smallest = width * 2 * (1 - self.power) / (2 - self.power)
+        threshold = smallest ** (2 - self.power) / (2 * (1 - self.power))
+        return ratio(threshold, self.strength)
+
+    def leaf_values(self, leaf: jax.Array) -> jax.Array:
+        is_zero, size = _size(leaf)
+        return self.strength * jnp.where(is_zero, 0.0, size**self.power)
+
+    def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
+        is_zero, size = _size(leaf)
+        slope = self.power * size ** (self.power - 1)
+        return self.strength * jnp.where(is_zero, 0.0, jnp.sign(leaf) * slope)
+
+    def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        find = functools.partial(_share_by_newton, power=self.power)
+        return shrink_by_share(leaf, self.strength * step, self.power, find)
+
+    def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        smallest = _smallest(self.strength * step, self.power)
+        is_reachable = jnp.abs(leaf) >= smallest
+        start = leaf + step * self.leaf_subgradient(leaf)
+        return outside(
+            _edge(smallest, self.power), jnp.where(is_reachable, start, leaf), leaf
+        )
+
+
+def shrink_by_share(
+    leaf: jax.Array,
+    threshold: jax.Array,
+    power: float,
+    find_share: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """The prox of `threshold |x|^power`; `find_share` solves it for one size of 1.
+
+    It gets the smallest weight the prox returns, divided by the size, so that nothing
+    over- or underflows at any scale, and returns the answer divided by the size.
+    """
+    still = jax.lax.stop_gradient
+    size, smallest = magnitude(leaf), _smallest(still(threshold), power)
+    is_kept = still(size) > _edge(smallest, power)
+    safe = jnp.where(is_kept, size, 1.0)
+    share = find_share(jnp.where(is_kept, smallest / still(safe), 0.0))
+    root = still(share * safe)
+    residual = root + power * threshold * _raised(root, power - 1) - safe
+    reach = jnp.where(is_kept, smallest / root, 0.0)
+    slope = 1 - power / 2 * _raised(reach, 2 - power)
+    kept = jnp.sign(leaf) * with_slope_of_root(root, residual, slope)
+    return jnp.where(is_kept, kept, jnp.where(threshold == 0, leaf, 0.0))
+
+
+def _share_by_newton(smallest: jax.Array, power: float) -> jax.Array:
+    """The larger root of `u + c u^(power - 1) = 1`, from above: the left is convex."""
+    bend = power * _raised(smallest, 2 - power) / (2 * (1 - power))
+    share = 1 - bend / (1 - (1 - power) * bend)
+    for _ in range(_NEWTON_STEPS):
+        pull = bend * _raised(share, power - 1)
+        slope = 1 - (1 - power) * pull / share
+        share = share - (share + pull - 1) / slope
+    return share
+
+
+def _raised(size: jax.Array, exponent: float) -> jax.Array:
+    """The power of a positive number; on CPUs far faster than the general one."""
+    return jnp.exp(exponent * jnp.log(size))
+
+
+def _smallest(threshold: jax.Array, power: float) -> jax.Array:
+    """The smallest weight other than 0 that the prox returns."""
+    return (2 * (1 - power) * threshold) ** (1 / (2 - power))
+
+
+def _edge(smallest: jax.Array, power: float) -> jax.Array:
+    """The size up to which the prox returns 0."""
+    return smallest * (2 - power) / (2 * (1 - power))
+
+
+def _size(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Which entries are 0, or subnormal, where a slope overflows; and safe sizes."""
+    size = magnitude(leaf)
+    is_zero = size < jnp.finfo(leaf.dtype).tiny
+    return is_zero, jnp.where(is_zero, 1.0, size)

@@ -1,0 +1,291 @@
+"""Penalties made of straight pieces: pulls towards a grid of values."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.leafwise import Leafwise, longest
+from jaxreg.penalty import Number, ratio
+from jaxreg.pytree import pytree_dataclass, static
+
+_HALVINGS = 40
+_UNROLL = 64
+
+
+@pytree_dataclass
+class PiecewiseAffine(Leafwise):
+    r"""`strength * sum f(w)`, `f` continuous and made of straight pieces, at lowest 0.
+
+    `f` has the given slopes between the knots, and its lowest knot has value 0. Use it
+    to quantize: the prox holds weights exactly at the knots where the slope rises.
+    `to_grid` and `convex` make the two usual ones. The prox is the global minimiser at
+    every step, for a step per coordinate too: the lowest of the stationary points of
+    all pieces. Where a slope falls (as in `to_grid`, half way between values) it jumps:
+    under `regularize` weights that it cannot return start at the nearest that it can,
+    and the width is capped at half the shortest piece, so that most can stay.
+    At a knot the subgradient is the one nearest to 0; 0 is as any other weight.
+    bfloat16 leaves are computed in float32, and values round to bfloat16.
+
+    Args:
+      strength: >= 0, in units of loss per unit of weight at slope 1.
+      knots: a tuple of rising numbers, in units of a weight.
+      slopes: a tuple of one number more: left of the first knot, between the knots,
+        right of the last; the first <= 0 and the last >= 0.
+
+    Raises:
+      ValueError: knots or slopes are no such tuples.
+
+    Reference: Bai, Wang and Liberty 2019, ProxQuant: quantized neural networks via
+    proximal operators (`to_grid`); Jin et al. 2025, PARQ: piecewise-affine regularized
+    quantization (the convex kind).
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> signs = jaxreg.PiecewiseAffine.to_grid(1.0, (-1.0, 1.0))
+    >>> signs.prox(jnp.array([0.3, -0.9, 2.5]), step=0.5)
+    Array([ 0.8, -1. ,  2. ], dtype=float32)
+    """
+
+    strength: Number
+    knots: tuple[float, ...] = static()
+    slopes: tuple[float, ...] = static()
+
+    varying_step = True
+
+    def __post_init__(self) -> None:
+        _check(self.knots, self.slopes)
+
+    @classmethod
+    def to_grid(cls, strength: Number, grid: Sequence[float]) -> PiecewiseAffine:
+        """`strength * sum min_q |w - q|`, the distance to the nearest grid value.
+
+        Not convex. Its prox moves weights to their nearest value by `strength s`.
+        """
+        values = _rising("grid", grid)
+        middles = [(low + high) / 2 for low, high in itertools.pairwise(values)]
+        knots = sorted([*values, *middles])
+        return cls(strength, tuple(knots), (-1.0, 1.0) * len(values))
+
+    @classmethod
+    def convex(cls, strength: Number, grid: Sequence[float]) -> PiecewiseAffine:
+        """`strength w^2 / 2` at the grid values, up to a constant, straight between.
+
+        Its prox shrinks as that of `L2(strength / 2)` and rests at the grid values: at
+        `strength s = 1` half of all sizes are held by one. Beyond the grid the slopes
+        go on rising once more by the last spacing.
+
+        Raises:
+          ValueError: the grid has fewer than two values, or lies on one side of 0.
+
+        >>> import jax.numpy as jnp, jaxreg
+        >>> held = jaxreg.PiecewiseAffine.convex(1.0, (-1.0, 0.0, 1.0))
+        >>> held.prox(jnp.array([0.4, 0.75, 1.6, -2.75]), step=1.0)
+        Array([ 0.  ,  0.25,  1.  , -1.25], dtype=float32)
+        """
+        values = _rising("grid", grid)
+        if len(values) < 2 or values[0] > 0 or values[-1] < 0:
+            raise ValueError(
+                f"PiecewiseAffine.convex: grid is {values}; allowed: two or more "
+                "values, the first <= 0 and the last >= 0"
+            )
+        first, last = 2 * values[0] - values[1], 2 * values[-1] - values[-2]
+        wide = itertools.pairwise([first, *values, last])
+        return cls(strength, values, tuple((low + high) / 2 for low, high in wide))
+
+    @property
+    def is_convex(self) -> bool:
+        return all(low <= high for low, high in itertools.pairwise(self.slopes))
+
+    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
+        return longest(range(len(shape)), shape)
+
+    def step_for(self, width: Number) -> jax.Array:
+        """The step at which the sharpest knot holds `width` on either side of it."""
+        kinks = [high - low for low, high in itertools.pairwise(self.slopes)]
+        if not self.is_convex:
+            gaps = [high - low for low, high in itertools.pairwise(self.knots)]
+            width = jnp.minimum(width, max(kinks) / 2 * min(gaps) / -min(kinks))
+        return ratio(width, self.strength * (max(kinks) / 2))
+
+    def leaf_values(self, leaf: jax.Array) -> jax.Array:
+        still = jax.lax.stop_gradient(leaf)
+        height, left, right = _surroundings(still, self.knots, self.slopes)
+        # Adds 0: only the derivative of a knot would be another.
+        pull = _nearest_to_zero(left, right)
+        return self.strength * (height + pull * (leaf - still))
+
+    def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
+        _, left, right = _surroundings(leaf, self.knots, self.slopes)
+        return self.strength * _nearest_to_zero(left, right)
+
+    def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
+        _, left, right = _surroundings(leaf, self.knots, self.slopes)
+        fall = jnp.maximum(grad + self.strength * left, -grad - self.strength * right)
+        return jnp.maximum(fall, 0.0)
+
+    def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        threshold = (self.strength * step).astype(leaf.dtype)
+        still = jax.lax.stop_gradient((leaf, threshold))
+        lowest = _lowest(*still, self.knots, self.slopes)
+        _, left, right = _surroundings(lowest, self.knots, self.slopes)
+        moved = jnp.where(left == right, leaf - threshold * right, 0.0)
+        return lowest + (moved - jax.lax.stop_gradient(moved))
+
+    def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        return _start(self, leaf, step)
+
+
+@jax.jit
+def _start(penalty: PiecewiseAffine, leaf: jax.Array, step: jax.Array) -> jax.Array:
+    """The latent whose prox is nearest to `leaf`, by bisection: the prox rises."""
+    threshold = jnp.asarray(penalty.strength * step, leaf.dtype)
+    plain = leaf + step * penalty.leaf_subgradient(leaf)
+    slack = 4 * jnp.finfo(leaf.dtype).eps * (jnp.abs(leaf) + jnp.abs(plain))
+    is_there = jnp.abs(penalty.leaf_prox(plain, step) - leaf) <= slack
+
+    def halve(_: int, bracket: tuple[jax.Array, jax.Array]) -> Any:
+        low, high = bracket
+        middle = low / 2 + high / 2
+        is_low = penalty.leaf_prox(middle, step) <= leaf
+        return jnp.where(is_low, middle, low), jnp.where(is_low, high, middle)
+
+    ends = (
+        leaf + threshold * min(penalty.slopes),
+        leaf + threshold * max(penalty.slopes),
+    )
+    low, high = jax.lax.fori_loop(0, _HALVINGS, halve, ends)
+    below, above = (abs(penalty.leaf_prox(end, step) - leaf) for end in (low, high))
+    return jnp.where(is_there, plain, jnp.where(below <= above, low, high))
+
+
+@functools.partial(jax.jit, static_argnames=("knots", "slopes"))
+def _lowest(
+    leaf: jax.Array,
+    threshold: jax.Array,
+    knots: tuple[float, ...],
+    slopes: tuple[float, ...],
+) -> jax.Array:
+    """The global minimiser of `threshold f(x) + (x - leaf)^2 / 2`.
+
+    It walks along the knots. While slopes rise there is one minimiser, `here`, of the
+    pieces so far; where a slope falls they end, and it is compared with the best of
+    the pieces before if it lies strictly inside its own.
+    """
+    ends = _falling_ends(slopes)
+    # The last row only ends the last pieces.
+    rows = zip(
+        (*knots, math.inf),
+        (*slopes[1:], 0.0),
+        (*_heights(knots, slopes), 0.0),
+        (*(low > high for low, high in itertools.pairwise(slopes)), True),
+        (knots[end] if end is not None else -math.inf for end in ends),
+        strict=True,
+    )
+    table = tuple(jnp.asarray(column, leaf.dtype) for column in zip(*rows, strict=True))
+
+    def pass_knot(place: Any, carry: Any) -> Any:
+        here, height, best, best_height, is_found = carry
+        knot, slope, knot_height, is_falling, start = (row[place] for row in table)
+        is_inside = (here > start) & (here < knot)
+        distance = jnp.where(is_found, here - best, 1.0)
+        rise = threshold * (
+            (height - best_height) / jnp.where(distance > 0, distance, 1)
+        )
+        is_lower = ~is_found | (rise + (here / 2 + best / 2 - leaf) < 0)
+        is_new = (is_falling > 0) & is_inside & is_lower
+        best = jnp.where(is_new, here, best)
+        best_height = jnp.where(is_new, height, best_height)
+        free = leaf - threshold * slope
+        onward = jnp.where(is_falling > 0, free, jnp.maximum(free, knot))
+        is_onward = (is_falling > 0) | (here > knot)
+        beyond = knot_height + slope * (onward - knot)
+        here = jnp.where(is_onward, onward, here)
+        height = jnp.where(is_onward, beyond, height)
+        return here, height, best, best_height, is_found | is_new
+
+    here = leaf - threshold * slopes[0]
+    height = table[2][0] + slopes[0] * (here - knots[0])
+    carry = (here, height, leaf, jnp.zeros_like(leaf), jnp.zeros_like(leaf, bool))
+    count = len(knots) + 1
+    return jax.lax.fori_loop(0, count, pass_knot, carry, unroll=min(count, _UNROLL))[2]
+
+
+@functools.partial(jax.jit, static_argnames=("knots", "slopes"))
+def _surroundings(
+    leaf: jax.Array, knots: tuple[float, ...], slopes: tuple[float, ...]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`f` at the leaf, and its slopes to the left and to the right."""
+    rows = (knots, slopes[1:], _heights(knots, slopes))
+    table = tuple(jnp.asarray(row, leaf.dtype) for row in rows)
+
+    def pass_knot(place: Any, carry: Any) -> Any:
+        height, left, right = carry
+        knot, slope, knot_height = (row[place] for row in table)
+        is_past = leaf >= knot
+        height = jnp.where(is_past, knot_height + slope * (leaf - knot), height)
+        left = jnp.where(leaf > knot, slope, left)
+        return height, left, jnp.where(is_past, slope, right)
+
+    first = jnp.full_like(leaf, slopes[0])
+    start = (table[2][0] + first * (leaf - table[0][0]), first, first)
+    unroll = min(len(knots), _UNROLL)
+    return jax.lax.fori_loop(0, len(knots), pass_knot, start, unroll=unroll)
+
+
+def _nearest_to_zero(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Of all slopes at a point; where the slope falls, the steeper way down."""
+    down_left, down_right = jnp.maximum(left, 0.0), jnp.maximum(-right, 0.0)
+    return jnp.where(down_left >= down_right, down_left, -down_right)
+
+
+def _heights(knots: tuple[float, ...], slopes: tuple[float, ...]) -> list[float]:
+    """`f` at the knots."""
+    gaps = [high - low for low, high in itertools.pairwise(knots)]
+    rises = [slope * gap for slope, gap in zip(slopes[1:], gaps, strict=False)]
+    heights = list(itertools.accumulate(rises, initial=0.0))
+    # Half way between two floats is rounded, and lowest knots would differ by that.
+    rounding = 1e-14 * (max(heights) - min(heights))
+    above = [height - min(heights) for height in heights]
+    return [height if height > rounding else 0.0 for height in above]
+
+
+def _falling_ends(slopes: tuple[float, ...]) -> list[int | None]:
+    """For each piece, the last knot before it at which the slope falls."""
+    ends: list[int | None] = [None]
+    for place, (low, high) in enumerate(itertools.pairwise(slopes)):
+        ends.append(place if low > high else ends[-1])
+    return ends
+
+
+def _rising(name: str, numbers_given: Any) -> tuple[float, ...]:
+    given = tuple(numbers_given)
+    is_real = all(isinstance(x, numbers.Real) and math.isfinite(x) for x in given)
+    if not given or not is_real or any(a >= b for a, b in itertools.pairwise(given)):
+        raise ValueError(
+            f"PiecewiseAffine: {name} is {numbers_given!r}; allowed: rising numbers, "
+            "at least one"
+        )
+    return tuple(float(x) for x in given)
+
+
+def _check(knots: Any, slopes: Any) -> None:
+    _rising("knots", knots)
+    pair = isinstance(knots, tuple) and isinstance(slopes, tuple)
+    if not pair or len(slopes) != len(knots) + 1:
+        raise ValueError(
+            f"PiecewiseAffine: knots are {knots!r} and slopes {slopes!r}; allowed: two "
+            "tuples, with one slope more than knots"
+        )
+    is_real = all(isinstance(x, numbers.Real) and math.isfinite(x) for x in slopes)
+    if not is_real or slopes[0] > 0 or slopes[-1] < 0:
+        raise ValueError(
+            f"PiecewiseAffine: slopes are {slopes!r}; allowed: finite numbers, the "
+            "first <= 0 and the last >= 0, so that the penalty has a lowest point"
+        )

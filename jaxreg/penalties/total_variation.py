@@ -1,0 +1,122 @@
+"""Total variation."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.leafwise import Leafwise, longest, magnitude
+from jaxreg.penalties._taut_string import total_variation_prox
+from jaxreg.penalty import Number, exact_sum, ratio
+from jaxreg.pytree import pytree_dataclass, static
+
+
+@pytree_dataclass
+class TotalVariation(Leafwise):
+    r"""Total variation, `strength * sum |w_{i+1} - w_i|` along an axis.
+
+    Its prox makes lines piecewise constant: neighbours become exactly equal. Use it for
+    weights with an order, such as time lags, positions or frequencies; add `L1` for
+    zeros besides (`FusedLasso`). The prox is exact for steps that differ from entry to
+    entry. It runs in order: about as fast as a compiled loop on noise, slower by the
+    square root of `strength s` over the slope on long smooth ramps, and slow on GPUs.
+    The subgradient of equal neighbours is 0. bfloat16 leaves are computed in float32.
+
+    Args:
+      strength: >= 0, in units of loss per unit of weight.
+      axis: the axis along which neighbours are compared; other axes are independent.
+
+    Raises:
+      TypeError: `axis` is no int.
+
+    Reference: Rudin, Osher and Fatemi 1992, Nonlinear total variation based noise
+    removal algorithms; Condat 2013, A direct algorithm for 1-D total variation
+    denoising.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> lags = jaxreg.TotalVariation(0.5, axis=0)
+    >>> lags.prox(jnp.array([1.0, 1.2, 0.8, 5.0, 5.2]), step=1.0)
+    Array([1.1666666, 1.1666666, 1.1666666, 4.85     , 4.85     ],      dtype=float32)
+    """
+
+    strength: Number
+    axis: int = static()
+
+    is_convex = True
+    varying_step = True
+    stationarity_kind = "residual"
+
+    def __post_init__(self) -> None:
+        check_axis(type(self).__name__, self.axis)
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        return axis_refusal(self.axis, shape)
+
+    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
+        return longest_other(self.axis, shape)
+
+    def whole_axes(self, shape: tuple[int, ...]) -> Sequence[int]:
+        return range(len(shape))
+
+    def step_for(self, width: Number) -> jax.Array:
+        return ratio(width, self.strength)
+
+    def leaf_values(self, leaf: jax.Array) -> jax.Array:
+        rises = magnitude(jnp.diff(leaf, axis=self.axis))
+        return self.strength * jnp.sum(rises, axis=self.axis, keepdims=True)
+
+    def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
+        lines = jnp.moveaxis(leaf, self.axis, -1)
+        signs = jnp.sign(jnp.diff(lines, axis=-1))
+        edge = [(0, 0)] * (leaf.ndim - 1)
+        slope = jnp.pad(signs, [*edge, (1, 0)]) - jnp.pad(signs, [*edge, (0, 1)])
+        return self.strength * jnp.moveaxis(slope, -1, self.axis)
+
+    def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        threshold = jnp.broadcast_to(self.strength * step, leaf.shape)
+        lines = jnp.moveaxis(leaf, self.axis, -1)
+        flat, _ = total_variation_prox(lines, jnp.moveaxis(threshold, self.axis, -1))
+        return jnp.moveaxis(flat, -1, self.axis)
+
+
+def check_axis(name: str, axis: object) -> None:
+    """Refuses an axis that is no int."""
+    if not isinstance(axis, numbers.Integral) or isinstance(axis, bool):
+        raise TypeError(f"{name}: axis is {axis!r}; allowed: an int, one axis")
+
+
+def axis_refusal(axis: int, shape: tuple[int, ...]) -> str | None:
+    """Why an array of this shape has no such axis, or None."""
+    if not shape:
+        return "has no axis along which entries are neighbours; leave it free"
+    if not -len(shape) <= axis < len(shape):
+        return f"has axes 0 to {len(shape) - 1}, and axis is {axis}; name one of them"
+    return None
+
+
+def longest_other(axis: int, shape: tuple[int, ...]) -> int | None:
+    """The longest axis besides one; None where there is none."""
+    if not -len(shape) <= axis < len(shape):
+        return None
+    return longest([a for a in range(len(shape)) if a != axis % len(shape)], shape)
+
+
+@exact_sum(TotalVariation, TotalVariation)
+def _sum(first: TotalVariation, second: TotalVariation) -> TotalVariation:
+    check_same_axis(first, second)
+    return TotalVariation(first.strength + second.strength, first.axis)
+
+
+def check_same_axis(first: object, second: object) -> None:
+    """Refuses the sum of total variations along two axes."""
+    axes = [vars(penalty)["axis"] for penalty in (first, second)]
+    if axes[0] != axes[1]:
+        raise TypeError(
+            f"{first!r} + {second!r}: the prox of total variation along two axes is "
+            "not known in closed form, and composing the two proxes would solve "
+            "another problem. Write both with the same axis, or chain "
+            "jaxreg.add_penalty_gradient(one) before jaxreg.regularize with the other"
+        )
