@@ -41,34 +41,29 @@ def _total_variation(given: Any, strength: float) -> Any:
     low, high = given[0] - strength, given[0] + strength
     dual_low, dual_high = strength, -strength
     while True:
-        if place == size - 1:
-            if dual_low < 0.0:
-                out[start : last_low + 1] = low
-                place = start = last_low = last_low + 1
-                low, dual_low = given[place], strength
+        is_end = place == size - 1
+        after = given[place] if is_end else given[place + 1]
+        falls = dual_low < 0.0 if is_end else after + dual_low < low - strength
+        climbs = dual_high > 0.0 if is_end else after + dual_high > high + strength
+        if falls:
+            out[start : last_low + 1] = low
+            place = start = last_low = last_low + 1
+            low, dual_low = given[place], strength
+            if is_end:
                 dual_high = low + strength - high
-            elif dual_high > 0.0:
-                out[start : last_high + 1] = high
-                place = start = last_high = last_high + 1
-                high, dual_high = given[place], -strength
+            else:
+                last_high, high, dual_high = place, low + 2 * strength, -strength
+        elif climbs:
+            out[start : last_high + 1] = high
+            place = start = last_high = last_high + 1
+            high, dual_high = given[place], -strength
+            if is_end:
                 dual_low = high - strength - low
             else:
-                out[start:] = low + dual_low / (size - start)
-                return out
-            continue
-        after = given[place + 1]
-        if after + dual_low < low - strength:
-            out[start : last_low + 1] = low
-            place = start = last_low = last_high = last_low + 1
-            low = given[place]
-            high = low + 2 * strength
-            dual_low, dual_high = strength, -strength
-        elif after + dual_high > high + strength:
-            out[start : last_high + 1] = high
-            place = start = last_low = last_high = last_high + 1
-            high = given[place]
-            low = high - 2 * strength
-            dual_low, dual_high = strength, -strength
+                last_low, low, dual_low = place, high - 2 * strength, strength
+        elif is_end:
+            out[start:] = low + dual_low / (size - start)
+            return out
         else:
             place += 1
             dual_low += after - low

@@ -209,18 +209,22 @@ def _is_met(row: Row) -> bool | None:
     return None if limit is None else bool(row["ratio"] <= limit)
 
 
+def _title(row: Row) -> str:
+    if row["against"] == COMPILING:
+        return f"compiling {row['operator']}"
+    return f"{row['operator']} against {row['against']}"
+
+
 def verdict(config: Config, rows: list[Row]) -> str:
     """What misses its limit, and the slowest compilation."""
-    missed = [
-        f"{row['operator']} against {row['against']}"
-        for row in rows
-        if _is_met(row) is False
-    ]
+    missed = [_title(row) for row in rows if _is_met(row) is False]
     apart = [row["operator"] for row in rows if row.get("error", 0) > _TOLERANCE]
     compiled = [row for row in rows if row["against"] == COMPILING]
     slowest = max(compiled, key=lambda row: row["compile_seconds"])
     word = "holds with conditions" if missed or apart else "holds"
-    told = f"beyond its limit: {', '.join(missed)}" if missed else "all keep them"
+    told = (
+        f"{len(missed)} are missed: {', '.join(missed)}" if missed else "all are kept"
+    )
     if apart:
         told += f"; answers that differ: {', '.join(apart)}"
     limited = sum(_is_met(row) is not None for row in rows)

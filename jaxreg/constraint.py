@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.leafwise import Leafwise
-from jaxreg.penalty import Number, Tree
+from jaxreg.penalty import Number, Tree, widened
 
 
 class Constraint(Leafwise):
@@ -46,9 +46,7 @@ class Constraint(Leafwise):
         kinds = (jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params))
         for (leaf, other), kind in zip(pairs, kinds, strict=True):
             if leaf.size:
-                largest = jnp.maximum(jnp.max(jnp.abs(leaf)), jnp.max(jnp.abs(other)))
-                limit = 8 * jnp.finfo(kind).eps * largest * leaf.size**0.5
-                is_inside &= jnp.sqrt(jnp.sum((leaf - other) ** 2)) <= limit
+                is_inside &= _is_near(leaf, other, jnp.finfo(kind).eps)
         return jnp.where(is_inside, 0.0, jnp.inf)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
@@ -62,8 +60,15 @@ class Constraint(Leafwise):
 
     def _pair(self, params: Tree) -> tuple[Tree, Tree]:
         """The parameters and their projection, both in at least float32."""
-        wide = jax.tree.map(jnp.asarray, params)
-        wide = jax.tree.map(
-            lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), wide
-        )
+        wide = jax.tree.map(widened, params)
         return wide, self.prox(wide, 1.0)
+
+
+def _is_near(leaf: jax.Array, other: jax.Array, eps: float) -> jax.Array:
+    """Whether two arrays differ by no more than rounding, 8 units of their norm."""
+    largest = jnp.maximum(jnp.max(jnp.abs(leaf)), jnp.max(jnp.abs(other)))
+    # Divided by the largest first: squares of 1e30 overflow.
+    scale = jnp.where(largest > 0, largest, 1)
+    one, two = leaf / scale, other / scale
+    square = jnp.maximum(jnp.sum(one * one), jnp.sum(two * two))
+    return jnp.sum((one - two) ** 2) <= (8 * eps) ** 2 * square

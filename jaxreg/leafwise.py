@@ -108,11 +108,7 @@ class Leafwise(Penalty):
 
     def _prox_in_own_dtype(self, leaf: Any, step: jax.Array) -> jax.Array:
         leaf = jnp.asarray(leaf)
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(
-                f"prox of {self!r} on a leaf of dtype {leaf.dtype}; allowed: real "
-                "floating leaves"
-            )
+        check_floating(self, leaf)
         if not leaf.size:
             return leaf
         self._check_step(leaf.shape, step.shape)
@@ -221,6 +217,15 @@ def no_prox(penalty: Penalty) -> str:
         "jaxreg.add_penalty_gradient(it) first in the chain, before the optimizer or "
         "before jaxreg.regularize(optimizer, another penalty)"
     )
+
+
+def check_floating(penalty: Penalty, leaf: jax.Array) -> None:
+    """Refuses to take the prox at integers and complex numbers."""
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        raise TypeError(
+            f"prox of {penalty!r} on a leaf of dtype {leaf.dtype}; allowed: real "
+            "floating leaves"
+        )
 
 
 def magnitude(leaf: jax.Array) -> jax.Array:

@@ -109,7 +109,8 @@ def _smallest_factor(penalty: Penalty, pulls: list[jax.Array]) -> jax.Array:
     largest = _largest(pulls)
     scale = jnp.where(largest > 0, largest, 1.0)
     units = [pull / scale.astype(pull.dtype) for pull in pulls]
-    zero = [jnp.zeros_like(pull) for pull in pulls]
+    # Behind a barrier: XLA takes seconds to fold what follows from constant zeros.
+    zero = jax.lax.optimization_barrier([jnp.zeros_like(pull) for pull in pulls])
     bounds = jnp.finfo(scale.dtype)
     # A residual goes through a prox and is 0 up to rounding.
     is_exact = penalty.stationarity_kind == "distance"

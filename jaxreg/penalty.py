@@ -146,7 +146,8 @@ class Penalty(abc.ABC):
         raise TypeError(
             f"{self!r} + {other!r}: the prox of this sum is not known in closed form, "
             "and composing the two proxes would solve another problem. Exact sums are "
-            "those of L1, L2 and ElasticNet, and GroupLasso + L2. To put different "
+            "those of L1, L2 and ElasticNet, GroupLasso + L2, GroupLasso + L1, and "
+            "TotalVariation + L1. To put different "
             "penalties on different leaves use jaxreg.by_path; to do without the zeros "
             "of one, chain jaxreg.add_penalty_gradient(it) before jaxreg.regularize "
             "with the other."

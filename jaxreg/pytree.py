@@ -17,9 +17,9 @@ def static(default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"static": True})
 
 
-def positive() -> Any:
+def positive(default: Any = dataclasses.MISSING) -> Any:
     """A number that must be above 0, as a knot; other numbers may be 0."""
-    return dataclasses.field(metadata={"positive": True})
+    return dataclasses.field(default=default, metadata={"positive": True})
 
 
 def signed(default: Any = dataclasses.MISSING) -> Any:
@@ -27,9 +27,9 @@ def signed(default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"signed": True, "array": True})
 
 
-def array() -> Any:
+def array(default: Any = dataclasses.MISSING) -> Any:
     """A number, array or tree of arrays >= 0, as weights."""
-    return dataclasses.field(metadata={"array": True})
+    return dataclasses.field(default=default, metadata={"array": True})
 
 
 @typing.dataclass_transform(

@@ -33,11 +33,13 @@ class Row:
     both get and return leaves with a leading axis of points.
 
     `strengths` names the numbers that multiply the penalty. `is_coupled` says that an
-    entry's prox may round as the largest entry of its leaf does. `rounding` multiplies
-    the tolerances of the laws, with the reason beside the row. `moves_by_width` is
-    whether the prox with `step_for(w)` takes a leaf full of `2 w` to one full of `w`,
-    or, where not convex, just zeroes a leaf full of `w`. `is_bound_to_tree` marks a
-    penalty that holds arrays for these very leaves.
+    entry's prox may round as the largest entry of its leaf does; of a prox that is not
+    `is_continuous`, float32 may take another of two nearest points. `rounding`
+    multiplies the tolerances of the laws, with the reason beside the row; `offset` is
+    the size of numbers that the penalty adds to entries, and rounds with them.
+    `moves_by_width` is whether the prox with `step_for(w)` takes a leaf full of `2 w`
+    to one full of `w`, or, where not convex, just zeroes a leaf full of `w`.
+    `is_bound_to_tree` marks a penalty that holds arrays for these very leaves.
     `is_slow` rows are run by CI only: variants of a row that the default run has.
     """
 
@@ -57,8 +59,10 @@ class Row:
     is_linear_in_numbers: bool = True
     keeps_zero: bool = True
     is_coupled: bool = False
+    is_continuous: bool = True
     moves_by_width: bool = True
     rounding: float = 1.0
+    offset: float = 0.0
     free: tuple[str, ...] = ()
     is_bound_to_tree: bool = False
     is_slow: bool = False

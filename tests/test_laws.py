@@ -222,6 +222,8 @@ def test_stationarity_is_the_distance_found_by_brute_force(
         names = zip(row.probe.items(), pieces, strict=True)
         return {name: piece.reshape(shape) for (name, shape), piece in names}
 
+    if not np.isfinite(row.height(points(as_leaves(x)))).all():
+        return
     distances = STATIONARITY(row.penalty, as_leaves(x), as_leaves(grad))
     found = np.concatenate([np.ravel(distances[name]) for name in row.probe])
     expected = abs(steepest_descent(row, np.array(x), np.array(grad)))
@@ -246,7 +248,9 @@ def test_the_derivative_by_strength_is_the_value_at_strength_one(row: Row, x64) 
 def test_stationarity_is_not_zero_away_from_fixed_points(row: Row, x64) -> None:
     v = row.params(0)
     x = PROX(row.penalty, v, 0.7)
-    far = {name: (x[name] - v[name]) / 0.7 + 3 for name in v}
+    # A constant would change nothing on a simplex.
+    waves = {name: 3 * np.resize([1.0, -1.0], leaf.shape) for name, leaf in v.items()}
+    far = {name: (x[name] - v[name]) / 0.7 + waves[name] for name in v}
     found = STATIONARITY(row.penalty, x, far)
     assert any(np.any(np.asarray(leaf) > 0.1) for leaf in found.values())
 

@@ -86,8 +86,9 @@ def test_under_explicit_sharding_a_prox_is_right_or_names_axis_and_mend(
 ) -> None:
     found = measured()[f"{row.name}, Explicit, {axis}"]
     if axis in row.penalty.whole_axes(SHAPE):
-        assert f"axis {axis} of a leaf of shape {SHAPE} is sharded over mesh axis" in (
-            found["refused"]
+        assert (
+            f"axis {axis} of a leaf of shape {SHAPE} is sharded over mesh axis"
+            in (found["refused"])
         )
         assert "jax.sharding.reshard(leaf, jax.P())" in found["refused"]
         return

@@ -102,6 +102,8 @@ def skglm_group_lasso(data: Any) -> np.ndarray:
 
 
 class Problem(NamedTuple):
+    """A penalty, and who else solves least squares with it."""
+
     penalty: jaxreg.Penalty
     solve: Callable[[Any], np.ndarray]
     shape: tuple[int, ...] = (FEATURES,)

@@ -11,14 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg import groups
-from jaxreg.leafwise import Elementwise, Leafwise, longest
+from jaxreg.in_groups import InGroups
+from jaxreg.leafwise import Elementwise
 from jaxreg.penalty import Number
 from jaxreg.pytree import pytree_dataclass, static
 
 _NEWTON_STEPS = 7
 
 
-class GroupPenalty(Leafwise):
+class GroupPenalty(InGroups):
     r"""`sum_g n_g phi(r_g)`, with `n_g` the size and `r_g` the RMS of group `g`.
 
     `phi` is the elementwise penalty `magnitude`. Written with the root mean square,
@@ -48,37 +49,10 @@ class GroupPenalty(Leafwise):
     def varying_step(self) -> bool:
         return self.magnitude.is_convex
 
-    @property
-    def _axes(self) -> tuple[int, ...]:
-        return groups.indexing(self.group_axis)
-
-    def view(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return groups.view(self.group_axis, shape)
-
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        return groups.refusal(self.group_axis, shape)
-
-    def group_count(self, shape: tuple[int, ...]) -> int:
-        return groups.count(self._axes, self.view(shape))
-
-    def dead_groups(self, leaf: jax.Array) -> jax.Array:
-        return groups.dead(self._seen(leaf), self._axes)
-
     def pooled(self, leaf: jax.Array) -> jax.Array:
         if self.view(leaf.shape) != leaf.shape:
             return leaf
         return groups.fast_root_mean_square(leaf, self._axes)
-
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        is_plain = self.view(shape) == shape
-        return longest(self._axes, shape) if is_plain else None
-
-    def step_varies(self, shape: tuple[int, ...], step_shape: tuple[int, ...]) -> bool:
-        if self.view(shape) != shape:
-            return math.prod(step_shape) > 1
-        lengths = (1,) * (len(shape) - len(step_shape)) + step_shape
-        within = groups.within_axes(self._axes, len(shape))
-        return any(lengths[axis] > 1 for axis in within)
 
     def step_for(self, width: Number) -> jax.Array:
         return self.magnitude.step_for(width)
@@ -105,9 +79,7 @@ class GroupPenalty(Leafwise):
         return leaf * (start / jnp.where(rms > 0, rms, 1.0))
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        within = groups.within_axes(self._axes, leaf.ndim)
-        shape = (1,) * (leaf.ndim - step.ndim) + step.shape
-        if all(shape[axis] == 1 for axis in within):
+        if self._is_uniform(step.shape, leaf.ndim):
             return self._prox_uniform(leaf, step)
         return self._prox_varying(leaf, jnp.broadcast_to(step, leaf.shape))
 

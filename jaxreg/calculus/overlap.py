@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +69,13 @@ class Overlap:
             )
 
     @property
-    def weights(self) -> np.ndarray:
+    def weights(self) -> jax.Array:
         """What makes a group of the padded latent weigh `sqrt(n_g)`: shape (groups, 1).
 
         For a latent of more axes, `weights[..., None]`.
         """
-        lengths = np.array([[len(group)] for group in self.groups], np.float32)
-        return np.sqrt(lengths / lengths.max())
+        lengths = [[len(group) / self._longest] for group in self.groups]
+        return jnp.sqrt(jnp.array(lengths, jnp.float32))
 
     def duplicate(self, entries: Any) -> jax.Array:
         """The latent of shape `(groups, longest, ...)`, each entry split evenly."""
@@ -86,11 +85,10 @@ class Overlap:
                 f"Overlap.duplicate: shape {entries.shape}; allowed: {self.size} "
                 "entries along axis 0"
             )
-        places = self._places
-        counts = np.bincount(places[places < self.size], minlength=self.size)
-        extra = (1,) * (entries.ndim - 1)
-        share = entries / counts.reshape(-1, *extra).astype(entries.dtype)
-        return jnp.take(share, places, axis=0, mode="fill", fill_value=0)
+        found = collections.Counter(i for group in self.groups for i in group)
+        counts = jnp.array([found[i] for i in range(self.size)], entries.dtype)
+        share = entries / counts.reshape(-1, *(1,) * (entries.ndim - 1))
+        return jnp.take(share, self._places, axis=0, mode="fill", fill_value=0)
 
     def merge(self, latent: Any) -> jax.Array:
         """The entries: over the groups, the sum of what the latent has for each."""
@@ -103,10 +101,12 @@ class Overlap:
         nothing = jnp.zeros((self.size, *latent.shape[2:]), latent.dtype)
         return nothing.at[places].add(latent, mode="drop")
 
-    @functools.cached_property
-    def _places(self) -> np.ndarray:
+    @property
+    def _longest(self) -> int:
+        return max(map(len, self.groups))
+
+    @property
+    def _places(self) -> jax.Array:
         """The index of each entry of the latent; `size` where it is padding."""
-        places = np.full((len(self.groups), max(map(len, self.groups))), self.size)
-        for group, row in zip(self.groups, places, strict=True):
-            row[: len(group)] = group
-        return places
+        pads = (self.size,) * self._longest
+        return jnp.array([(*group, *pads)[: self._longest] for group in self.groups])

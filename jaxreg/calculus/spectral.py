@@ -260,7 +260,7 @@ class Spectral(SpectralPenalty):
     """What `spectral` returns."""
 
     penalty: Elementwise
-    split: int = static(-1)
+    split: int = static(default=-1)
 
     @property
     def magnitude(self) -> Elementwise:

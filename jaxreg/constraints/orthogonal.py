@@ -36,7 +36,7 @@ class Orthogonal(MatrixPenalty, Constraint):
            [ 0., -1.]], dtype=float32)
     """
 
-    split: int = static(-1)
+    split: int = static(default=-1)
 
     is_convex = False
 

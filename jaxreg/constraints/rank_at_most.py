@@ -47,7 +47,7 @@ class RankAtMost(MatrixPenalty, Constraint):
     """
 
     rank: int = static()
-    split: int = static(-1)
+    split: int = static(default=-1)
 
     is_convex = False
 

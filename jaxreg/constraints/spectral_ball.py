@@ -42,7 +42,7 @@ class SpectralBall(MatrixPenalty, Constraint):
     """
 
     radius: Number = positive()
-    split: int = static(-1)
+    split: int = static(default=-1)
 
     def __post_init__(self) -> None:
         check_split("SpectralBall", self.split)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import numbers
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -11,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.constraint import Constraint
-from jaxreg.leafwise import without_negative_zero
+from jaxreg.leafwise import check_floating, without_negative_zero
 from jaxreg.penalty import GRADS_MEND, Number, Tree, flatten_like, steps_like, widened
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg.pytree import array, pytree_dataclass, static
 from jaxreg.thresholds import largest
 
 
@@ -46,7 +45,7 @@ class TopK(Constraint):
     """
 
     count: int | None = static(default=None)
-    fraction: Number | None = dataclasses.field(default=None, metadata={"array": True})
+    fraction: Number | None = array(default=None)
     scope: Literal["leaf", "tree"] = static(default="leaf")
 
     is_convex = False
@@ -70,11 +69,7 @@ class TopK(Constraint):
         leaves, treedef = jax.tree.flatten(params)
         leaves, steps = [jnp.asarray(x) for x in leaves], steps_like(params, step)
         for leaf in leaves:
-            if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                raise TypeError(
-                    f"prox of {self!r} on a leaf of dtype {leaf.dtype}; allowed: real "
-                    "floating leaves"
-                )
+            check_floating(self, leaf)
         is_one = jax.tree_util.all_leaves([step]) and jnp.ndim(step) == 0
         metric = [jnp.ones(())] * len(leaves) if is_one else steps
         kept = self._kept([widened(leaf) for leaf in leaves], metric)

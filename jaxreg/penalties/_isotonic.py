@@ -19,11 +19,14 @@ def falling_regression(values: jax.Array) -> jax.Array:
 
 
 def segment_means(values: jax.Array, begins: jax.Array) -> jax.Array:
-    """The mean over each segment, `begins` the place where an entry's one begins."""
-    center = jax.lax.stop_gradient(values)[begins]
-    excess = segment_sums(values - center, begins)
-    count = segment_sums(jnp.ones_like(values), begins)
-    return center + (excess / jnp.maximum(count, 1.0))[begins]
+    """The mean over each segment, `begins` the place where an entry's one begins.
+
+    Taken twice: the sums about the first mean stay small, and round accordingly.
+    """
+    count = jnp.maximum(segment_sums(jnp.ones_like(values), begins), 1.0)
+    first = jax.lax.stop_gradient(segment_sums(values, begins) / count)
+    rest = segment_sums(values - first[begins], begins) / count
+    return (first + rest)[begins]
 
 
 def segment_sums(values: jax.Array, begins: jax.Array) -> jax.Array:
@@ -31,9 +34,7 @@ def segment_sums(values: jax.Array, begins: jax.Array) -> jax.Array:
     return jax.ops.segment_sum(values, begins, len(values), indices_are_sorted=True)
 
 
-@jax.jit
-@jax.custom_batching.sequential_vmap
-def _blocks(values: jax.Array) -> jax.Array:
+def _find_blocks(values: jax.Array) -> jax.Array:
     """Where the block of each entry begins, by pooling adjacent violators.
 
     A block is kept at its last place, as its mean and where it begins. The inner loop
@@ -69,3 +70,6 @@ def _blocks(values: jax.Array) -> jax.Array:
 
     start = jnp.asarray(n, jnp.int32)
     return jax.lax.fori_loop(0, n, trace, (start, jnp.zeros(n, jnp.int32)))[1]
+
+
+_blocks = jax.jit(jax.custom_batching.sequential_vmap(_find_blocks))

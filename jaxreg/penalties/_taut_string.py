@@ -71,19 +71,18 @@ def _power_of_two(size: jax.Array) -> jax.Array:
     return jnp.ldexp(jnp.ones_like(size), exponent - 1)
 
 
-@jax.jit
-@jax.custom_batching.sequential_vmap
-def _segments(
+def _find_segments(
     values: jax.Array, weights: jax.Array, bounds: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The level of each segment and its `d`, where it begins; and where each begins.
 
     Condat's form of the taut string. The string through the cumulative sums of
-    `weights * values` may stray by `bounds`: 1, and 0 where a line ends. `low` is the
-    steepest slope that still meets the lower edge since the last bend, `high` the
-    flattest that still meets the upper edge, and `sag`, `rise` say where lines of these
-    slopes now lie between the edges. When one leaves the tube, the string bends where
-    it last touched the other edge, and the scan goes back to there.
+    `weights * values` may stray by `bounds`: 1, and 0 where a line ends. `below` is the
+    steepest slope that still meets the lower edge since the last bend, where a line of
+    this slope now lies between the edges, and where it last touched the lower one;
+    `above` the same of the flattest slope and the upper edge. When such a line leaves
+    the tube on the other side, the string bends where it last touched, and the scan
+    goes back to there.
     """
     n, dtype = values.shape[0], values.dtype
     zero, start = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
@@ -126,6 +125,9 @@ def _segments(
 
     begins = jax.lax.fori_loop(0, n, fill, (start, jnp.zeros(n, jnp.int32)))[1]
     return jnp.where(is_begin, level, 0), jnp.where(is_begin, pull, 0), begins
+
+
+_segments = jax.jit(jax.custom_batching.sequential_vmap(_find_segments))
 
 
 def _follow(side: Any, entry: Any, edge: float) -> Any:

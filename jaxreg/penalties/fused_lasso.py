@@ -43,7 +43,7 @@ class FusedLasso(Leafwise):
 
     >>> import jax.numpy as jnp, jaxreg
     >>> lags = jaxreg.FusedLasso(l1=0.5, total_variation=0.5, axis=0)
-    >>> lags.prox(jnp.array([0.1, -0.2, 0.1, 4.5, 5.5]), step=1.0)
+    >>> lags.prox(jnp.array([0.1, -0.2, 0.1, 4.75, 5.25]), step=1.0)
     Array([0.  , 0.  , 0.  , 4.25, 4.25], dtype=float32)
     """
 

@@ -37,7 +37,7 @@ class NuclearNorm(SpectralPenalty):
     """
 
     strength: Number
-    split: int = static(-1)
+    split: int = static(default=-1)
 
     def __post_init__(self) -> None:
         check_split("NuclearNorm", self.split)

@@ -178,17 +178,8 @@ def _lowest(
     pieces so far; where a slope falls they end, and it is compared with the best of
     the pieces before if it lies strictly inside its own.
     """
-    ends = _falling_ends(slopes)
-    # The last row only ends the last pieces.
-    rows = zip(
-        (*knots, math.inf),
-        (*slopes[1:], 0.0),
-        (*_heights(knots, slopes), 0.0),
-        (*(low > high for low, high in itertools.pairwise(slopes)), True),
-        (knots[end] if end is not None else -math.inf for end in ends),
-        strict=True,
-    )
-    table = tuple(jnp.asarray(column, leaf.dtype) for column in zip(*rows, strict=True))
+    columns = zip(*_walk(knots, slopes), strict=True)
+    table = tuple(jnp.asarray(column, leaf.dtype) for column in columns)
 
     def pass_knot(place: Any, carry: Any) -> Any:
         here, height, best, best_height, is_found = carry
@@ -256,12 +247,17 @@ def _heights(knots: tuple[float, ...], slopes: tuple[float, ...]) -> list[float]
     return [height if height > rounding else 0.0 for height in above]
 
 
-def _falling_ends(slopes: tuple[float, ...]) -> list[int | None]:
-    """For each piece, the last knot before it at which the slope falls."""
-    ends: list[int | None] = [None]
-    for place, (low, high) in enumerate(itertools.pairwise(slopes)):
-        ends.append(place if low > high else ends[-1])
-    return ends
+def _walk(
+    knots: tuple[float, ...], slopes: tuple[float, ...]
+) -> list[tuple[float, ...]]:
+    """Per knot: where, slope beyond, height, whether that falls, last such before."""
+    falls = [low > high for low, high in itertools.pairwise(slopes)]
+    heights, rows, last = _heights(knots, slopes), [], -math.inf
+    for row in zip(knots, slopes[1:], heights, falls, strict=True):
+        rows.append((*row, last))
+        last = row[0] if row[-1] else last
+    # This one only ends the last pieces.
+    return [*rows, (math.inf, 0.0, 0.0, True, last)]
 
 
 def _rising(name: str, numbers_given: Any) -> tuple[float, ...]:

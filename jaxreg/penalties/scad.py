@@ -42,7 +42,7 @@ class SCAD(Elementwise):
 
     strength: Number
     knot: Number = positive()
-    ratio: Number = 3.7
+    ratio: Number = positive(default=3.7)
 
     is_convex = False
 

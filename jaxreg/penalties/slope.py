@@ -86,8 +86,9 @@ class SLOPE(Leafwise):
         theorem 1.1, for the loss `||y - Xw||^2 / 2`).
 
         >>> import jaxreg
-        >>> jaxreg.SLOPE.benjamini_hochberg(1.0, level=0.2, size=2).strengths.round(3)
-        Array([1.645, 1.282], dtype=float32)
+        >>> penalty = jaxreg.SLOPE.benjamini_hochberg(1.0, level=0.2, size=2)
+        >>> [f"{strength:.3f}" for strength in penalty.strengths]
+        ['1.645', '1.282']
         """
         tails = level * jnp.arange(1, size + 1, dtype=float) / (2 * size)
         return cls(-strength * jax.scipy.stats.norm.ppf(tails))

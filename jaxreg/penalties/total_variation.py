@@ -37,9 +37,9 @@ class TotalVariation(Leafwise):
     denoising.
 
     >>> import jax.numpy as jnp, jaxreg
-    >>> lags = jaxreg.TotalVariation(0.5, axis=0)
-    >>> lags.prox(jnp.array([1.0, 1.2, 0.8, 5.0, 5.2]), step=1.0)
-    Array([1.1666666, 1.1666666, 1.1666666, 4.85     , 4.85     ],      dtype=float32)
+    >>> lags = jaxreg.TotalVariation(0.75, axis=0)
+    >>> lags.prox(jnp.array([1.0, 2.0, 0.0, 5.0, 5.0]), step=1.0)
+    Array([1.25 , 1.25 , 1.25 , 4.625, 4.625], dtype=float32)
     """
 
     strength: Number

@@ -239,8 +239,12 @@ class _NormalMap:
         out = {}
         for (place, cut), prox in zip(cuts.items(), proxes, strict=True):
             seen = cut(leaves[place]).astype(prox.dtype)
-            slack = 4 * jnp.finfo(leaves[place].dtype).eps
-            is_near = jnp.abs(seen - prox) <= slack * (jnp.abs(prox) + self.width)
+            size, slack = jnp.abs(prox), 4 * jnp.finfo(leaves[place].dtype).eps
+            if part.penalty.independent_axis(leaves[place].shape) is None:
+                # Coupled entries round as the largest does.
+                size = jnp.max(size, initial=0.0)
+            slack += 4 * part.penalty.prox_tolerance
+            is_near = jnp.abs(seen - prox) <= slack * (size + self.width)
             # Negated, so that a latent that is NaN starts from repaired weights.
             out[place] = ~jnp.all(is_near)
         return out

@@ -168,6 +168,7 @@ ROWS = [
         # point. Leaves full of one number are of rank one, and have many.
         shapes={"conv": (2, 2, 1, 2), "kernel": (5, 2), "wide": (3, 4)},
         keeps_zero=False,
+        is_continuous=False,
     ),
     gradient_row(
         "Orthogonality",

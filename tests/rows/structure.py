@@ -150,6 +150,7 @@ NONNEGATIVE = Row(
 )
 ANCHORED = Row(
     name="anchored ElasticNet",
+    offset=0.8,
     penalty=jaxreg.anchored(jaxreg.ElasticNet(0.3, 0.2), 0.8),
     shapes=ELEMENTWISE,
     probe={"kernel": (2,)},
@@ -226,6 +227,7 @@ ROWS = [
     variant(
         ANCHORED,
         name="anchored to a tree",
+        offset=0.8,
         penalty=jaxreg.anchored(jaxreg.ElasticNet(0.3, 0.2), REFERENCES),
         shapes={"bias": (3,), "kernel": (4, 3)},
         probe={"bias": (1,), "kernel": (1, 1)},
