@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,9 @@ import jax.numpy as jnp
 
 from jaxreg.leafwise import no_prox
 from jaxreg.penalty import Number, Penalty, Tree
+
+# The fields that hold penalties.
+_INNER = {"penalty", "penalties"}
 
 # ArrayLike names NumPy's types; a tracer is a jax.Array and not among them.
 _NUMBERS = (jax.Array, *typing.get_args(jax.typing.ArrayLike))
@@ -34,7 +37,7 @@ def check_numbers(penalty: Penalty) -> None:
             continue
         content = getattr(penalty, field.name)
         inner = content if isinstance(content, tuple) else (content,)
-        if all(isinstance(item, Penalty) for item in inner):
+        if field.name in _INNER:
             for item in inner:
                 check_numbers(item)
         else:
@@ -59,15 +62,29 @@ def check_params(transform: str, params: Tree | None) -> None:
 def check_positive(name: str, number: Number) -> None:
     """Refuses a number that is not a positive finite scalar, if it is concrete."""
     _check_number(name, number)
-    if not isinstance(number, jax.core.Tracer) and not number > 0:
+    if is_known(lambda x: x <= 0, number):
         raise ValueError(f"{name} is {number}; allowed: a number above 0")
+
+
+def is_number(content: Any) -> bool:
+    """Whether something is one real number, or a tracer of one."""
+    is_kind = isinstance(content, _NUMBERS) and _is_real(content)
+    return is_kind and jnp.ndim(content) == 0
+
+
+def is_known(condition: Callable[..., Any], *numbers: Any) -> bool:
+    """Whether a condition holds somewhere, of numbers that are no tracers."""
+    if any(isinstance(number, jax.core.Tracer) for number in jax.tree.leaves(numbers)):
+        return False
+    # Inside a trace, operations on concrete numbers would be traced too.
+    with jax.ensure_compile_time_eval():
+        return bool(jnp.any(condition(*numbers)))
 
 
 def _check_field(name: str, content: Any, rules: Mapping[str, Any]) -> None:
     if "array" not in rules:
         _check_number(name, content)
-        is_tracer = isinstance(content, jax.core.Tracer)
-        if "positive" in rules and not is_tracer and not content > 0:
+        if "positive" in rules and is_known(lambda x: x <= 0, content):
             raise ValueError(f"{name} is {content}; allowed: a finite number > 0")
         return
     for part in jax.tree.leaves(content):
@@ -75,17 +92,14 @@ def _check_field(name: str, content: Any, rules: Mapping[str, Any]) -> None:
             raise TypeError(
                 f"{name} holds {part!r}; allowed: real numbers, arrays or trees of them"
             )
-        if isinstance(part, jax.core.Tracer):
-            continue
-        # Inside a trace, operations on concrete arrays would be traced too.
-        with jax.ensure_compile_time_eval():
-            is_low = (
-                jnp.isnan(part) if "signed" in rules else ~jnp.greater_equal(part, 0)
-            )
-            has_low = bool(jnp.any(is_low))
-        if has_low:
-            allowed = "numbers" if "signed" in rules else "numbers >= 0"
-            raise ValueError(f"{name} holds {jnp.min(part)}; allowed: {allowed}")
+        wrong = jnp.isnan if "signed" in rules else _is_no_weight
+        if is_known(wrong, part):
+            allowed = "numbers" if "signed" in rules else "finite numbers >= 0"
+            raise ValueError(f"{name} holds {part}; allowed: {allowed}")
+
+
+def _is_no_weight(part: Any) -> Any:
+    return ~(jnp.greater_equal(part, 0) & jnp.isfinite(part))
 
 
 def _check_number(name: str, number: Any) -> None:

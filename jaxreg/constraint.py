@@ -46,7 +46,7 @@ class Constraint(Leafwise):
         kinds = (jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params))
         for (leaf, other), kind in zip(pairs, kinds, strict=True):
             if leaf.size:
-                is_inside &= _is_near(leaf, other, jnp.finfo(kind).eps)
+                is_inside &= _is_near(leaf, other, float(jnp.finfo(kind).eps))
         return jnp.where(is_inside, 0.0, jnp.inf)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:

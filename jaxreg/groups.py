@@ -77,9 +77,6 @@ def view(group_axis: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape in which the axes of `indexing` index the groups."""
     if not isinstance(group_axis, Blocks):
         return shape
-    reason = refusal(group_axis, shape)
-    if reason is not None:
-        raise ValueError(f"{group_axis!r}: a leaf of shape {shape} {reason}")
     lengths = [block or n for block, n in zip(group_axis.shape, shape, strict=True)]
     pairs = zip(shape, lengths, strict=True)
     return tuple(part for n, block in pairs for part in (n // max(block, 1), block))

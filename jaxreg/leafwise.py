@@ -25,14 +25,19 @@ from jaxreg.penalty import (
 
 _RESIDUAL_WIDTH = 0.05
 
+# Up to so many equal leaves are compiled one by one.
+_FEW = 8
+
 
 class Leafwise(Penalty):
     """A sum over leaves: subclasses write the formula of one array.
 
     The `leaf_*` methods get arrays of at least float32 with at least one entry, in the
-    shape that `view` gives.
+    shape that `view` gives. A prox that `has_loop` is compiled once for many equal
+    leaves, since XLA takes half a second for each loop.
     """
 
+    has_loop: bool = False
     scope: Literal["leaf", "tree"] = "leaf"
     stationarity_kind: Literal["distance", "residual", "normal cone"] = "distance"
 
@@ -104,13 +109,35 @@ class Leafwise(Penalty):
     def prox(self, params: Tree, step: Number | Tree) -> Tree:
         leaves, treedef = jax.tree.flatten(params)
         steps = steps_like(params, step)
-        return jax.tree.unflatten(treedef, map(self._prox_in_own_dtype, leaves, steps))
+        if not self.has_loop or len(leaves) <= _FEW:
+            proxes = list(map(self._prox_in_own_dtype, leaves, steps))
+        else:
+            proxes = self._proxes_of_alike(list(map(jnp.asarray, leaves)), steps)
+        return jax.tree.unflatten(treedef, proxes)
+
+    def _proxes_of_alike(
+        self, leaves: list[jax.Array], steps: list[jax.Array]
+    ) -> list[jax.Array]:
+        """The proxes, with one compiled body for leaves of the same kind."""
+        kinds: dict[Any, list[int]] = {}
+        for place, pair in enumerate(zip(leaves, steps, strict=True)):
+            kinds.setdefault(tuple(map(jax.typeof, pair)), []).append(place)
+        out = list(leaves)
+        for places in kinds.values():
+            stacks = [
+                jnp.stack([x[place] for place in places]) for x in (leaves, steps)
+            ]
+            proxes = jax.lax.map(lambda pair: self._prox_in_own_dtype(*pair), stacks)
+            for row, place in enumerate(places):
+                out[place] = proxes[row]
+        return out
 
     def _prox_in_own_dtype(self, leaf: Any, step: jax.Array) -> jax.Array:
         leaf = jnp.asarray(leaf)
         check_floating(self, leaf)
         if not leaf.size:
             return leaf
+        self._check_shape(leaf.shape)
         self._check_step(leaf.shape, step.shape)
         self._check_sharding(leaf)
         wide = self._seen(widened(leaf))
@@ -141,7 +168,13 @@ class Leafwise(Penalty):
         return jax.tree.map(one, params)
 
     def _seen(self, leaf: jax.Array) -> jax.Array:
+        self._check_shape(leaf.shape)
         return leaf.reshape(self.view(leaf.shape))
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        reason = self.refusal(shape)
+        if reason is not None:
+            raise ValueError(f"{self!r} on a leaf of shape {shape}: the leaf {reason}")
 
     def _check_step(self, shape: tuple[int, ...], step_shape: tuple[int, ...]) -> None:
         if not self.varying_step and self.step_varies(shape, step_shape):

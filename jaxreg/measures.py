@@ -93,6 +93,8 @@ def max_strength(penalty: Penalty, grads: Tree) -> MaxStrength:
                 "Allowed are penalties with a prox, and by_path of them"
             )
         check_prox("max_strength", part.penalty)
+        if not part.places:
+            continue
         is_joint = part.penalty.scope == "tree"
         for places in [part.places] if is_joint else [(p,) for p in part.places]:
             pulls = [widened(leaves[place]) for place in places]

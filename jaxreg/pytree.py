@@ -90,19 +90,20 @@ def _flat(tree: Any) -> tuple[list[Any], Any]:
 def _is_same(one: Any, other: Any) -> bool:
     if one is other:
         return True
-    if not (_is_array(one) or _is_array(other)):
+    if not (is_array(one) or is_array(other)):
         return bool(one == other)
     return jnp.shape(one) == jnp.shape(other) and bool((one == other).all())
 
 
 def _short(content: Any) -> str:
     def one(leaf: Any) -> Any:
-        return _Shown(leaf) if _is_array(leaf) else leaf
+        return _Shown(leaf) if is_array(leaf) else leaf
 
     return repr(jax.tree.map(one, content, is_leaf=_is_penalty))
 
 
-def _is_array(leaf: Any) -> bool:
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array of at least one axis, of JAX or NumPy."""
     # ArrayLike names NumPy's types; a list or a placeholder is not among them.
     kinds = (jax.Array, *typing.get_args(jax.typing.ArrayLike))
     return isinstance(leaf, kinds) and jnp.ndim(leaf) > 0

@@ -71,6 +71,9 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
     parts = rules.check(penalty, params)
     check_positive("describe: width", width)
     leaves = jax.tree.leaves(params)
+    for part in parts:
+        # What a penalty refuses about its leaves taken together.
+        jax.eval_shape(part.penalty.value, part.of(leaves))
     starts, owners = _first_params(parts, leaves, width), _owners(parts, len(leaves))
     rows = [
         {

@@ -1,17 +1,15 @@
 """Thresholds and scales that make an array meet a bound, found without sorting.
 
-Newton's method on a decreasing convex function starts below the root and rises to it;
-bisection on the bits of a float counts. Both need nothing but sums and maxima over
-axes, which a leaf that is spread over devices answers without being gathered. The
-loops are not differentiated: a last Newton step is, whose derivative is that of the
-root by the implicit function theorem.
+Newton's method on a decreasing convex function starts below the root and rises to it.
+It needs nothing but sums and maxima over axes, which a leaf that is spread over devices
+answers without being gathered. The loops are not differentiated: a last Newton step is,
+whose derivative is that of the root by the implicit function theorem.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -226,63 +224,3 @@ def _scale_move(
     turn = jnp.sum(square * (lean * unit / below), axis=within, keepdims=True)
     is_turning = is_outside & (turn > 0)
     return unit * (total * (jnp.sqrt(total) - 1) / jnp.where(is_turning, turn, 1))
-
-
-@jax.jit
-def largest(scores: Sequence[jax.Array], count: jax.Array) -> list[jax.Array]:
-    """Masks of the `count` largest of scores >= 0, taken over all arrays together.
-
-    Of equal scores the first in order stay. The bits of floats >= 0 order as the floats
-    do: the threshold is built bit by bit from counts of what reaches it, and then, if
-    scores are equal there, the last place that stays.
-    """
-    wide = jnp.result_type(*scores)
-    width = jnp.finfo(wide).bits
-    kind = jnp.uint32 if width == 32 else jnp.uint64
-    keys = [jax.lax.bitcast_convert_type(one.astype(wide), kind) for one in scores]
-
-    def counted(masks: Sequence[jax.Array]) -> jax.Array:
-        counts = (jnp.sum(mask, dtype=jnp.int32) for mask in masks)
-        return sum(counts, start=jnp.zeros((), jnp.int32))
-
-    def raised(place: jax.Array, threshold: jax.Array) -> jax.Array:
-        higher = threshold | (jnp.ones((), kind) << (width - 2 - place).astype(kind))
-        is_reached = counted([key >= higher for key in keys]) >= count
-        return jnp.where(is_reached, higher, threshold)
-
-    threshold = jax.lax.fori_loop(0, width - 1, raised, jnp.zeros((), kind))
-    above = [key > threshold for key in keys]
-    level = [key == threshold for key in keys]
-    spare = count - counted(above)
-    shapes = [one.shape for one in scores]
-    depth = max(sum(one.size for one in scores).bit_length(), 1)
-    # Zeros stay whether they are counted or not.
-    has_tie = (threshold > 0) & (counted(level) > spare)
-
-    def moved(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        bit, end = carry
-        later = end | (jnp.ones((), jnp.uint32) << (bit - 1).astype(jnp.uint32))
-        pairs = zip(level, _places(shapes), strict=True)
-        fits = [one & (place < later) for one, place in pairs]
-        return bit - 1, jnp.where(counted(fits) <= spare, later, end)
-
-    start = jnp.where(has_tie, depth, 0), jnp.zeros((), jnp.uint32)
-    _, end = jax.lax.while_loop(lambda carry: carry[0] > 0, moved, start)
-    return [
-        over | (one & (~has_tie | (place < end)))
-        for over, one, place in zip(above, level, _places(shapes), strict=True)
-    ]
-
-
-def _places(shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
-    """The place of every entry in the arrays laid end to end, without a reshape."""
-    found, offset = [], 0
-    for shape in shapes:
-        strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-        place = jnp.full(shape, offset, jnp.uint32)
-        for axis, stride in enumerate(strides):
-            line = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-            place = place + jnp.uint32(stride) * line
-        found.append(place)
-        offset += math.prod(shape)
-    return found

@@ -40,7 +40,6 @@ class Row:
     `moves_by_width` is whether the prox with `step_for(w)` takes a leaf full of `2 w`
     to one full of `w`, or, where not convex, just zeroes a leaf full of `w`.
     `is_bound_to_tree` marks a penalty that holds arrays for these very leaves.
-    `is_slow` rows are run by CI only: variants of a row that the default run has.
     """
 
     name: str
@@ -65,7 +64,6 @@ class Row:
     offset: float = 0.0
     free: tuple[str, ...] = ()
     is_bound_to_tree: bool = False
-    is_slow: bool = False
 
     @property
     def is_constraint(self) -> bool:

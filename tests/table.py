@@ -22,14 +22,49 @@ ROWS: list[Row] = [
 ]
 
 
+# One of each kind of prox and of lift; the laws of all others are CI's part.
+IN_DEFAULT_RUN = {
+    "L1",
+    "ElasticNet",
+    "GroupLasso over 0",
+    "by_path",
+    "MCP",
+    "L0",
+    "Lp",
+    "grouped MCP",
+    "SparseGroupLasso",
+    "Hierarchical",
+    "LInf over 0",
+    "SLOPE",
+    "TotalVariation",
+    "NuclearNorm split at -1",
+    "HoyerSquare",
+    "L1Ball over 0",
+    "L2Ball",
+    "TopK over the tree",
+    "NM",
+    "UnitNorm",
+    "weighted L1",
+    "nonnegative L1",
+    "anchored ElasticNet",
+    "envelope of L1",
+}
+
+
 def rows_where(is_wanted: Callable[[Row], Any]) -> Any:
     """Parametrizes a law over the rows of which it is true; CI alone runs slow ones."""
     wanted = [
-        pytest.param(row, marks=pytest.mark.slow if row.is_slow else (), id=row.name)
+        pytest.param(row, marks=_marks(row), id=row.name)
         for row in ROWS
         if is_wanted(row)
     ]
     return pytest.mark.parametrize("row", wanted)
+
+
+def _marks(row: Row) -> list[Any]:
+    # In one worker, which then compiles each function of the row once.
+    together = pytest.mark.xdist_group(row.name)
+    return [together] if row.name in IN_DEFAULT_RUN else [together, pytest.mark.slow]
 
 
 every_row = rows_where(lambda row: True)

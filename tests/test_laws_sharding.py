@@ -13,6 +13,9 @@ import pytest
 from tests.row import Row
 from tests.table import ROWS
 
+# Two minutes of compiling for eight devices.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("laws on a mesh")]
+
 DEVICES = 8
 SHAPE = (16, 24)
 

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+# Two minutes of compiling for eight devices.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("matrices on a mesh")]
+
 DEVICES = 8
 PENALTIES = ["NuclearNorm(0.5)", "RankAtMost(2)", "SpectralBall(1.0)", "Orthogonal()"]
 

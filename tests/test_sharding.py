@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+# One worker runs the child whose results all tests read.
+pytestmark = pytest.mark.xdist_group("regularize on a mesh")
+
 DEVICES = 8
 
 # (mesh size, shape, sharded axis, penalty); the penalty samples its longest axis.

@@ -145,7 +145,7 @@ def by_speed(name: str) -> Any:
     return pytest.param(name, marks=pytest.mark.slow if "skglm" in name else ())
 
 
-@pytest.mark.parametrize("name", map(by_speed, PROBLEMS))
+@pytest.mark.parametrize("name", [by_speed(name) for name in PROBLEMS])
 def test_regularize_reaches_the_solution_of_another_library(name: str, data) -> None:
     problem = PROBLEMS[name]
     expected = problem.solve(data)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.calculus.lift import Lift, cast_like, step_tree, widened_tree
+from jaxreg.checks import check_numbers
 from jaxreg.leafwise import no_prox
 from jaxreg.penalty import GRADS_MEND, Number, Penalty, Tree, flatten_like, widened
 from jaxreg.pytree import positive, pytree_dataclass
@@ -118,11 +119,6 @@ def conjugate_prox(penalty: Penalty, params: Tree, step: Number | Tree) -> Tree:
     Array([ 1. , -0.5], dtype=float32)
     """
     _check(f"conjugate_prox({penalty!r}, ...)", penalty)
-    if not penalty.is_convex:
-        raise ValueError(
-            f"conjugate_prox({penalty!r}, ...): the penalty is not convex, and its "
-            "conjugate belongs to its convex hull. Allowed are convex penalties"
-        )
     wide, steps = widened_tree(params), step_tree(params, step)
     plain = jax.tree.map(lambda s: jnp.where(s > 0, s, 1.0), steps)
     inverse = jax.tree.map(lambda s: 1 / s, plain)
@@ -143,3 +139,9 @@ def _check(call: str, penalty: Penalty) -> None:
         raise TypeError(f"{call}: allowed is a jaxreg penalty")
     if not penalty.has_prox:
         raise TypeError(f"{call}: {no_prox(penalty)}")
+    if not penalty.is_convex:
+        raise ValueError(
+            f"{call}: the penalty is not convex: its conjugate belongs to its convex "
+            "hull, and its envelope has kinks. Allowed are convex penalties"
+        )
+    check_numbers(penalty)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import jax
@@ -111,6 +112,14 @@ class Weighted(Lift):
     def scope(self) -> Literal["leaf", "tree"]:
         """ "tree" with a tree of weights: it must see all its leaves at once."""
         return self.penalty.scope if is_single(self.weights) else "tree"
+
+    def step_for(self, width: Number) -> jax.Array:
+        step = self.penalty.step_for(width)
+        if self.is_convex:
+            return step
+        # The step that keeps the prox from jumping must do so at the largest weight.
+        tops = (jnp.max(jnp.asarray(w)) for w in jax.tree.leaves(self.weights))
+        return step / functools.reduce(jnp.maximum, tops, jnp.ones(()))
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         reason = self.penalty.refusal(shape)

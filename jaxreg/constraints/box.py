@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxreg.checks import is_known
 from jaxreg.constraint import Constraint
 from jaxreg.leafwise import longest
 from jaxreg.pytree import pytree_dataclass, signed
@@ -42,10 +43,7 @@ class Box(Constraint):
     stationarity_kind = "residual"
 
     def __post_init__(self) -> None:
-        bounds = (self.lower, self.upper)
-        if any(isinstance(bound, jax.core.Tracer) for bound in bounds):
-            return
-        if jnp.any(jnp.asarray(self.lower) > jnp.asarray(self.upper)):
+        if is_known(jnp.greater, self.lower, self.upper):
             raise ValueError(f"{self!r}; allowed: lower <= upper everywhere")
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:

@@ -41,6 +41,7 @@ class L2Ball(NormBounds):
     group_axis: groups.GroupAxis | None = static(default=None)
 
     varying_step = True
+    has_loop = True
 
     @property
     def _bounds(self) -> tuple[Number, Number]:

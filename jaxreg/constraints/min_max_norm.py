@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from jaxreg import groups
+from jaxreg.checks import is_known
 from jaxreg.in_groups import NormBounds, bounded_norm
 from jaxreg.penalty import Number
 from jaxreg.pytree import pytree_dataclass, static
@@ -46,9 +48,7 @@ class MinMaxNorm(NormBounds):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        bounds = (self.lower, self.upper)
-        is_traced = any(isinstance(bound, jax.core.Tracer) for bound in bounds)
-        if not is_traced and self.lower > self.upper:
+        if is_known(jnp.greater, self.lower, self.upper):
             raise ValueError(f"{self!r}; allowed: lower <= upper")
 
     @property

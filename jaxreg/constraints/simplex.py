@@ -42,6 +42,7 @@ class Simplex(InGroups, Constraint):
     group_axis: groups.GroupAxis | None = static(default=None)
 
     varying_step = True
+    has_loop = True
     stationarity_kind = "residual"
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:

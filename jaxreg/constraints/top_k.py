@@ -9,11 +9,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from jaxreg.checks import is_known, is_number
 from jaxreg.constraint import Constraint
+from jaxreg.constraints._largest import largest
 from jaxreg.leafwise import check_floating, without_negative_zero
 from jaxreg.penalty import GRADS_MEND, Number, Tree, flatten_like, steps_like, widened
 from jaxreg.pytree import array, pytree_dataclass, static
-from jaxreg.thresholds import largest
 
 
 @pytree_dataclass
@@ -49,6 +50,7 @@ class TopK(Constraint):
     scope: Literal["leaf", "tree"] = static(default="leaf")
 
     is_convex = False
+    has_loop = True
     varying_step = True
 
     def __post_init__(self) -> None:
@@ -59,8 +61,11 @@ class TopK(Constraint):
         is_int = isinstance(self.count, numbers.Integral)
         if self.count is not None and (not is_int or isinstance(self.count, bool)):
             raise TypeError(f"{self!r}; allowed: count, an int >= 0")
-        share = self.fraction if isinstance(self.fraction, int | float) else 0.0
-        if (self.count or 0) < 0 or not 0 <= share <= 1:
+        if self.fraction is not None and not is_number(self.fraction):
+            raise TypeError(f"{self!r}; allowed: fraction, a number from 0 to 1")
+        share = 0.0 if self.fraction is None else self.fraction
+        is_off = is_known(lambda part: ~((part >= 0) & (part <= 1)), jnp.asarray(share))
+        if (self.count or 0) < 0 or is_off:
             raise ValueError(f"{self!r}; allowed: count >= 0, or 0 <= fraction <= 1")
 
     def prox(self, params: Tree, step: Number | Tree) -> Tree:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -87,35 +88,11 @@ def _find_segments(
     n, dtype = values.shape[0], values.dtype
     zero, start = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
 
-    def advance(carry: Any) -> Any:
-        here, begin, bend, mass, below, above, level, pull = carry
-        v, w, bound = values[here], weights[here], bounds[here]
-        is_new = here == begin
-        mass = jnp.where(is_new, w, mass + w)
-        below = _follow(below, (v, w, bound, is_new, bend), -1.0)
-        above = _follow(above, (v, w, bound, is_new, bend), 1.0)
-        falls, climbs = below[2] > bound, above[2] < -bound
-        flat_end = below[0] + (below[1] - below[2] / mass)
-        found = jnp.where(falls, below[0], jnp.where(climbs, above[0], flat_end))
-        leaves = jnp.where(falls, -1.0, jnp.where(climbs, 1.0, 0.0)).astype(dtype)
-        touched = jnp.where(falls, below[3], jnp.where(climbs, above[3], here))
-        bends = falls | climbs
-        closes = bends | (bound == 0)
-        return (
-            jnp.where(bends, touched, here) + 1,
-            jnp.where(closes, touched + 1, begin),
-            jnp.where(closes, leaves, bend),
-            mass,
-            _tighten(below, bound, mass, here, -1.0),
-            _tighten(above, bound, mass, here, 1.0),
-            level.at[begin].set(found),
-            pull.at[begin].set(leaves - bend),
-        )
-
-    side = (zero, zero, zero, start)
+    advance = functools.partial(_advance, (values, weights, bounds))
+    side = (zero, zero, start)
     unset = jnp.full(n, jnp.inf, dtype)
     carry = (start, start, zero, zero, side, side, unset, jnp.zeros(n, dtype))
-    *_, level, pull = jax.lax.while_loop(lambda c: c[0] < n, advance, carry)
+    *_, level, pull = jax.lax.while_loop(lambda carry: carry[0] < n, advance, carry)
     is_begin = jnp.isfinite(level)
 
     def fill(place: Any, carry: Any) -> Any:
@@ -130,35 +107,51 @@ def _find_segments(
 _segments = jax.jit(jax.custom_batching.sequential_vmap(_find_segments))
 
 
-def _follow(side: Any, entry: Any, edge: float) -> Any:
-    """The slope along one edge of the tube, in two parts, and where it now lies."""
-    slope, rest, place, touched = side
-    v, w, bound, is_new, bend = entry
-    first, first_rest = _split_sum(v, (edge * bound - bend) / w)
-    moved = place + w * ((slope - v) + rest)
+def _advance(entries: Any, carry: Any) -> Any:
+    """One step of the scan: an entry is taken in, or a segment is closed."""
+    values, weights, bounds = entries
+    here, begin, bend, mass, below, above, level, pull = carry
+    v, w, bound = values[here], weights[here], bounds[here]
+    is_new = here == begin
+    mass = jnp.where(is_new, w, mass + w)
+    below = _follow(below, (v, w, bound, is_new, bend), -1.0)
+    above = _follow(above, (v, w, bound, is_new, bend), 1.0)
+    falls, climbs = below[1] > bound, above[1] < -bound
+    flat_end = below[0] - below[1] / mass
+    found = jnp.where(falls, below[0], jnp.where(climbs, above[0], flat_end))
+    leaves = jnp.where(falls, -1.0, jnp.where(climbs, 1.0, 0.0)).astype(v.dtype)
+    touched = jnp.where(falls, below[2], jnp.where(climbs, above[2], here))
+    bends = falls | climbs
+    closes = bends | (bound == 0)
     return (
-        jnp.where(is_new, first, slope),
-        jnp.where(is_new, first_rest, rest),
-        jnp.where(is_new, edge * bound, moved),
+        jnp.where(bends, touched, here) + 1,
+        jnp.where(closes, touched + 1, begin),
+        jnp.where(closes, leaves, bend),
+        mass,
+        _tighten(below, bound, mass, here, -1.0),
+        _tighten(above, bound, mass, here, 1.0),
+        level.at[begin].set(found),
+        pull.at[begin].set(leaves - bend),
+    )
+
+
+def _follow(side: Any, entry: Any, edge: float) -> Any:
+    """The slope along one edge of the tube, and where its line now lies."""
+    slope, place, touched = side
+    v, w, bound, is_new, bend = entry
+    return (
+        jnp.where(is_new, v + (edge * bound - bend) / w, slope),
+        jnp.where(is_new, edge * bound, place + w * (slope - v)),
         touched,
     )
 
 
 def _tighten(side: Any, bound: Any, mass: Any, here: Any, edge: float) -> Any:
     """Turns the slope so that it meets the edge here, where it would cross it."""
-    slope, rest, place, touched = side
+    slope, place, touched = side
     meets = edge * place >= bound
-    turned, turned_rest = _split_sum(slope, rest + (edge * bound - place) / mass)
     return (
-        jnp.where(meets, turned, slope),
-        jnp.where(meets, turned_rest, rest),
+        jnp.where(meets, slope + (edge * bound - place) / mass, slope),
         jnp.where(meets, edge * bound, place),
         jnp.where(meets, here, touched),
     )
-
-
-def _split_sum(large: jax.Array, small: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A rounded sum and what rounding took from it."""
-    total = large + small
-    part = total - large
-    return total, (large - (total - part)) + (small - part)

@@ -52,6 +52,7 @@ class FusedLasso(Leafwise):
     axis: int = static()
 
     is_convex = True
+    has_loop = True
     varying_step = False
     stationarity_kind = "residual"
 

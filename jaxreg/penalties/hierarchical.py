@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, Literal
 
@@ -76,7 +77,7 @@ class Hierarchical(Penalty):
     varying_step = False
 
     def __post_init__(self) -> None:
-        if self.skip not in (0, 1):
+        if self.skip not in (0, 1) or isinstance(self.skip, bool):
             raise ValueError(
                 f"Hierarchical: skip is {self.skip!r}; allowed: 0 or 1, which of the "
                 "two leaves is the skip kernel"
@@ -99,6 +100,13 @@ class Hierarchical(Penalty):
     def step_for(self, width: Number) -> jax.Array:
         """The step that zeroes inputs whose skip weights have norm `width`."""
         return ratio(width, self.strength)
+
+    def latent_start(self, params: Tree, step: Number) -> Tree:
+        if not jax.tree.leaves(params):
+            return params
+        # Off the set, no latent has the parameters for its prox.
+        projection = dataclasses.replace(self, strength=0.0, l1=0.0)
+        return super().latent_start(projection.prox(params, 1.0), step)
 
     def value(self, params: Tree) -> jax.Array:
         skip, first = self._rows(params)

@@ -44,6 +44,7 @@ class LInf(InGroups):
     group_axis: groups.GroupAxis | None = static(default=None)
 
     is_convex = True
+    has_loop = True
     varying_step = True
 
     def step_for(self, width: Number) -> jax.Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxreg.checks import is_known, is_number
 from jaxreg.leafwise import Elementwise, magnitude
 from jaxreg.penalties._thresholds import shrink_until_flat
 from jaxreg.penalty import Number, ratio
@@ -29,7 +30,7 @@ class SCAD(Elementwise):
       ratio: > 1, of the knot to the knee.
 
     Raises:
-      ValueError: `ratio` is a Python number <= 1.
+      ValueError: `ratio` is a number <= 1.
 
     Reference: Fan and Li 2001, Variable selection via nonconcave penalized likelihood
     and its oracle properties, eq. 2.7.
@@ -47,7 +48,7 @@ class SCAD(Elementwise):
     is_convex = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.ratio, int | float) and not self.ratio > 1:
+        if is_number(self.ratio) and is_known(lambda ratio: ratio <= 1, self.ratio):
             raise ValueError(
                 f"ratio of {self!r} is {self.ratio}; allowed: a number > 1. At 1 it "
                 "would be CappedL1"

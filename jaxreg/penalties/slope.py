@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from jaxreg.checks import is_known
 from jaxreg.leafwise import Leafwise, magnitude
 from jaxreg.penalties._isotonic import falling_regression
 from jaxreg.penalty import Number, ratio
-from jaxreg.pytree import array, pytree_dataclass
+from jaxreg.pytree import array, is_array, pytree_dataclass
 
 
 @pytree_dataclass
@@ -46,18 +47,18 @@ class SLOPE(Leafwise):
     strengths: jax.Array = array()
 
     is_convex = True
+    has_loop = True
     varying_step = False
     stationarity_kind = "residual"
 
     def __post_init__(self) -> None:
         strengths = self.strengths
-        if not isinstance(strengths, jax.Array | np.ndarray) or strengths.ndim != 1:
+        if not is_array(strengths) or jnp.ndim(strengths) != 1:
             raise TypeError(
                 f"SLOPE({strengths!r}); allowed: an array of one axis, as "
                 "jnp.array([2.0, 1.0]), or SLOPE.oscar(l1, l2, size)"
             )
-        is_known = not isinstance(strengths, jax.core.Tracer)
-        if is_known and np.any(np.diff(np.asarray(strengths, float)) > 0):
+        if is_known(lambda given: jnp.diff(given) > 0, strengths):
             raise ValueError(
                 "SLOPE: strengths rise, and the sum is then not convex; sort them from "
                 "the largest to the smallest"
@@ -94,7 +95,7 @@ class SLOPE(Leafwise):
         return cls(-strength * jax.scipy.stats.norm.ppf(tails))
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        size, entries = self.strengths.shape[-1], int(np.prod(shape))
+        size, entries = self.strengths.shape[-1], math.prod(shape)
         if entries in (0, size):
             return None
         return f"has {entries} entries, and strengths {size}; give one per entry"

@@ -60,6 +60,7 @@ class TrendFilter(Leafwise):
     axis: int = static()
 
     is_convex = True
+    has_loop = True
     varying_step = False
     stationarity_kind = "residual"
 

@@ -9,6 +9,7 @@ import optax
 
 from jaxreg import rules
 from jaxreg.checks import check_numbers, check_params
+from jaxreg.constraint import Constraint
 from jaxreg.penalty import Penalty, Tree, flatten_like, widened
 
 _NEW_STATE = "call tx.init(params) after a change of the parameters"
@@ -55,6 +56,12 @@ def add_penalty_gradient(penalty: Penalty) -> optax.GradientTransformationExtraA
         leaves, treedef = jax.tree.flatten(params)
         out = flatten_like(treedef, updates, "updates", _NEW_STATE)
         for part in parts:
+            if isinstance(part.penalty, Constraint):
+                raise TypeError(
+                    f"add_penalty_gradient({part.penalty!r}): a constraint has no "
+                    "gradient; give it to jaxreg.regularize, or add that of "
+                    "jaxreg.envelope(constraint, step)"
+                )
             pulls = part.penalty.subgradient([widened(x) for x in part.of(leaves)])
             for place, pull in zip(part.places, pulls, strict=True):
                 grad = out[place]

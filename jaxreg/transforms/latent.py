@@ -45,6 +45,8 @@ def latent(opt_state: Any) -> tuple[Tree, Any]:
 
 def start_of(penalty: Penalty, leaves: list[Any], width: Number) -> list[Any]:
     """Latents whose prox is the params, or the nearest that the prox can return."""
+    if not leaves:
+        return []
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
         return [jnp.zeros_like(leaf, dtype=wide_dtype(leaf)) for leaf in leaves]
     step = penalty.step_for(width)

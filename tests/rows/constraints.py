@@ -151,7 +151,6 @@ def in_groups(name: str, penalty: Any, on_rows: OnRows, **facts: Any) -> Row:
         on_leaves(on_rows, (0,)),
         shapes=GROUPS,
         probe={"kernel": (1, 2)},
-        is_slow=True,
         **facts,
     )
 
@@ -177,7 +176,6 @@ ROWS = [
         jaxreg.Box(0.1, 0.6),
         on_leaves(lambda rows: np.clip(rows, 0.1, 0.6)),
         keeps_zero=False,
-        is_slow=True,
     ),
     constraint(
         "L1Ball",
@@ -251,7 +249,6 @@ ROWS = [
         "TopK by share",
         jaxreg.TopK(fraction=0.5),
         on_leaves(lambda rows: largest_share(rows, 0.5)),
-        is_slow=True,
         **JUMPS,
     ),
     constraint(
@@ -260,7 +257,6 @@ ROWS = [
         lambda params: largest_of_tree(params, 1),
         probe={"bias": (1,), "kernel": (1,)},
         scope="tree",
-        is_slow=True,
         **JUMPS,
     ),
     constraint(
@@ -272,5 +268,5 @@ ROWS = [
         **JUMPS,
     ),
     linf_row(None, ELEMENTWISE, PAIR),
-    linf_row(0, GROUPS, {"kernel": (1, 2)}, is_slow=True),
+    linf_row(0, GROUPS, {"kernel": (1, 2)}),
 ]

@@ -150,7 +150,6 @@ ROWS = [
         "MCP of a knot below all weights",
         jaxreg.MCP(0.3, 0.11),
         on_sizes(lambda a: mcp(a, 0.3, 0.11)),
-        is_slow=True,
     ),
     entries("SCAD", jaxreg.SCAD(0.3, 1.7), on_sizes(lambda a: scad(a, 0.3, 1.7, 3.7))),
     entries(
@@ -159,7 +158,6 @@ ROWS = [
         on_sizes(lambda a: scad(a, 0.3, 0.9, 1.1)),
         # The step is capped at half the convexity bound, a width of 0.04.
         moves_by_width=False,
-        is_slow=True,
     ),
     entries(
         "LogSum", jaxreg.LogSum(0.3, 0.4), on_sizes(lambda a: log_sum(a, 0.3, 0.4))
@@ -170,13 +168,11 @@ ROWS = [
         "Lp near L0",
         jaxreg.Lp(0.3, 0.1),
         on_sizes(lambda a: power(a, 0.3, 0.1)),
-        is_slow=True,
     ),
     entries(
         "Lp near L1",
         jaxreg.Lp(0.3, 0.85),
         on_sizes(lambda a: power(a, 0.3, 0.85)),
-        is_slow=True,
     ),
     entries("L0", jaxreg.L0(0.3), on_sizes(lambda a: count(a, 0.3))),
     entries(
@@ -202,7 +198,6 @@ ROWS = [
         is_convex=True,
         # Its knots hold intervals, and it takes none of them to the next.
         moves_by_width=False,
-        is_slow=True,
     ),
     groups("grouped MCP", jaxreg.MCP(0.3, 1.3), lambda r: mcp(r, 0.3, 1.3)),
     groups("grouped L0", jaxreg.L0(0.3), lambda r: count(r, 0.3)),
@@ -210,6 +205,5 @@ ROWS = [
         "grouped SCAD",
         jaxreg.SCAD(0.3, 1.7),
         lambda r: scad(r, 0.3, 1.7, 3.7),
-        is_slow=True,
     ),
 ]

@@ -97,7 +97,6 @@ def nuclear_row(split: int) -> Row:
         is_coupled=True,
         moves_by_width=False,
         rounding=ROUNDING,
-        is_slow=split != -1,
     )
 
 
@@ -181,7 +180,6 @@ ROWS = [
             jaxreg.Orthogonality(0.3, group_axis=-1),
             lambda params: 0.3 * cosines(params, -1),
         ),
-        is_slow=True,
     ),
     gradient_row(
         "HoyerSquare",

@@ -110,7 +110,6 @@ ROWS = [
         1,
         size=0.3,
         shapes=FIRST,
-        is_slow=True,
     ),
     lines_row(
         "FusedLasso",
@@ -132,7 +131,6 @@ ROWS = [
         varying_step=False,
         moves_by_width=True,
         strengths=("l1", "total_variation"),
-        is_slow=True,
     ),
 ]
 ROWS += [
@@ -144,7 +142,6 @@ ROWS += [
         varying_step=False,
         # The prox iterates: 1e-12 in float64, some hundreds of roundings in float32.
         rounding=1e4,
-        is_slow=order == 2,
     )
     for order in (1, 2)
 ]

@@ -185,7 +185,7 @@ SPARSE_GROUP = Row(
 
 
 def variant(row: Row, **changes: Any) -> Row:
-    return dataclasses.replace(row, is_slow=True, **changes)
+    return dataclasses.replace(row, **changes)
 
 
 ROWS = [
