@@ -194,7 +194,7 @@ LIMITS = {
     "CappedL1": (jaxreg.CappedL1(0.3, 1e9), jaxreg.L1(0.3)),
     "Huber": (jaxreg.Huber(0.3, 1e9), jaxreg.L2(0.15)),
     "a fine grid": (
-        jaxreg.PiecewiseAffine.convex(0.3, np.linspace(-4, 4, 4001)),
+        jaxreg.PiecewiseAffine.convex(0.3, np.linspace(-4, 4, 201)),
         jaxreg.L2(0.15),
     ),
     "one knot": (
@@ -209,7 +209,7 @@ def test_a_limit_is_the_simpler_penalty(name: str, x64) -> None:
     penalty, limit = LIMITS[name]
     v = np.linspace(-3.01, 3.07, 51)
     # The limits are off by 1e-9 of the weights, the grid by its half spacing.
-    slack = 1.1e-3 if name == "a fine grid" else 1e-7
+    slack = 2.1e-2 if name == "a fine grid" else 1e-7
     for step in (0.1, 1.0, 3.0):
         expected = PROX(limit, v, step)
         np.testing.assert_allclose(PROX(penalty, v, step), expected, atol=slack)

@@ -11,7 +11,14 @@ import pytest
 
 import jaxreg
 from tests.row import Row, cast
-from tests.table import ROWS, every_row, prox_rows, rows_where, strength_rows
+from tests.table import (
+    ROWS,
+    every_kind,
+    every_row,
+    prox_rows,
+    rows_where,
+    strength_rows,
+)
 
 PROX = jax.jit(lambda penalty, params, step: penalty.prox(params, step))
 VALUE = jax.jit(lambda penalty, params: penalty.value(params))
@@ -51,7 +58,7 @@ def assert_trees_close(found, expected, rtol: float, atol: float = 0.0) -> None:
         np.testing.assert_allclose(one, other, rtol=rtol, atol=atol)
 
 
-@every_row
+@every_kind
 @pytest.mark.parametrize("method", METHODS)
 def test_jit_gives_what_eager_gives(row: Row, method: str) -> None:
     params = {name: jnp.full(shape, 1.3) for name, shape in row.probe.items()}
@@ -65,7 +72,7 @@ def test_jit_gives_what_eager_gives(row: Row, method: str) -> None:
     )
 
 
-@every_row
+@every_kind
 @pytest.mark.parametrize("method", METHODS)
 def test_vmap_over_parameters_gives_what_a_loop_gives(row: Row, method: str) -> None:
     trees = [cast(row.params(seed, row.probe), np.float32) for seed in range(3)]
@@ -130,13 +137,13 @@ def test_a_strength_of_float64_keeps_the_dtype_of_the_leaves(row: Row, wide) -> 
             assert {leaf.dtype for leaf in out.values()} == {np.dtype(np.float32)}
 
 
-@every_row
+@every_kind
 def test_flattening_and_unflattening_returns_an_equal_penalty(row: Row) -> None:
     leaves, treedef = jax.tree.flatten(row.penalty)
     assert jax.tree.unflatten(treedef, leaves) == row.penalty
 
 
-@every_row
+@every_kind
 def test_a_penalty_can_be_rebuilt_with_placeholders(row: Row) -> None:
     """JAX puts `object()`, `None` and tracers where the numbers are."""
     leaves, treedef = jax.tree.flatten(row.penalty)
@@ -162,7 +169,7 @@ def test_a_function_of_the_penalty_compiles_once_for_all_strengths(row: Row) -> 
     assert any(np.any(weak[name] != strong[name]) for name in params)
 
 
-@every_row
+@every_kind
 def test_a_penalty_is_frozen_hashable_and_not_callable(row: Row) -> None:
     assert hash(row.penalty) == hash(row.scaled(1))
     assert not callable(row.penalty)
@@ -170,7 +177,7 @@ def test_a_penalty_is_frozen_hashable_and_not_callable(row: Row) -> None:
         row.penalty.strength = 1.0
 
 
-@every_row
+@every_kind
 def test_none_and_masked_leaves_pass_through(row: Row) -> None:
     if row.is_bound_to_tree:
         return
@@ -274,7 +281,7 @@ def test_a_sum_of_elementwise_penalties_has_the_joint_prox(one, other) -> None:
             np.testing.assert_allclose(both.stationarity(x, grads), 0, atol=1e-14)
 
 
-@every_row
+@every_kind
 def test_a_penalty_plus_a_number_is_refused(row: Row) -> None:
     with pytest.raises(TypeError, match="unsupported operand"):
         _ = row.penalty + 1.0

@@ -1,5 +1,6 @@
 """Penalties of order and smoothness against other solvers and optimality conditions."""
 
+import importlib
 import itertools
 import time
 

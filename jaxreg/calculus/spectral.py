@@ -23,8 +23,7 @@ from jaxreg.pytree import pytree_dataclass, static
 
 Map = Callable[[Any, jax.Array], jax.Array]
 
-# Measured: what should be 0 comes out below a tenth of this, eps, the root of the
-# longest side and the largest singular value multiplied.
+# Ten times what should be 0, over eps, root of longest side and largest, as measured.
 _NOISE = 4.0
 
 
