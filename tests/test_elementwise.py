@@ -204,7 +204,16 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize("name", LIMITS)
+SLOW = {"a fine grid"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in LIMITS
+    ],
+)
 def test_a_limit_is_the_simpler_penalty(name: str, x64) -> None:
     penalty, limit = LIMITS[name]
     v = np.linspace(-3.01, 3.07, 51)

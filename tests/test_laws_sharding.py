@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.row import Row
-from tests.table import ROWS
+from tests.table import IN_CI, IN_DEFAULT_RUN, ROWS
 
 # Two minutes of compiling for eight devices.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("laws on a mesh")]
@@ -27,7 +27,8 @@ def takes_one_kernel(row: Row) -> bool:
     return row.has_prox and is_free and row.penalty.refusal(SHAPE) is None
 
 
-KERNEL_ROWS = [row for row in ROWS if takes_one_kernel(row)]
+TIMELY = IN_DEFAULT_RUN | IN_CI
+KERNEL_ROWS = [row for row in ROWS if takes_one_kernel(row) and row.name in TIMELY]
 
 
 def measure(row: Row, kind: str, axis: int) -> dict[str, Any]:

@@ -133,6 +133,7 @@ def test_slope_refuses_a_leaf_of_another_size() -> None:
         penalty.prox(np.zeros(3), 1.0)
 
 
+@pytest.mark.slow
 def test_regularize_reaches_the_slope_solution_of_skglm(x64) -> None:
     skglm = importlib.import_module("skglm")
     generator = np.random.default_rng(0)

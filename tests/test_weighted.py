@@ -124,7 +124,7 @@ def test_weights_of_another_tree_are_refused() -> None:
 
 
 def test_negative_weights_are_refused_where_they_are_used() -> None:
-    with pytest.raises(ValueError, match=r"weights of .* allowed: numbers >= 0"):
+    with pytest.raises(ValueError, match=r"weights of .* allowed: finite numbers >= 0"):
         jaxreg.regularize(optax.sgd(0.1), jaxreg.weighted(L1, np.array([1.0, -1.0])))
 
 

@@ -47,7 +47,9 @@ def start_of(penalty: Penalty, leaves: list[Any], width: Number) -> list[Any]:
     """Latents whose prox is the params, or the nearest that the prox can return."""
     if not leaves:
         return []
-    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+    # A leaf that the penalty cannot take is refused by name at the first update.
+    is_refused = any(penalty.refusal(jnp.shape(leaf)) for leaf in leaves)
+    if is_refused or any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
         return [jnp.zeros_like(leaf, dtype=wide_dtype(leaf)) for leaf in leaves]
     step = penalty.step_for(width)
     wide = [widened(leaf) for leaf in leaves]
