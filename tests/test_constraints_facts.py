@@ -11,6 +11,8 @@ import pytest
 import jaxreg
 from jaxreg.groups import Blocks
 
+pytestmark = pytest.mark.slow
+
 PROX = jax.jit(lambda penalty, leaf, step: penalty.prox(leaf, step))
 
 

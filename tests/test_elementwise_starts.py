@@ -8,6 +8,8 @@ import pytest
 import jaxreg
 from tests.test_eager import compilations
 
+pytestmark = pytest.mark.slow
+
 PROX = jax.jit(lambda penalty, v, step: penalty.prox(v, step))
 START = jax.jit(lambda penalty, v, step: penalty.latent_start(v, step))
 GRID = (-1.0, -0.25, 0.0, 0.5, 2.0)

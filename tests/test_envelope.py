@@ -7,6 +7,8 @@ import pytest
 
 import jaxreg
 
+pytestmark = pytest.mark.slow
+
 V = np.linspace(-3, 3, 13)
 L1 = jaxreg.L1(0.3)
 

@@ -15,6 +15,8 @@ import scipy.optimize
 import jaxreg
 from jaxreg.calculus.spectral import rank
 
+pytestmark = pytest.mark.slow
+
 NUCLEAR = jaxreg.NuclearNorm(0.3)
 SPECTRAL = jaxreg.spectral(jaxreg.ElasticNet(0.3, 0.2))
 MAPS = [

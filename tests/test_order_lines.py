@@ -11,6 +11,8 @@ from scipy.optimize import lsq_linear
 import jaxreg
 from tests.test_order import signals
 
+pytestmark = pytest.mark.slow
+
 PROX = jax.jit(lambda penalty, v, step: penalty.prox(v, step))
 
 

@@ -8,6 +8,8 @@ import pytest
 
 import jaxreg
 
+pytestmark = pytest.mark.slow
+
 OVERLAP = jaxreg.Overlap(((0, 1, 2), (2, 3), (3, 4, 5, 6), (6, 7)), size=8)
 
 

@@ -9,6 +9,8 @@ from scipy.optimize import minimize_scalar
 
 import jaxreg
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def x64():
