@@ -193,8 +193,9 @@ class Leafwise(Penalty):
                     f"prox of {self!r}: axis {axis} of a leaf of shape {leaf.shape} is "
                     f"sharded over mesh axis {spec[axis]!r}, and the prox needs that "
                     "axis whole. Shard another axis, gather this leaf first with "
-                    "jax.sharding.reshard(leaf, jax.P()), or make the mesh with "
-                    "jax.sharding.AxisType.Auto, where XLA gathers by itself"
+                    "jax.sharding.reshard(leaf, jax.NamedSharding(mesh, jax.P())), or "
+                    "make the mesh with jax.sharding.AxisType.Auto, where XLA gathers "
+                    "by itself"
                 )
 
 
