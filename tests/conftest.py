@@ -1,14 +1,48 @@
-"""A small package of experiments for the tests of the runner."""
+"""What all tests share: compiled programs, and a small package of experiments."""
 
 import importlib
+import itertools
+import os
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import jax
 import pytest
 
+SHARE_ALL = {
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
 TOYS = Path(__file__).with_name("toys")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Most of the time goes into compiling, often the same program in another process.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="jaxreg-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        # For the workers and for the processes that tests start.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        jax.config.update("jax_compilation_cache_dir", folder)
+    for name, value in SHARE_ALL.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
+
+
+_tests = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def few_programs_in_memory() -> Iterator[None]:
+    # Linux lets a process map 65,530 regions; the programs of 3,000 laws need more, and
+    # LLVM then aborts.
+    yield
+    if next(_tests) % 200 == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture

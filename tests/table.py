@@ -22,9 +22,8 @@ ROWS: list[Row] = [
 ]
 
 
-# All laws on all rows take three quarters of an hour of compiling on 2 cores: the
-# default run and CI have some rows of each kind of prox and of lift, and
-# `python -m pytest -m exhaustive` has the rest.
+# All laws on all rows take a quarter of an hour on 2 cores, most of it compiling: the
+# default run has one row of each kind of prox and of lift, CI has them all.
 IN_DEFAULT_RUN = {
     "L1",
     "GroupLasso over 0",
@@ -33,12 +32,6 @@ IN_DEFAULT_RUN = {
     "L0",
     "NM",
     "weighted L1",
-}
-IN_CI = {
-    "L1Ball over 0",
-    "NuclearNorm split at -1",
-    "SparseGroupLasso",
-    "TotalVariation",
 }
 
 
@@ -55,10 +48,7 @@ def rows_where(is_wanted: Callable[[Row], Any]) -> Any:
 def _marks(row: Row) -> list[Any]:
     # In one worker, which then compiles each function of the row once.
     together = pytest.mark.xdist_group(row.name)
-    if row.name in IN_DEFAULT_RUN:
-        return [together]
-    is_ours = row.name in IN_CI
-    return [together, pytest.mark.slow if is_ours else pytest.mark.exhaustive]
+    return [together] if row.name in IN_DEFAULT_RUN else [together, pytest.mark.slow]
 
 
 def _kind(row: Row) -> tuple[type, ...]:
