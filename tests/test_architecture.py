@@ -39,7 +39,9 @@ ALLOWED = {"jax", "jaxlib", "optax", "jaxreg"} | set(sys.stdlib_module_names)
 # What holds data and is only ever returned: shown in the example of its maker.
 WITHOUT_EXAMPLE = {
     "Penalty": "abstract: its subclasses have the examples",
+    "ProximalState": "the state that proximal makes",
     "RegularizeState": "the state that regularize makes; latent reads it",
+    "ShrinkState": "the state that shrink makes",
     "Table": "what describe and summary return",
 }
 

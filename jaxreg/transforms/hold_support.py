@@ -1,0 +1,91 @@
+"""Zeros that stay zero: refits, and the orthant of the signs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from jaxreg.checks import check_numbers
+from jaxreg.penalty import Penalty, Tree
+from jaxreg.rules import Part
+from jaxreg.transforms.targets import Targets, updates_to
+
+
+def hold_support(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
+    """Keeps the zeros of a penalty's leaves zero, last in a chain.
+
+    What is zero when an update arrives does not move: entries, or whole groups where
+    the penalty has groups. It refits what a penalty chose without its bias:
+
+        `optax.chain(optax.adam(1e-3), jaxreg.hold_support(penalty))`
+
+    trains the surviving weights unpenalised; neither momentum nor weight decay revives
+    the others. Give it the penalty of the first run: it tells leaves and groups.
+
+    Raises:
+      TypeError, ValueError: at the first update missing params, or a rule that catches
+        no leaf.
+
+    Reference: Meinshausen 2007, Relaxed lasso (the relaxation that refits fully).
+
+    >>> import jax.numpy as jnp, optax, jaxreg
+    >>> tx = optax.chain(optax.sgd(0.25), jaxreg.hold_support(jaxreg.L1(1.0)))
+    >>> w = jnp.array([1.0, 0.0])
+    >>> tx.update(jnp.ones(2), tx.init(w), w)[0]
+    Array([-0.25,  0.  ], dtype=float32)
+    """
+
+    def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
+        dead = [part.penalty.pooled(leaf) == 0 for leaf in leaves]
+        return [jnp.where(d, 0.0, p) for d, p in zip(dead, points, strict=True)]
+
+    return _tail("hold_support", penalty, targets)
+
+
+def orthant(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
+    """Holds zeros, and stops at zero what would change its sign: last in a chain.
+
+    The second phase of OBProx: after a proximal phase has found a support, it goes on
+    in the orthant of its signs, `x <- x + u where (x + u) x > 0, else 0`, and what has
+    become zero stays so. Only the leaves of `penalty` are held.
+
+    Raises:
+      TypeError, ValueError: at the first update missing params, or a rule that catches
+        no leaf.
+
+    Reference: Chen et al. 2020, Orthant based proximal stochastic gradient method for
+    l1-regularized optimization, arXiv 2004.03639, algorithm 3.
+
+    >>> import jax.numpy as jnp, optax, jaxreg
+    >>> tx = optax.chain(optax.sgd(1.0), jaxreg.orthant(jaxreg.L1(1.0)))
+    >>> w = jnp.array([1.5, 0.5, 0.0])
+    >>> optax.apply_updates(w, tx.update(jnp.ones(3), tx.init(w), w)[0])
+    Array([0.5, 0. , 0. ], dtype=float32)
+    """
+
+    def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
+        pairs = zip(leaves, points, strict=True)
+        return [jnp.where(leaf * point > 0, point, 0.0) for leaf, point in pairs]
+
+    return _tail("orthant", penalty, targets)
+
+
+def _tail(
+    name: str, penalty: Penalty, targets: Targets
+) -> optax.GradientTransformationExtraArgs:
+    """A transformation without a state that leads leaves to targets."""
+    check_numbers(penalty)
+
+    def init(params: Tree) -> optax.EmptyState:
+        del params
+        return optax.EmptyState()
+
+    def update(
+        updates: Tree, state: Any, params: Tree | None = None, **extra: Any
+    ) -> tuple[Tree, Any]:
+        del extra
+        return updates_to(name, penalty, updates, params, targets), state
+
+    return optax.GradientTransformationExtraArgs(init, update)

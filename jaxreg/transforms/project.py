@@ -1,0 +1,61 @@
+"""Projection onto a constraint after every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from jaxreg import rules
+from jaxreg.checks import check_numbers
+from jaxreg.constraint import Constraint
+from jaxreg.penalty import Penalty, Tree
+from jaxreg.transforms.targets import updates_to
+
+
+def project(constraint: Penalty) -> optax.GradientTransformationExtraArgs:
+    """Projects the parameters after every step: last in a chain.
+
+    `x <- argmin |y - (x + updates)|^2` over the set. After plain SGD, and for `Box` and
+    `NonNegative` after any optimizer, its fixed points solve the constrained problem.
+    Those of an adaptive optimizer with another set do not, since it measures distance
+    by its own metric: use `regularize` or `proximal` there. Feasible after every step
+    it is always, to rounding in the parameters' dtype.
+
+    Args:
+      constraint: a constraint, or `by_path` of constraints.
+
+    Raises:
+      TypeError: at the first update, a penalty that is no constraint.
+      ValueError: missing params, or a rule that catches no leaf.
+
+    Reference: Levitin and Polyak 1966, Constrained minimization methods.
+
+    >>> import jax.numpy as jnp, optax, jaxreg
+    >>> tx = optax.chain(optax.sgd(1.0), jaxreg.project(jaxreg.NonNegative()))
+    >>> w = jnp.array([1.0, 0.5])
+    >>> optax.apply_updates(w, tx.update(jnp.ones(2), tx.init(w), w)[0])
+    Array([0., 0.], dtype=float32)
+    """
+    check_numbers(constraint)
+
+    def init(params: Tree) -> optax.EmptyState:
+        del params
+        return optax.EmptyState()
+
+    def targets(part: rules.Part, _: list[Any], points: list[Any]) -> list[Any]:
+        if not isinstance(part.penalty, Constraint):
+            raise TypeError(
+                f"project({part.penalty!r}): allowed are constraints, such as "
+                "jaxreg.L2Ball(1.0). To shrink by a penalty after every step use "
+                "jaxreg.shrink; to minimise loss + penalty, jaxreg.regularize"
+            )
+        return part.penalty.prox(points, 1.0)
+
+    def update(
+        updates: Tree, state: Any, params: Tree | None = None, **extra: Any
+    ) -> tuple[Tree, Any]:
+        del extra
+        return updates_to("project", constraint, updates, params, targets), state
+
+    return optax.GradientTransformationExtraArgs(init, update)

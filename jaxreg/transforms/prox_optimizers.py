@@ -1,0 +1,191 @@
+"""Optax's optimizers with a penalty: the same arguments, and its prox at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from jaxreg.penalty import Number, Penalty
+from jaxreg.transforms.metrics import (
+    adagrad_metric,
+    adam_metric,
+    identity_metric,
+    momentum_metric,
+    rmsprop_metric,
+)
+from jaxreg.transforms.proximal import proximal
+from jaxreg.transforms.targets import Schedule
+
+
+def prox_sgd(
+    learning_rate: Number | Schedule,
+    penalty: Penalty,
+    momentum: float | None = None,
+    nesterov: bool = False,
+    accumulator_dtype: Any = None,
+    *,
+    schedule: Schedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """`optax.sgd` with the prox of a penalty: minimises loss + penalty.
+
+    The arguments are those of `optax.sgd`, and `schedule` as in `proximal`.
+
+    Reference: Combettes and Wajs 2005, Signal recovery by proximal forward-backward
+    splitting.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> tx = jaxreg.prox_sgd(0.25, jaxreg.L1(1.0))
+    >>> w = jnp.array([1.0, 0.125])
+    >>> tx.update(jnp.zeros(2), tx.init(w), w)[0]
+    Array([-0.25 , -0.125], dtype=float32)
+    """
+    if momentum is None:
+        direction, metric = optax.identity(), identity_metric()
+    else:
+        direction = optax.trace(momentum, nesterov, accumulator_dtype)
+        metric = momentum_metric(momentum)
+    return proximal(direction, learning_rate, penalty, metric=metric, schedule=schedule)
+
+
+def prox_adam(
+    learning_rate: Number | Schedule,
+    penalty: Penalty,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = False,
+    schedule: Schedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """`optax.adam` with the prox of a penalty in Adam's metric.
+
+    It minimises loss + penalty; the arguments are those of `optax.adam`, and `schedule`
+    as in `proximal`. The penalty needs a prox for steps that differ between entries.
+
+    Reference: Yun, Lozano and Yang 2021, Adaptive proximal gradient methods for
+    structured neural networks, arXiv 2110.10404.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> tx = jaxreg.prox_adam(0.01, jaxreg.L1(0.5))
+    >>> w = jnp.array([1.0, 1.0])
+    >>> u, _ = tx.update(jnp.array([1.0, -0.1]), tx.init(w), w)
+    >>> print(f"{u[0]:.4f} {u[1]:.4f}")
+    -0.0150 -0.0400
+    """
+    return proximal(
+        optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        learning_rate,
+        penalty,
+        metric=adam_metric(b2, eps, eps_root),
+        schedule=schedule,
+    )
+
+
+def prox_adamw(
+    learning_rate: Number | Schedule,
+    penalty: Penalty,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    mu_dtype: Any = None,
+    weight_decay: float = 1e-4,
+    mask: Any | Callable[[Any], Any] | None = None,
+    *,
+    nesterov: bool = False,
+    schedule: Schedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """`optax.adamw` with the prox of a penalty in Adam's metric.
+
+    Its fixed points balance loss, penalty and AdamW's decoupled decay, which is no L2
+    penalty: to minimise loss + penalty + L2 use `prox_adam` with `ElasticNet`. The
+    arguments are those of `optax.adamw`, and `schedule` as in `proximal`.
+
+    Reference: as `prox_adam`; Loshchilov and Hutter 2019, Decoupled weight decay
+    regularization.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> tx = jaxreg.prox_adamw(0.01, jaxreg.L1(0.5), weight_decay=0.1)
+    >>> w = jnp.array([1.0, 1.0])
+    >>> u, _ = tx.update(jnp.array([1.0, -0.1]), tx.init(w), w)
+    >>> print(f"{u[0]:.4f} {u[1]:.4f}")
+    -0.0160 -0.0410
+    """
+    adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    return proximal(
+        optax.chain(adam, optax.add_decayed_weights(weight_decay, mask)),
+        learning_rate,
+        penalty,
+        metric=adam_metric(b2, eps, eps_root),
+        schedule=schedule,
+    )
+
+
+def prox_rmsprop(
+    learning_rate: Number | Schedule,
+    penalty: Penalty,
+    decay: float = 0.9,
+    eps: float = 1e-8,
+    initial_scale: float = 0.0,
+    eps_in_sqrt: bool = True,
+    momentum: float | None = None,
+    nesterov: bool = False,
+    *,
+    schedule: Schedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """`optax.rmsprop` with the prox of a penalty in its metric.
+
+    It minimises loss + penalty; the arguments are those of `optax.rmsprop` but for
+    `centered`, whose steps have no bound where gradients settle, and `bias_correction`.
+
+    Reference: as `prox_adam`.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> tx = jaxreg.prox_rmsprop(0.01, jaxreg.L1(0.5), decay=0.75)
+    >>> w = jnp.array([1.0, 1.0])
+    >>> u, _ = tx.update(jnp.array([1.0, -0.1]), tx.init(w), w)
+    >>> print(f"{u[0]:.4f} {u[1]:.4f}")
+    -0.0300 -0.0800
+    """
+    direction = optax.scale_by_rms(decay, eps, initial_scale, eps_in_sqrt)
+    metric = rmsprop_metric(eps, eps_in_sqrt)
+    if momentum is not None:
+        direction = optax.chain(direction, optax.trace(momentum, nesterov))
+        metric = momentum_metric(momentum, metric)
+    return proximal(direction, learning_rate, penalty, metric=metric, schedule=schedule)
+
+
+def prox_adagrad(
+    learning_rate: Number | Schedule,
+    penalty: Penalty,
+    initial_accumulator_value: float = 0.1,
+    eps: float = 1e-7,
+    *,
+    schedule: Schedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """`optax.adagrad` with the prox of a penalty in its metric.
+
+    It minimises loss + penalty; the arguments are those of `optax.adagrad`, and
+    `schedule` as in `proximal`.
+
+    Reference: Duchi, Hazan and Singer 2011, Adaptive subgradient methods for online
+    learning and stochastic optimization, section 5 (composite mirror descent).
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> tx = jaxreg.prox_adagrad(0.01, jaxreg.L1(0.5), initial_accumulator_value=3.0)
+    >>> w = jnp.array([1.0, 1.0])
+    >>> u, _ = tx.update(jnp.array([1.0, -1.0]), tx.init(w), w)
+    >>> print(f"{u[0]:.4f} {u[1]:.4f}")
+    -0.0075 0.0025
+    """
+    return proximal(
+        optax.scale_by_rss(initial_accumulator_value, eps),
+        learning_rate,
+        penalty,
+        metric=adagrad_metric(eps),
+        schedule=schedule,
+    )

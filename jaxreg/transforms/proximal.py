@@ -1,0 +1,124 @@
+"""The prox as the last link of an optimizer, in the optimizer's own metric."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxreg.checks import check_numbers, check_params, check_prox
+from jaxreg.penalty import Number, Penalty, Tree, flatten_like
+from jaxreg.rules import Part
+from jaxreg.transforms.gains import Metric, read_gains
+from jaxreg.transforms.metrics import check_metric_type
+from jaxreg.transforms.targets import (
+    Schedule,
+    at_count,
+    check_schedule,
+    updates_to,
+)
+
+
+class ProximalState(NamedTuple):
+    """The state of the direction, and the step count."""
+
+    direction: Any
+    proximal_count: jax.Array
+
+
+def proximal(
+    direction: optax.GradientTransformation,
+    learning_rate: Number | Schedule,
+    penalty: Penalty,
+    *,
+    metric: Metric,
+    schedule: Schedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Minimises loss + penalty by a prox in the metric of the optimizer.
+
+    It takes the place of `optax.scale_by_learning_rate` after a direction `d`:
+
+        `x <- prox_{learning_rate gain}(x - learning_rate d)`
+
+    where `gain_i` is what the direction makes of a steady gradient, `d_i / g_i`. With
+    this step the fixed points are those of loss + penalty; with the plain learning
+    rate, after Adam or momentum, they are not. It needs no memory, and its zeros are
+    exact, but with noisy gradients they come and go; `regularize` holds them. A
+    coordinate that has had no gradient is left alone.
+
+    Args:
+      direction: an Optax transformation without learning rate or sign, as
+        `optax.scale_by_adam()`; clipping and weight decay may be chained into it. The
+        learning rate of an alias such as `optax.adam(1e-3)` cannot be seen: see
+        `check_metric`.
+      learning_rate: a number, or a function of the step count (from 0).
+      penalty: any penalty whose prox takes such steps: after an adaptive direction one
+        with `varying_step`.
+      metric: the gain of the direction: `identity_metric()`, `momentum_metric(decay)`,
+        `adam_metric(b2, eps, eps_root)`, ...
+      schedule: a function of the step count that returns a factor >= 0 on the penalty.
+
+    Raises:
+      TypeError, ValueError: at the call an argument out of range; at the first update a
+        rule that catches no leaf, a state that the metric does not know, two states of
+        its kind, or a step that the penalty's prox cannot take.
+
+    Reference: Yun, Lozano and Yang 2021, Adaptive proximal gradient methods for
+    structured neural networks, arXiv 2110.10404, algorithm 1.
+
+    >>> import jax, jax.numpy as jnp, optax, jaxreg
+    >>> loss = lambda w: jnp.sum((w - jnp.array([2.0, 0.3])) ** 2)
+    >>> tx = jaxreg.proximal(
+    ...     optax.trace(0.9), 0.01, jaxreg.L1(1.0), metric=jaxreg.momentum_metric(0.9)
+    ... )
+    >>> w = jnp.zeros(2)
+    >>> state = tx.init(w)
+    >>> for _ in range(400):
+    ...     updates, state = tx.update(jax.grad(loss)(w), state, w)
+    ...     w = optax.apply_updates(w, updates)
+    >>> print(f"{w[0]:.4f} {w[1]:.4f}")
+    1.5000 0.0000
+    """
+    _check_arguments(direction, penalty, metric, schedule)
+    inner = optax.with_extra_args_support(direction)
+
+    def init(params: Tree) -> ProximalState:
+        return ProximalState(inner.init(params), jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: Tree, state: ProximalState, params: Tree | None = None, **extra: Any
+    ) -> tuple[Tree, ProximalState]:
+        check_params("proximal", params)
+        moves, direction_state = inner.update(updates, state.direction, params, **extra)
+        rate = at_count(learning_rate, state.proximal_count)
+        factor = at_count(schedule, state.proximal_count)
+        treedef = jax.tree.structure(params)
+        leaves = flatten_like(treedef, moves, "updates of the direction", "use another")
+        gains = read_gains(metric, direction_state, treedef, leaves)
+        steps = [rate * factor * gain for gain in gains]
+
+        def targets(part: Part, _: list[Any], points: list[Any]) -> list[Any]:
+            pairs = zip(part.of(steps), points, strict=True)
+            steps_here = [jnp.asarray(step, point.dtype) for step, point in pairs]
+            return part.penalty.prox(points, steps_here)
+
+        moves = jax.tree.map(lambda move: (-rate * move).astype(move.dtype), moves)
+        moves = updates_to("proximal", penalty, moves, params, targets)
+        count = optax.safe_increment(state.proximal_count)
+        return moves, ProximalState(direction_state, count)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_arguments(direction: Any, penalty: Any, metric: Any, schedule: Any) -> None:
+    if not isinstance(direction, optax.GradientTransformation):
+        raise TypeError(
+            f"proximal: direction is {direction!r}; allowed: an Optax transformation "
+            "without a learning rate, as optax.scale_by_adam()"
+        )
+    check_numbers(penalty)
+    check_prox("proximal", penalty)
+    check_metric_type("proximal", metric)
+    check_schedule("proximal", schedule)

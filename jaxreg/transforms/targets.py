@@ -1,0 +1,64 @@
+"""Updates that take parameters to a target, such as a prox of where they would be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg import rules
+from jaxreg.checks import check_params
+from jaxreg.penalty import Number, Penalty, Tree, flatten_like, widened
+
+Schedule = Callable[[jax.Array], Number]
+# Of a rule, the leaves in at least float32 and where the updates would take them.
+Targets = Callable[[rules.Part, list[jax.Array], list[jax.Array]], list[jax.Array]]
+
+
+def updates_to(
+    transform: str,
+    penalty: Penalty,
+    updates: Tree,
+    params: Tree | None,
+    targets: Targets,
+) -> Tree:
+    """The updates, those of penalised leaves led to `targets(part, leaves, points)`.
+
+    These get the dtype of their leaf. A missing update stays missing: that leaf is not
+    being trained.
+    """
+    check_params(transform, params)
+    parts = rules.check(penalty, params)
+    leaves, treedef = jax.tree.flatten(params)
+    leaves = [jnp.asarray(leaf) for leaf in leaves]
+    moves = flatten_like(treedef, updates, "updates", "pass updates for these params")
+    for part in parts:
+        wide = [widened(leaf) for leaf in part.of(leaves)]
+        points = [
+            leaf if move is None else leaf + move
+            for leaf, move in zip(wide, part.of(moves), strict=True)
+        ]
+        for place, target in zip(part.places, targets(part, wide, points), strict=True):
+            if moves[place] is not None:
+                move = target - leaves[place]
+                moves[place] = move.astype(leaves[place].dtype)
+    return jax.tree.unflatten(treedef, moves)
+
+
+def check_schedule(transform: str, schedule: Any) -> None:
+    """Refuses a schedule that is no function."""
+    if schedule is not None and not callable(schedule):
+        raise TypeError(
+            f"{transform}: schedule is {schedule!r}; allowed: a function of the step "
+            "count, such as optax.linear_schedule(0.0, 1.0, 1000), or None. Under "
+            'optax.inject_hyperparams name it in static_args=("schedule",)'
+        )
+
+
+def at_count(number: Number | Schedule | None, count: jax.Array) -> Any:
+    """A number, or what a schedule makes of the step count; 1 for None."""
+    if number is None:
+        return 1.0
+    return number(count) if callable(number) else number
