@@ -17,32 +17,33 @@ Command: python -m experiments blind_spots
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import matplotlib.figure
-import numpy as np
 import optax
 
 import jaxreg
 from experiments._experiment import Row
+from experiments._quadratic import (
+    STRENGTH,
+    as_text,
+    is_exact,
+    plot_errors,
+    row_of,
+    solve,
+)
 
 DEFAULT = True
 
-SOLUTION = (0.5, 0.015, 0.0)
-_CURVATURE = (1.0, 100.0, 1.0)
-_CENTRE = (1.0, 0.02, 0.3)
-_STRENGTH = 0.5
 _EMA = "an average of the params is used"
 _NOISY = ", noisy gradients"
+_FLAT = ", begun where a gradient is 0"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Adam with a cosine from `peak` to 0, started at (1, 1, 1), float64."""
+    """Adam with a cosine from `peak` to 0, started at (2, 2, 2), float64."""
 
     steps: int = 8000
     peak: float = 0.01
@@ -54,7 +55,7 @@ Maker = Callable[[optax.Schedule], optax.GradientTransformation]
 
 
 def _ours(inner: optax.GradientTransformation) -> Any:
-    return jaxreg.regularize(inner, jaxreg.L1(_STRENGTH))
+    return jaxreg.regularize(inner, jaxreg.L1(STRENGTH))
 
 
 _SETUPS: dict[str, Maker] = {
@@ -90,6 +91,16 @@ _SETUPS: dict[str, Maker] = {
         _ours(optax.adam(rate)), optax.add_decayed_weights(-1e-3)
     ),
     _EMA: lambda rate: _ours(optax.adam(rate)),
+    "prox_adam, gradients of a halved loss": lambda rate: optax.chain(
+        optax.scale(0.5), jaxreg.prox_adam(rate, jaxreg.L1(STRENGTH))
+    ),
+    "prox_adam, its updates halved": lambda rate: optax.chain(
+        jaxreg.prox_adam(rate, jaxreg.L1(STRENGTH)), optax.scale(0.5)
+    ),
+    f"prox_adam{_FLAT}": lambda rate: jaxreg.prox_adam(rate, jaxreg.L1(STRENGTH)),
+    "proximal(adam(1e-2), 1.0): an alias as direction": lambda rate: jaxreg.proximal(
+        optax.adam(1e-2), 1.0, jaxreg.L1(STRENGTH), metric=jaxreg.adam_metric()
+    ),
     f"regularize(adam) alone{_NOISY}": lambda rate: _ours(optax.adam(rate)),
     f"weight decay 0.1 inside it{_NOISY}": lambda rate: _ours(
         optax.adamw(rate, weight_decay=0.1)
@@ -104,60 +115,29 @@ def cells(config: Config) -> list[Row]:
 
 def measure(config: Config, setup: str) -> Row:
     """The distance of the answer from the solution, and whether its zero is exact."""
-    with jax.enable_x64(True):
-        found = np.asarray(_run(config, setup))
-    return {
-        "answer": [float(f"{value:.4g}") for value in found],
-        "error": float(f"{np.max(np.abs(found - SOLUTION)):.1e}"),
-        "zeros": int(np.sum(found == 0)),
-    }
-
-
-@functools.partial(jax.jit, static_argnames=("config", "setup"))
-def _run(config: Config, setup: str) -> jax.Array:
     tx = _SETUPS[setup](optax.cosine_decay_schedule(config.peak, config.steps))
     # A step of MultiSteps is a quarter of an update.
     steps = config.steps * (4 if setup.startswith("MultiSteps") else 1)
-
-    noise = float(setup.endswith(_NOISY))
-
-    def step(carry: tuple[Any, Any, Any], key: jax.Array) -> tuple[Any, None]:
-        x, average, state = carry
-        grads = jnp.array(_CURVATURE) * (x - jnp.array(_CENTRE))
-        grads = grads + noise * jax.random.normal(key, x.shape)
-        updates, state = tx.update(grads, state, x)
-        x = optax.apply_updates(x, updates)
-        return (x, optax.incremental_update(x, average, 0.01), state), None
-
-    start = jnp.ones(3)
-    carry = (start, start, tx.init(start))
-    keys = jax.random.split(jax.random.key(0), steps)
-    (x, average, _), _ = jax.lax.scan(step, carry, keys)
-    return average if setup == _EMA else x
+    start = 1.0 if setup.endswith(_FLAT) else 2.0
+    found = solve(tx, steps, noise=float(setup.endswith(_NOISY)), start=start)
+    return row_of(found.average if setup == _EMA else found.last)
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
     """The answers as text, beside their error and zeros."""
-    return [{**row, "answer": ", ".join(map(str, row["answer"]))} for row in rows]
+    return as_text(rows)
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
     """How many setups reach the solution."""
-    exact = [row for row in rows if row["error"] < 1e-9 and row["zeros"] == 1]
+    exact = sum(map(is_exact, rows))
     worst = max(rows, key=lambda row: row["error"])
     return (
-        f"measured: {len(exact)} of {len(rows)} setups reach the solution with its "
+        f"measured: {exact} of {len(rows)} setups reach the solution with its "
         f"exact zero; the worst, {worst['setup']!r}, is off by {worst['error']:g}."
     )
 
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """Bars of the error."""
-    figure = matplotlib.figure.Figure(figsize=(8, 3.6), layout="constrained")
-    axes = figure.subplots()
-    names = [row["setup"] for row in reversed(rows)]
-    bars = axes.barh(names, [row["error"] for row in reversed(rows)])
-    axes.bar_label(bars, fmt="%.1g", padding=3)
-    axes.set_xlabel("largest error of the answer; the solution is (0.5, 0.015, 0)")
-    axes.margins(x=0.12)
-    return figure
+    return plot_errors([row["setup"] for row in rows], rows)

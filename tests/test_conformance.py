@@ -1,4 +1,4 @@
-"""What Optax expects of every transformation, held by both transforms."""
+"""What Optax expects of every transformation, held by all of ours."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +21,14 @@ TRANSFORMS: dict[str, Callable[[Any], Any]] = {
     "add_penalty_gradient": jaxreg.add_penalty_gradient,
     "add_penalty_gradient in a chain": lambda penalty: optax.chain(
         jaxreg.add_penalty_gradient(penalty), optax.adam(1e-2)
+    ),
+    "prox_adam": lambda penalty: jaxreg.prox_adam(1e-2, penalty),
+    "prox_sgd": lambda penalty: jaxreg.prox_sgd(1e-2, penalty, momentum=0.9),
+    "shrink": lambda penalty: optax.chain(
+        optax.adam(1e-2), jaxreg.shrink(penalty, 1e-2)
+    ),
+    "hold_support": lambda penalty: optax.chain(
+        optax.adam(1e-2), jaxreg.hold_support(penalty)
     ),
 }
 
@@ -202,7 +210,7 @@ def test_tree_map_params_maps_the_latent_and_the_moments_only(
 def test_tree_get_finds_one_count(transform: str) -> None:
     tx, params = make(transform, "L1"), make_params()
     _, state = tx.update(params, tx.init(params), params)
-    has_adam = transform != "add_penalty_gradient"
+    has_adam = transform not in ("add_penalty_gradient", "prox_sgd")
     assert optax.tree.get(state, "count") == (1 if has_adam else None)
 
 

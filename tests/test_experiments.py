@@ -7,7 +7,7 @@ import statistics
 import jax
 import pytest
 
-from experiments import blind_spots, exact_zeros, lasso, lenet_mnist
+from experiments import blind_spots, exact_zeros, lasso, lenet_mnist, ways
 
 OURS = [method for method in lasso.METHODS if method.startswith("regularize")]
 # One problem by default, the others in the slow run.
@@ -59,12 +59,34 @@ def test_what_may_stand_around_regularize_leaves_the_solution_alone(setup):
     [
         ("gradients clipped to norm 0.1 before it", 0.5),
         ("gradients of a halved loss", 0.5),
-        ("weight decay after it", 0.18),
+        ("weight decay after it", 0.21),
+        ("prox_adam, gradients of a halved loss", 0.5),
+        ("prox_adam, begun where a gradient is 0", 0.5),
     ],
 )
 def test_what_the_documentation_warns_of_is_as_wrong_as_it_says(setup, error):
     row = blind_spots.measure(blind_spots.Config(), setup=setup)
     assert row["error"] == pytest.approx(error, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("way", "error"),
+    [
+        ("regularize(adam)", 0.0),
+        ("prox_sgd, momentum 0.9", 0.0),
+        ("prox_adam", 0.0),
+        ("prox_rmsprop", 0.0),
+        ("prox_adagrad", 0.0),
+        ("MultiSteps(prox_sgd, 4)", 0.0),
+        ("sgd with momentum 0.9, then shrink", 0.45),
+        ("adam, then shrink", 0.5),
+        ("MultiSteps(sgd, 4), then shrink", 0.5),
+    ],
+)
+def test_a_way_is_exact_or_as_wrong_as_the_documentation_says(way, error):
+    row = ways.measure(ways.Config(), way=way)
+    assert row["error"] == pytest.approx(error, rel=0.05, abs=1e-8)
+    assert row["zeros"] == (1 if error == 0 else 0)
 
 
 def test_a_method_compiles_once_for_all_strengths_and_seeds(caplog):

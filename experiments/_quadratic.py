@@ -1,0 +1,82 @@
+"""A loss of three scales with an L1 penalty, whose solution is known.
+
+Half the sum of a (x - b)^2, a = (1, 100, 1), b = (1, 0.02, 0.3), and L1 of strength
+0.5: the solution is (0.5, 0.015, 0).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import optax
+
+from experiments._experiment import Row
+
+SOLUTION = (0.5, 0.015, 0.0)
+STRENGTH = 0.5
+_CURVATURE = (1.0, 100.0, 1.0)
+_CENTRE = (1.0, 0.02, 0.3)
+
+
+class Answer(NamedTuple):
+    """The parameters after the last step, and their moving average."""
+
+    last: np.ndarray
+    average: np.ndarray
+
+
+def solve(tx: Any, steps: int, noise: float = 0.0, start: float = 2.0) -> Answer:
+    """What a transformation makes of parameters that begin at `start`, in float64.
+
+    `noise` is the standard deviation of Gaussian noise on the gradients.
+    """
+
+    def step(carry: tuple[Any, Any, Any], key: jax.Array) -> tuple[Any, None]:
+        x, average, state = carry
+        grads = jnp.array(_CURVATURE) * (x - jnp.array(_CENTRE))
+        grads = grads + noise * jax.random.normal(key, x.shape)
+        updates, state = tx.update(grads, state, x)
+        x = optax.apply_updates(x, updates)
+        return (x, optax.incremental_update(x, average, 0.01), state), None
+
+    with jax.enable_x64(True):
+        params = jnp.full(3, start)
+        keys = jax.random.split(jax.random.key(0), steps)
+        run = jax.jit(lambda carry: jax.lax.scan(step, carry, keys)[0])
+        last, average, _ = run((params, params, tx.init(params)))
+        return Answer(np.asarray(last), np.asarray(average))
+
+
+def row_of(found: np.ndarray) -> Row:
+    """The answer, its distance from the solution, and its exact zeros."""
+    return {
+        "answer": [float(f"{value:.4g}") for value in found],
+        "error": float(f"{np.max(np.abs(found - SOLUTION)):.1e}"),
+        "zeros": int(np.sum(found == 0)),
+    }
+
+
+def as_text(rows: list[Row]) -> list[Row]:
+    """The answers as text, beside their error and zeros."""
+    return [{**row, "answer": ", ".join(map(str, row["answer"]))} for row in rows]
+
+
+def is_exact(row: Row) -> bool:
+    """Whether an answer is the solution with its one exact zero."""
+    # The last steps of a schedule, and rounding.
+    return bool(row["error"] < 1e-8 and row["zeros"] == 1)
+
+
+def plot_errors(names: list[str], rows: list[Row]) -> matplotlib.figure.Figure:
+    """Bars of the errors."""
+    figure = matplotlib.figure.Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(names[::-1], [row["error"] for row in reversed(rows)])
+    axes.bar_label(bars, fmt="%.1g", padding=3)
+    axes.set_xlabel("largest error of the answer; the solution is (0.5, 0.015, 0)")
+    axes.margins(x=0.12)
+    return figure

@@ -1,0 +1,171 @@
+"""Transformations that come last in a chain: shrink, project, and held zeros."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxreg
+
+
+def apply(tx: Any, params: Any, grads: Any) -> Any:
+    updates, _ = tx.update(grads, tx.init(params), params)
+    return optax.apply_updates(params, updates)
+
+
+def train(tx: Any, params: Any, grad: Any, steps: int) -> Any:
+    def step(carry: Any, _: Any) -> Any:
+        x, state = carry
+        updates, state = tx.update(grad(x), state, x)
+        return (optax.apply_updates(x, updates), state), None
+
+    run = jax.jit(lambda carry: jax.lax.scan(step, carry, length=steps)[0][0])
+    return run((params, tx.init(params)))
+
+
+def test_shrink_with_l2_is_the_decay_of_adamw_in_prox_form() -> None:
+    x, grads = jnp.array([2.0, -3.0]), jnp.array([0.1, 5.0])
+    rate, decay = 0.01, 0.3
+    moved = apply(optax.adam(rate), x, grads)
+    tail = jaxreg.shrink(jaxreg.L2(decay / 2), rate)
+    found = apply(optax.chain(optax.adam(rate), tail), x, grads)
+    np.testing.assert_allclose(found, moved / (1 + rate * decay), rtol=1e-6)
+    adamw = apply(optax.adamw(rate, weight_decay=decay), x, grads)
+    # The two forms agree to first order in rate * decay.
+    np.testing.assert_allclose(found, adamw, rtol=2 * (rate * decay))
+
+
+def test_shrink_after_sgd_minimises_loss_plus_penalty() -> None:
+    centre = jnp.array([1.0, 0.2, -0.6])
+    tx = optax.chain(optax.sgd(0.1), jaxreg.shrink(jaxreg.L1(0.5), 0.1))
+    found = train(tx, jnp.zeros(3), lambda x: x - centre, 500)
+    np.testing.assert_allclose(found, [0.5, 0.0, -0.1], atol=1e-6)
+
+
+def test_shrink_after_adam_keeps_what_has_a_steady_gradient() -> None:
+    """`|mean g| > strength rms(g)` survives, whatever the size of the gradient."""
+    noise = jnp.array([0.1, 10.0, 0.1, 10.0])
+    pull = jnp.array([0.05, 5.0, 0.005, 0.5])
+
+    def step(carry: Any, key: Any) -> Any:
+        x, state = carry
+        signs = jax.random.rademacher(key, (4,), jnp.float32)
+        # A loss with the gradient -pull wherever x is, and noise about it.
+        updates, state = tx.update(-pull + noise * signs, state, x)
+        return (optax.apply_updates(x, updates), state), x
+
+    tx = optax.chain(optax.adam(1e-3), jaxreg.shrink(jaxreg.L1(0.2), 1e-3))
+    x = jnp.zeros(4)
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    _, path = jax.lax.scan(step, (x, tx.init(x)), keys)
+    means = path[10_000:].mean(axis=0)
+    # Signal to noise 0.45 in the first two, 0.05 in the others; the strength is 0.2.
+    assert np.all(means[:2] > 1.0) and np.all(np.abs(means[2:]) < 0.05)
+
+
+def test_cautious_shrink_acts_where_the_update_does_not_lead_away_from_zero() -> None:
+    x = jnp.array([1.0, 1.0, -1.0, -1.0, 1.0])
+    grads = jnp.array([1.0, -1.0, 1.0, -1.0, 0.0])
+    tail = jaxreg.shrink(jaxreg.L1(1.0), 0.25, cautious=True)
+    found = apply(optax.chain(optax.sgd(0.25), tail), x, grads)
+    np.testing.assert_array_equal(found, [0.5, 1.25, -1.25, -0.5, 0.75])
+
+
+def test_every_step_of_project_is_feasible() -> None:
+    ball = jaxreg.L2Ball(1.0, group_axis=0)
+    tx = optax.chain(optax.adam(0.3), jaxreg.project(ball))
+    x, state = 3 * jnp.ones((3, 4)), tx.init(jnp.ones((3, 4)))
+    for key in jax.random.split(jax.random.key(0), 20):
+        updates, state = tx.update(jax.random.normal(key, x.shape), state, x)
+        x = optax.apply_updates(x, updates)
+        assert ball.violation(x) <= 1e-6
+
+
+def test_project_refuses_what_is_no_constraint() -> None:
+    tx, x = jaxreg.project(jaxreg.L1(1.0)), jnp.ones(2)
+    with pytest.raises(TypeError, match=r"allowed are constraints"):
+        tx.update(x, tx.init(x), x)
+
+
+OPTIMIZERS = {
+    "momentum": lambda: optax.sgd(0.05, momentum=0.9),
+    "adamw": lambda: optax.adamw(0.05, weight_decay=0.1),
+    "adam": lambda: optax.adam(0.05),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_held_zeros_stay_and_the_others_are_refitted_without_bias(name: str) -> None:
+    centre = jnp.array([2.0, -1.0, 3.0])
+    start = jnp.array([1.5, 0.0, 2.5])
+    tx = optax.chain(OPTIMIZERS[name](), jaxreg.hold_support(jaxreg.L1(0.5)))
+    found = train(tx, start, lambda x: x - centre, 3000)
+    assert found[1] == 0
+    bias = 0.3 if name == "adamw" else 1e-4
+    np.testing.assert_allclose(found[::2], centre[::2], atol=bias)
+
+
+@pytest.mark.parametrize("axis", [0, jaxreg.Blocks((1, 2))])
+def test_held_groups_are_those_of_the_penalty(axis: Any) -> None:
+    x = jnp.array([[0.0, 0.0], [1.0, 2.0]])
+    tx = jaxreg.hold_support(jaxreg.GroupLasso(1.0, group_axis=axis))
+    found = apply(tx, x, jnp.ones((2, 2)))
+    np.testing.assert_array_equal(found, [[0.0, 0.0], [2.0, 3.0]])
+
+
+def test_a_zero_inside_a_group_that_lives_may_move() -> None:
+    x = jnp.array([[0.0, 1.0]])
+    tx = jaxreg.hold_support(jaxreg.GroupLasso(1.0, group_axis=0))
+    np.testing.assert_array_equal(apply(tx, x, jnp.ones((1, 2))), [[1.0, 2.0]])
+
+
+def test_the_orthant_step_stops_at_zero_and_zeros_stay() -> None:
+    x = jnp.array([1.5, 0.5, 0.0, -0.5, -1.5])
+    found = apply(jaxreg.orthant(jaxreg.L1(1.0)), x, jnp.ones(5))
+    np.testing.assert_array_equal(found, [2.5, 1.5, 0.0, 0.0, -0.5])
+
+
+def test_orthant_after_a_proximal_phase_reaches_the_lasso_solution() -> None:
+    centre, strength = jnp.array([1.0, 0.2, -0.6]), 0.5
+    start = jnp.array([0.3, 0.0, -0.3])
+
+    def grad(x: Any) -> Any:
+        return x - centre + strength * jnp.sign(x)
+
+    tx = optax.chain(optax.sgd(0.1), jaxreg.orthant(jaxreg.L1(strength)))
+    found = train(tx, start, grad, 500)
+    np.testing.assert_allclose(found, [0.5, 0.0, -0.1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("margin", "kept"), [(0.0, [True, True, False]), (0.6, [True, False, False])]
+)
+def test_a_group_that_turns_by_more_than_the_margin_is_zeroed(margin, kept) -> None:
+    x = jnp.ones((3, 2))
+    moves = jnp.array([[-0.1, -0.1], [-0.4, -0.6], [-1.5, -0.8]])
+    rows = jaxreg.GroupLasso(1.0, group_axis=0)
+    found = apply(jaxreg.half_space(rows, margin), x, moves)
+    expected = jnp.where(jnp.array(kept)[:, None], x + moves, 0.0)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_half_space_of_blocks_and_of_a_penalty_without_groups() -> None:
+    x = jnp.array([[1.0, 1.0, 1.0, 1.0]])
+    moves = jnp.array([[-3.0, 0.0, 1.0, 0.0]])
+    blocks = jaxreg.GroupLasso(1.0, group_axis=jaxreg.Blocks((1, 2)))
+    found = apply(jaxreg.half_space(blocks), x, moves)
+    np.testing.assert_array_equal(found, [[0.0, 0.0, 2.0, 1.0]])
+    tx = jaxreg.half_space(jaxreg.L1(1.0))
+    with pytest.raises(TypeError, match=r"use jaxreg\.orthant"):
+        tx.update(moves, tx.init(x), x)
+
+
+def test_a_missing_gradient_leaves_its_leaf_out() -> None:
+    params = {"trained": jnp.array([2.0]), "frozen": jnp.array([2.0])}
+    grads = {"trained": jnp.array([1.0]), "frozen": None}
+    tx = jaxreg.shrink(jaxreg.L1(1.0), 0.5)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    assert updates["frozen"] is None and updates["trained"] == 0.5
