@@ -30,6 +30,7 @@ TRANSFORMS: dict[str, Callable[[Any], Any]] = {
     "hold_support": lambda penalty: optax.chain(
         optax.adam(1e-2), jaxreg.hold_support(penalty)
     ),
+    "orthant": lambda penalty: optax.chain(optax.adam(1e-2), jaxreg.orthant(penalty)),
 }
 
 PENALTIES: dict[str, Any] = {

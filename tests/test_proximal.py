@@ -339,6 +339,25 @@ def test_wrong_arguments_are_refused_at_the_call(call, message) -> None:
         call()
 
 
+def test_a_leaf_that_a_mask_keeps_from_the_direction_has_gain_one() -> None:
+    mask = {"seen": True, "hidden": False}
+    for direction, metric in (
+        (optax.scale_by_adam(), jaxreg.adam_metric()),
+        (DIRECTIONS["lamb"][0], jaxreg.lamb_metric()),
+    ):
+        masked = optax.masked(direction, mask)
+        tx = jaxreg.proximal(masked, 0.25, jaxreg.L1(1.0), metric=metric)
+        params = {"seen": jnp.ones(2), "hidden": jnp.ones(2)}
+        updates, _ = tx.update(params, tx.init(params), params)
+        np.testing.assert_array_equal(updates["hidden"], -0.5)
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1])
+def test_a_momentum_without_a_gain_is_refused(decay: float) -> None:
+    with pytest.raises(ValueError, match="from 0 to below 1"):
+        jaxreg.momentum_metric(decay)
+
+
 def test_a_uniform_prox_in_adams_metric_is_refused_with_the_mend() -> None:
     tx = jaxreg.prox_adam(0.1, jaxreg.NuclearNorm(1.0))
     params = jnp.ones((3, 2))

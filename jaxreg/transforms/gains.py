@@ -246,7 +246,9 @@ class LambMetric(Metric):
         means = treedef.flatten_up_to(state.mu)
         correction = 1 - self.b1 ** jnp.asarray(state.count, jnp.float32)
         return [
-            gain if mean is None else gain * _ratio(move, gain * mean / correction)
+            gain
+            if isinstance(mean, optax.MaskedNode)
+            else gain * _ratio(move, gain * mean / correction)
             for gain, mean, move in zip(gains, means, moves, strict=True)
         ]
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxreg.checks import is_known
 from jaxreg.transforms.gains import (
     AdagradMetric,
     AdamaxMetric,
@@ -41,10 +42,17 @@ def momentum_metric(decay: float, metric: Metric | None = None) -> Metric:
 
     `metric` is that of the rest of the direction, by which the gain is multiplied.
 
+    Raises:
+      ValueError: `decay` is not from 0 to below 1.
+
     >>> import optax, jaxreg
     >>> jaxreg.check_metric(optax.trace(0.9), jaxreg.momentum_metric(0.9)) < 1e-3
     True
     """
+    if is_known(lambda x: (x < 0) | (x >= 1), decay):
+        raise ValueError(
+            f"momentum_metric: decay is {decay}; allowed: from 0 to below 1"
+        )
     return MomentumMetric(decay, IdentityMetric() if metric is None else metric)
 
 
