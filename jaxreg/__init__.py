@@ -32,7 +32,7 @@ from jaxreg.constraints import (
 from jaxreg.groups import Blocks
 
 # Reading parameters
-from jaxreg.measures import max_strength
+from jaxreg.measures import max_strength, measure
 from jaxreg.penalties import (
     L0,
     L1,
@@ -160,6 +160,7 @@ __all__ = [
     "lamb_metric",
     "latent",
     "max_strength",
+    "measure",
     "momentum_metric",
     "nonnegative",
     "on_kernels",

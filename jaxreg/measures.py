@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxreg import rules
 from jaxreg.checks import check_prox
 from jaxreg.constraint import Constraint
-from jaxreg.penalty import Penalty, Tree, widened
+from jaxreg.penalty import Penalty, Tree, flatten_like, widened
 
 # Factors are sought within 2^100 times the largest gradient, and its inverse.
 _OCTAVES = 100
@@ -46,6 +47,59 @@ def stationarity_rms(penalty: Penalty, params: Tree, grads: Tree) -> jax.Array:
     entries = sum(distance.size for distance in distances)
     total = sum((jnp.sum(d * d) for d in distances), start=jnp.zeros(()))
     return jnp.sqrt(total / max(entries, 1))
+
+
+def measure(
+    penalty: Penalty,
+    params: Tree,
+    *,
+    grads: Tree | None = None,
+    previous: Tree | None = None,
+) -> dict[str, jax.Array]:
+    """Scalars about the penalised leaves for any logger; cheap, and runs inside jit.
+
+    Returns:
+      `zeros`, the number of entries exactly 0; `zero_share`, of all entries;
+      `penalty`, its value; with groups `dead_groups`, the number of groups that are all
+      zero. With `grads`, the gradient of the loss at `params`, `stationarity`: the root
+      mean square over entries of the distance to a minimum of loss + penalty. With
+      `previous`, earlier parameters, `flips`: how many entries became zero or ceased to
+      be.
+
+    Raises:
+      TypeError, ValueError: a rule catches no leaf, a leaf the penalty cannot take, or
+        trees of another structure.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> w, before = jnp.array([1.0, 0.0, 0.0]), jnp.array([1.0, 2.0, 0.0])
+    >>> found = jaxreg.measure(jaxreg.L1(0.5), w, previous=before)
+    >>> {name: round(float(number), 3) for name, number in found.items()}
+    {'zeros': 2.0, 'zero_share': 0.667, 'penalty': 0.5, 'flips': 1.0}
+    """
+    parts, leaves = rules.check(penalty, params), jax.tree.leaves(params)
+    found = {
+        "zeros": _total(zeros(leaf) for leaf in _penalised(penalty, params)),
+        "zero_share": zero_share(penalty, params),
+        "penalty": penalty.value(params),
+    }
+    dead = [
+        dead_groups(part.penalty, leaf) for part in parts for leaf in part.of(leaves)
+    ]
+    if any(count is not None for count in dead):
+        found["dead_groups"] = _total(count for count in dead if count is not None)
+    if grads is not None:
+        found["stationarity"] = stationarity_rms(penalty, params, grads)
+    if previous is not None:
+        mend = "pass earlier parameters of the same model"
+        structure = jax.tree.structure(params)
+        earlier = flatten_like(structure, previous, "previous", mend)
+        flips = [
+            jnp.sum((now == 0) != (before == 0))
+            for part in parts
+            for now, before in zip(part.of(leaves), part.of(earlier), strict=True)
+        ]
+        found["flips"] = _total(flips)
+    return found
 
 
 class MaxStrength(NamedTuple):
@@ -139,6 +193,10 @@ def _smallest_factor(penalty: Penalty, pulls: list[jax.Array]) -> jax.Array:
 def _largest(leaves: list[jax.Array]) -> jax.Array:
     sizes = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in leaves]
     return functools.reduce(jnp.maximum, sizes)
+
+
+def _total(counts: Iterable[jax.Array]) -> jax.Array:
+    return sum(counts, start=jnp.zeros((), jnp.int32))
 
 
 def _penalised(penalty: Penalty, tree: Tree) -> list[jax.Array]:

@@ -83,3 +83,40 @@ def test_measures_run_inside_jit(dtype) -> None:
         assert found.dtype == jnp.float32
         # XLA reorders sums of six terms.
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_measure_counts_penalised_leaves_alone_and_is_the_same_inside_jit() -> None:
+    before = PARAMS | {"kernel": jnp.array([[3.0, 0.0], [0.0, 1.0], [0.0, 1.0]])}
+    found = jaxreg.measure(ROWS_OF_KERNEL, PARAMS, grads=PARAMS, previous=before)
+    assert list(found) == [
+        "zeros",
+        "zero_share",
+        "penalty",
+        "dead_groups",
+        "stationarity",
+        "flips",
+    ]
+    assert found["zeros"] == 3 and found["zero_share"] == 0.5
+    assert found["dead_groups"] == 1 and found["flips"] == 2
+    assert found["penalty"] == ROWS_OF_KERNEL.value(PARAMS)
+    expected = measures.stationarity_rms(ROWS_OF_KERNEL, PARAMS, PARAMS)
+    assert found["stationarity"] == expected
+    jitted = jax.jit(jaxreg.measure)(
+        ROWS_OF_KERNEL, PARAMS, grads=PARAMS, previous=before
+    )
+    for name, number in jitted.items():
+        np.testing.assert_allclose(number, found[name], rtol=1e-6)
+        assert number.shape == ()
+
+
+def test_measure_without_groups_names_no_groups() -> None:
+    found = jaxreg.measure(jaxreg.L1(1.0), PARAMS)
+    assert list(found) == ["zeros", "zero_share", "penalty"]
+
+
+def test_measure_refuses_another_structure_and_rules_that_catch_nothing() -> None:
+    with pytest.raises(ValueError, match="previous and params differ"):
+        jaxreg.measure(jaxreg.L1(1.0), PARAMS, previous={"bias": jnp.ones(2)})
+    nothing = jaxreg.by_path([("none$", jaxreg.L1(1.0))])
+    with pytest.raises(ValueError, match="matches no leaf"):
+        jaxreg.measure(nothing, PARAMS)
