@@ -7,7 +7,14 @@ import statistics
 import jax
 import pytest
 
-from experiments import blind_spots, exact_zeros, lasso, lenet_mnist, ways
+from experiments import (
+    blind_spots,
+    exact_zeros,
+    lasso,
+    lenet_mnist,
+    support_recovery,
+    ways,
+)
 
 OURS = [method for method in lasso.METHODS if method.startswith("regularize")]
 # One problem by default, the others in the slow run.
@@ -87,6 +94,16 @@ def test_a_way_is_exact_or_as_wrong_as_the_documentation_says(way, error):
     row = ways.measure(ways.Config(), way=way)
     assert row["error"] == pytest.approx(error, rel=0.05, abs=1e-8)
     assert row["zeros"] == (1 if error == 0 else 0)
+
+
+@pytest.mark.parametrize("rate", support_recovery.RATES)
+def test_regularize_holds_the_support_that_prox_sgd_does_not_find(rate):
+    config = support_recovery.Config()
+    held = support_recovery.measure(config, "regularize(adam)", rate, seed=0)
+    assert held["nonzeros"] == held["lasso_nonzeros"] == config.support
+    assert held["flips"] == 0
+    loose = support_recovery.measure(config, "prox_sgd", rate, seed=0)
+    assert loose["nonzeros"] > 50 and loose["flips"] > 50
 
 
 def test_a_method_compiles_once_for_all_strengths_and_seeds(caplog):
