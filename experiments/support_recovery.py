@@ -9,7 +9,8 @@ Claim: L1 with a prox gives exact zeros.
 Expected: `regularize` ends with the 10 features and no flips. prox-SGD has the zeros of
 its last batch: ten times as many entries, a different set at each step. Averaged
 gradients and Adam's metric do better; the threshold at the learning rate after Adam
-solves another problem.
+solves another problem. `dual_average` and `ftrl` hold the support at a constant rate;
+a rate that decays to 0 takes `dual_average` back towards its start.
 
 Cost: about 1 minute on 2 cores.
 
@@ -49,6 +50,8 @@ class Config:
     sgd_rate: float = 0.01
     adam_rate: float = 0.003
     lion_rate: float = 0.001
+    dual_rate: float = 0.01
+    ftrl_rate: float = 0.03
     width: float = 0.3
     seeds: int = 5
 
@@ -84,16 +87,21 @@ _METHODS: dict[str, tuple[str, Maker]] = {
             optax.lion(rate, weight_decay=0.0), l1, config.width
         ),
     ),
+    "dual_average": (
+        "dual_rate",
+        lambda config, rate, l1: jaxreg.dual_average(rate, l1),
+    ),
+    "ftrl": ("ftrl_rate", lambda config, rate, l1: jaxreg.ftrl(rate, l1)),
 }
 RATES = ("constant", "cosine to 0")
 
 
 def cells(config: Config) -> list[Row]:
-    """One cell per method, learning rate schedule and seed."""
+    """One cell per method, learning rate schedule and seed; `ftrl` takes none."""
     return [
         {"method": method, "rate": rate, "seed": seed}
         for method in _METHODS
-        for rate in RATES
+        for rate in (RATES[:1] if method == "ftrl" else RATES)
         for seed in range(config.seeds)
     ]
 

@@ -61,9 +61,28 @@ def check_params(transform: str, params: Tree | None) -> None:
 
 def check_positive(name: str, number: Number) -> None:
     """Refuses a number that is not a positive finite scalar, if it is concrete."""
-    _check_number(name, number)
+    check_number(name, number)
     if is_known(lambda x: x <= 0, number):
         raise ValueError(f"{name} is {number}; allowed: a number above 0")
+
+
+def check_number(name: str, number: Any) -> None:
+    """Refuses what is not a finite scalar >= 0, as far as it is concrete."""
+    is_number = isinstance(number, _NUMBERS)
+    if not is_number or not _is_real(number):
+        hint = "; a function of the step count belongs into schedule="
+        raise TypeError(
+            f"{name} is {number!r}; allowed: a real number >= 0"
+            f"{hint if callable(number) else ''}"
+        )
+    if jnp.ndim(number):
+        raise ValueError(
+            f"{name} has shape {jnp.shape(number)}; allowed: one number. For a grid of "
+            "strengths use jax.vmap over the penalty"
+        )
+    is_concrete = not isinstance(number, jax.core.Tracer)
+    if is_concrete and not 0 <= float(number) < float("inf"):
+        raise ValueError(f"{name} is {number}; allowed: a finite number >= 0")
 
 
 def is_number(content: Any) -> bool:
@@ -83,7 +102,7 @@ def is_known(condition: Callable[..., Any], *numbers: Any) -> bool:
 
 def _check_field(name: str, content: Any, rules: Mapping[str, Any]) -> None:
     if "array" not in rules:
-        _check_number(name, content)
+        check_number(name, content)
         if "positive" in rules and is_known(lambda x: x <= 0, content):
             raise ValueError(f"{name} is {content}; allowed: a finite number > 0")
         return
@@ -100,24 +119,6 @@ def _check_field(name: str, content: Any, rules: Mapping[str, Any]) -> None:
 
 def _is_no_weight(part: Any) -> Any:
     return ~(jnp.greater_equal(part, 0) & jnp.isfinite(part))
-
-
-def _check_number(name: str, number: Any) -> None:
-    is_number = isinstance(number, _NUMBERS)
-    if not is_number or not _is_real(number):
-        hint = "; a function of the step count belongs into schedule="
-        raise TypeError(
-            f"{name} is {number!r}; allowed: a real number >= 0"
-            f"{hint if callable(number) else ''}"
-        )
-    if jnp.ndim(number):
-        raise ValueError(
-            f"{name} has shape {jnp.shape(number)}; allowed: one number. For a grid of "
-            "strengths use jax.vmap over the penalty"
-        )
-    is_concrete = not isinstance(number, jax.core.Tracer)
-    if is_concrete and not 0 <= float(number) < float("inf"):
-        raise ValueError(f"{name} is {number}; allowed: a finite number >= 0")
 
 
 def _is_real(number: Any) -> bool:
