@@ -27,10 +27,22 @@ TRANSFORMS: dict[str, Callable[[Any], Any]] = {
     "shrink": lambda penalty: optax.chain(
         optax.adam(1e-2), jaxreg.shrink(penalty, 1e-2)
     ),
+    "dual_average": lambda penalty: jaxreg.dual_average(1e-2, penalty, 0.5),
+    "ftrl": lambda penalty: jaxreg.ftrl(1e-2, penalty),
     "hold_support": lambda penalty: optax.chain(
         optax.adam(1e-2), jaxreg.hold_support(penalty)
     ),
     "orthant": lambda penalty: optax.chain(optax.adam(1e-2), jaxreg.orthant(penalty)),
+    "target_sparsity": lambda p: jaxreg.target_sparsity(optax.adam(1e-2), p, 0.5, 2),
+    "reweight": lambda p: jaxreg.reweight(
+        lambda q: jaxreg.prox_sgd(1e-2, q), p, 0.1, every=1
+    ),
+    "half_space": lambda groups: optax.chain(
+        optax.adam(1e-2), jaxreg.half_space(groups)
+    ),
+    "project": lambda constraint: optax.chain(
+        optax.adam(1e-2), jaxreg.project(constraint)
+    ),
 }
 
 PENALTIES: dict[str, Any] = {
@@ -45,6 +57,29 @@ PENALTIES: dict[str, Any] = {
     ),
 }
 
+_ROWS = jaxreg.GroupLasso(1e-3, group_axis=0)
+# What stands in for these penalties where only groups, or only constraints, will do.
+STAND_INS: dict[str, dict[str, Any]] = {
+    "half_space": {
+        "L1": jaxreg.GroupLasso(1e-3, group_axis=1),
+        "GroupLasso": _ROWS,
+        "on_kernels": jaxreg.on_kernels(_ROWS),
+        "by_path": jaxreg.by_path([("in/kernel$", _ROWS), ("kernel$", _ROWS)]),
+    },
+    "project": {
+        "L1": jaxreg.Box(-1.0, 1.0),
+        "GroupLasso": jaxreg.L2Ball(1.0, group_axis=0),
+        "on_kernels": jaxreg.on_kernels(jaxreg.NonNegative()),
+        "by_path": jaxreg.by_path(
+            [("in/kernel$", jaxreg.L2Ball(1.0)), ("kernel$", jaxreg.TopK(5))]
+        ),
+    },
+}
+
+# The fields of states that have one array for each parameter.
+LIKE_PARAMS = ("latent", "mu", "nu", "trace", "first_params", "gradient_sum")
+LIKE_PARAMS += ("linear_sum", "square_sum", "penalty_weights")
+
 every_transform = pytest.mark.parametrize("transform", TRANSFORMS)
 every_penalty = pytest.mark.parametrize("penalty", PENALTIES)
 
@@ -58,7 +93,7 @@ def make_params(dtype: str = "float32") -> Any:
 
 
 def make(transform: str, penalty: str) -> Any:
-    return TRANSFORMS[transform](PENALTIES[penalty])
+    return TRANSFORMS[transform](STAND_INS.get(transform, PENALTIES)[penalty])
 
 
 def described(tree: Any) -> list[Any]:
@@ -203,7 +238,7 @@ def test_tree_map_params_maps_the_latent_and_the_moments_only(
     before, _ = jax.tree_util.tree_flatten_with_path(state)
     for (path, old), new in zip(before, jax.tree.leaves(doubled), strict=True):
         name = jax.tree_util.keystr(path)
-        like_params = any(field in name for field in (".latent[", ".mu[", ".nu["))
+        like_params = any(f".{field}[" in name for field in LIKE_PARAMS)
         np.testing.assert_array_equal(new, 2 * old if like_params else old, name)
 
 
@@ -211,17 +246,27 @@ def test_tree_map_params_maps_the_latent_and_the_moments_only(
 def test_tree_get_finds_one_count(transform: str) -> None:
     tx, params = make(transform, "L1"), make_params()
     _, state = tx.update(params, tx.init(params), params)
-    has_adam = transform not in ("add_penalty_gradient", "prox_sgd")
+    has_adam = transform not in (
+        "add_penalty_gradient",
+        "prox_sgd",
+        "dual_average",
+        "ftrl",
+        "reweight",
+    )
     assert optax.tree.get(state, "count") == (1 if has_adam else None)
 
 
-@pytest.mark.parametrize("transform", ["regularize", "add_penalty_gradient"])
+@pytest.mark.parametrize(
+    "transform", ["regularize", "add_penalty_gradient", "dual_average", "ftrl"]
+)
 def test_a_missing_gradient_of_a_free_leaf_stays_missing(transform: str) -> None:
     # Around sgd, because optax.adam itself refuses a gradient that is None.
     penalty = PENALTIES["on_kernels"]
     tx = {
         "regularize": jaxreg.regularize(optax.sgd(1e-2), penalty),
         "add_penalty_gradient": jaxreg.add_penalty_gradient(penalty),
+        "dual_average": jaxreg.dual_average(1e-2, penalty),
+        "ftrl": jaxreg.ftrl(1e-2, penalty),
     }[transform]
     params = make_params()
     grads = {**params, "in": {**params["in"], "table": None}}
@@ -241,7 +286,13 @@ def test_a_leaf_that_is_none_everywhere_is_no_leaf(transform: str) -> None:
     assert_equal(updates["in"], tx.update(params, tx.init(params), params)[0]["in"])
 
 
-@pytest.mark.parametrize("transform", ["regularize", "add_penalty_gradient"])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        *("regularize", "add_penalty_gradient", "shrink", "dual_average", "ftrl"),
+        *("hold_support", "orthant", "half_space", "project"),
+    ],
+)
 def test_missing_params_are_refused(transform: str) -> None:
     tx, params = make(transform, "L1"), make_params()
     with pytest.raises(ValueError, match=f"{transform}: update was called without par"):
