@@ -1,7 +1,8 @@
 """Puts the tables of `experiments/results` into README.md and docs/.
 
-A document names the experiment between two comments, and what stands between them is
-the table of its last run: `python -m experiments._docs` writes it, a test compares.
+A document names the experiment between two comments, perhaps a value that rows must
+have and the columns to show (`results: ways kind=way way,zeros`). What stands between
+is the table of its last run: `python -m experiments._docs` writes it, a test compares.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from experiments._report import columns, show
 
 ROOT = pathlib.Path(__file__).parent.parent
 _BLOCK = re.compile(
-    r"(<!-- results: (\w+)((?: [\w,]+)?) -->\n).*?(<!-- end -->)", flags=re.DOTALL
+    r"(<!-- results: (\w+)(?: (\w+)=(\w+))?((?: [\w,]+)?) -->\n).*?(<!-- end -->)",
+    flags=re.DOTALL,
 )
 
 
@@ -34,12 +36,13 @@ def filled(text: str) -> str:
 
 
 def _fill(match: re.Match[str]) -> str:
-    start, name, chosen, end = match.groups()
+    start, name, key, value, chosen, end = match.groups()
     path = ROOT / "experiments" / "results" / name / "run.json"
-    table = json.loads(path.read_text())["table"]
+    rows = json.loads(path.read_text())["table"]
+    table = [row for row in rows if key is None or row[key] == value]
     header = chosen.strip().split(",") if chosen else columns(table)
-    rows = ({column: show(row.get(column)) for column in header} for row in table)
-    return f"{start}{jaxreg.Table(tuple(rows)).markdown()}\n{end}"
+    shown = ({column: show(row.get(column)) for column in header} for row in table)
+    return f"{start}{jaxreg.Table(tuple(shown)).markdown()}\n{end}"
 
 
 if __name__ == "__main__":

@@ -18,44 +18,52 @@ from experiments._experiment import Row
 
 SOLUTION = (0.5, 0.015, 0.0)
 STRENGTH = 0.5
-_CURVATURE = (1.0, 100.0, 1.0)
-_CENTRE = (1.0, 0.02, 0.3)
+CURVATURE = (1.0, 100.0, 1.0)
+CENTRE = (1.0, 0.02, 0.3)
 
 
 class Answer(NamedTuple):
-    """The parameters after the last step, and their moving average."""
+    """The parameters after the last step, their moving average, and the flips.
+
+    How often each entry became zero or ceased to be, per step of the last fifth.
+    """
 
     last: np.ndarray
     average: np.ndarray
+    flips: np.ndarray
 
 
-def solve(tx: Any, steps: int, noise: float = 0.0, start: float = 2.0) -> Answer:
+def solve(tx: Any, steps: int, noise: float = 0.0, start: Any = 2.0) -> Answer:
     """What a transformation makes of parameters that begin at `start`, in float64.
 
-    `noise` is the standard deviation of Gaussian noise on the gradients.
+    A `start` of shape (1, 3) makes a matrix of them. `noise` is the standard deviation
+    of Gaussian noise on the gradients.
     """
 
-    def step(carry: tuple[Any, Any, Any], key: jax.Array) -> tuple[Any, None]:
+    def step(carry: tuple[Any, Any, Any], key: jax.Array) -> tuple[Any, jax.Array]:
         x, average, state = carry
-        grads = jnp.array(_CURVATURE) * (x - jnp.array(_CENTRE))
+        grads = jnp.array(CURVATURE) * (x - jnp.array(CENTRE))
         grads = grads + noise * jax.random.normal(key, x.shape)
         updates, state = tx.update(grads, state, x)
-        x = optax.apply_updates(x, updates)
-        return (x, optax.incremental_update(x, average, 0.01), state), None
+        new = optax.apply_updates(x, updates)
+        flips = (new == 0) != (x == 0)
+        return (new, optax.incremental_update(new, average, 0.01), state), flips
 
     with jax.enable_x64(True):
-        params = jnp.full(3, start)
+        shape = np.broadcast_shapes(np.shape(start), (3,))
+        params = jnp.broadcast_to(jnp.asarray(start, float), shape)
         keys = jax.random.split(jax.random.key(0), steps)
-        run = jax.jit(lambda carry: jax.lax.scan(step, carry, keys)[0])
-        last, average, _ = run((params, params, tx.init(params)))
-        return Answer(np.asarray(last), np.asarray(average))
+        run = jax.jit(lambda carry: jax.lax.scan(step, carry, keys))
+        (last, average, _), flips = run((params, params, tx.init(params)))
+        late = np.mean(flips[-(steps // 5) :], axis=0)
+        return Answer(*(np.ravel(part) for part in (last, average, late)))
 
 
-def row_of(found: np.ndarray) -> Row:
+def row_of(found: np.ndarray, solution: tuple[float, ...] = SOLUTION) -> Row:
     """The answer, its distance from the solution, and its exact zeros."""
     return {
         "answer": [float(f"{value:.4g}") for value in found],
-        "error": float(f"{np.max(np.abs(found - SOLUTION)):.1e}"),
+        "error": float(f"{np.max(np.abs(found - solution)):.1e}"),
         "zeros": int(np.sum(found == 0)),
     }
 

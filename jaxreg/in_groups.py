@@ -60,6 +60,17 @@ class InGroups(Leafwise):
         return jnp.broadcast_to(step, leaf.shape)
 
 
+class WholeGroups(InGroups):
+    """Penalties that zero whole groups, never an entry of a group that stays."""
+
+    def unit_sizes(self, leaf: jax.Array) -> jax.Array:
+        """The root mean square of every group, in the shape of the view."""
+        return groups.root_mean_square(self._seen(leaf), self._axes)
+
+    def spread(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return jnp.broadcast_to(units, self.view(shape)).reshape(shape)
+
+
 class NormBounds(InGroups, Constraint):
     """Bounds on the Euclidean norm of each group."""
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxreg import rules
 from jaxreg.checks import check_prox
@@ -52,8 +53,8 @@ def stationarity_rms(penalty: Penalty, params: Tree, grads: Tree) -> jax.Array:
 def measure(
     penalty: Penalty,
     params: Tree,
-    *,
     grads: Tree | None = None,
+    opt_state: Any | None = None,
     previous: Tree | None = None,
 ) -> dict[str, jax.Array]:
     """Scalars about the penalised leaves for any logger; cheap, and runs inside jit.
@@ -63,12 +64,14 @@ def measure(
       `penalty`, its value; with groups `dead_groups`, the number of groups that are all
       zero. With `grads`, the gradient of the loss at `params`, `stationarity`: the root
       mean square over entries of the distance to a minimum of loss + penalty. With
-      `previous`, earlier parameters, `flips`: how many entries became zero or ceased to
-      be.
+      `opt_state`, the state of an optimizer that holds one of jaxreg's transformations,
+      `strength_factor`: what the strengths were multiplied by at the last update, by a
+      schedule or `target_sparsity`. With `previous`, earlier parameters, `flips`: how
+      many entries became zero or ceased to be.
 
     Raises:
-      TypeError, ValueError: a rule catches no leaf, a leaf the penalty cannot take, or
-        trees of another structure.
+      TypeError, ValueError: a rule catches no leaf, a leaf the penalty cannot take,
+        trees of another structure, or a state with no factor or several.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> w, before = jnp.array([1.0, 0.0, 0.0]), jnp.array([1.0, 2.0, 0.0])
@@ -89,6 +92,8 @@ def measure(
         found["dead_groups"] = _total(count for count in dead if count is not None)
     if grads is not None:
         found["stationarity"] = stationarity_rms(penalty, params, grads)
+    if opt_state is not None:
+        found["strength_factor"] = _strength_factor(opt_state)
     if previous is not None:
         mend = "pass earlier parameters of the same model"
         structure = jax.tree.structure(params)
@@ -100,6 +105,17 @@ def measure(
         ]
         found["flips"] = _total(flips)
     return found
+
+
+def _strength_factor(opt_state: Any) -> jax.Array:
+    factors = optax.tree.get_all_with_path(opt_state, "strength_factor")
+    if len(factors) != 1:
+        raise ValueError(
+            f"measure: opt_state holds {len(factors)} transformations of jaxreg that "
+            "apply a strength; allowed: exactly one. Pass the part of the state that "
+            "you mean; of an nnx.Optimizer, nnx.as_pure(optimizer.opt_state)"
+        )
+    return factors[0][1]
 
 
 class MaxStrength(NamedTuple):

@@ -127,6 +127,14 @@ class Penalty(abc.ABC):
         """The leaf, or one entry per group that the prox treats as it treats it."""
         return leaf
 
+    def unit_sizes(self, leaf: jax.Array) -> jax.Array:
+        """The size of every unit that the prox zeroes as one; here of every entry."""
+        return jnp.abs(leaf)
+
+    def spread(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """What holds of each unit, at every entry of a leaf of this shape."""
+        return jnp.broadcast_to(units, shape)
+
     def distribute(
         self, lift: Callable[[Penalty, Tree], Penalty], tree: Tree
     ) -> Penalty:

@@ -215,6 +215,11 @@ def parts(penalty: Penalty, params: Tree) -> Iterator[Part]:
     return _parts(penalty, paths(params))
 
 
+def members(penalty: Penalty) -> tuple[Penalty, ...]:
+    """The penalties at work in `penalty`."""
+    return penalty.penalties if isinstance(penalty, ByPath) else (penalty,)
+
+
 def _parts(penalty: Penalty, names: list[str]) -> Iterator[Part]:
     if not isinstance(penalty, ByPath):
         yield Part(penalty, tuple(range(len(names))), None)

@@ -38,10 +38,15 @@ ALLOWED = {"jax", "jaxlib", "optax", "jaxreg"} | set(sys.stdlib_module_names)
 
 # What holds data and is only ever returned: shown in the example of its maker.
 WITHOUT_EXAMPLE = {
+    "AddPenaltyGradientState": "the state that add_penalty_gradient makes",
+    "DualAverageState": "the state that dual_average makes",
+    "FtrlState": "the state that ftrl makes",
     "Penalty": "abstract: its subclasses have the examples",
     "ProximalState": "the state that proximal makes",
     "RegularizeState": "the state that regularize makes; latent reads it",
+    "ReweightState": "the state that reweight makes",
     "ShrinkState": "the state that shrink makes",
+    "TargetSparsityState": "the state that target_sparsity makes",
     "Table": "what describe and summary return",
 }
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxreg
@@ -107,6 +108,42 @@ def test_measure_counts_penalised_leaves_alone_and_is_the_same_inside_jit() -> N
     for name, number in jitted.items():
         np.testing.assert_allclose(number, found[name], rtol=1e-6)
         assert number.shape == ()
+
+
+FACTOR_TRANSFORMS = {
+    "regularize": lambda p, s: jaxreg.regularize(optax.sgd(0.1), p, schedule=s),
+    "prox_sgd": lambda p, s: jaxreg.prox_sgd(0.1, p, schedule=s),
+    "shrink": lambda p, s: jaxreg.shrink(p, 0.1, schedule=s),
+    "add_penalty_gradient": lambda p, s: jaxreg.add_penalty_gradient(p, schedule=s),
+    "dual_average": lambda p, s: jaxreg.dual_average(0.1, p, schedule=s),
+    "ftrl": lambda p, s: jaxreg.ftrl(0.1, p, schedule=s),
+    "in a chain": lambda p, s: optax.chain(
+        optax.clip(1.0), optax.MultiSteps(jaxreg.prox_sgd(0.1, p, schedule=s), 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FACTOR_TRANSFORMS)
+def test_measure_reads_the_factor_that_acted_last(name: str) -> None:
+    penalty = jaxreg.L1(1.0)
+    tx = FACTOR_TRANSFORMS[name](penalty, optax.linear_schedule(0.25, 1.0, 3))
+    params = {"w": jnp.ones(3)}
+    state, seen = tx.init(params), []
+    for _ in range(5):
+        _, state = tx.update(params, state, params)
+        found = jaxreg.measure(penalty, params, opt_state=state)
+        seen.append(float(found["strength_factor"]))
+    np.testing.assert_allclose(seen, [0.25, 0.5, 0.75, 1.0, 1.0])
+
+
+def test_measure_refuses_a_state_with_no_factor_or_with_two() -> None:
+    penalty, params = jaxreg.L1(1.0), jnp.ones(2)
+    for tx in (
+        optax.adam(0.1),
+        optax.chain(jaxreg.add_penalty_gradient(penalty), jaxreg.shrink(penalty, 0.1)),
+    ):
+        with pytest.raises(ValueError, match="allowed: exactly one"):
+            jaxreg.measure(penalty, params, opt_state=tx.init(params))
 
 
 def test_measure_without_groups_names_no_groups() -> None:

@@ -91,12 +91,16 @@ def test_grouped_takes_elementwise_penalties_only() -> None:
             jaxreg.grouped(penalty, group_axis=0)
 
 
+def update(tx, params):
+    return tx.update(params, tx.init(params), params)
+
+
 AT_PARAMS = {
     "describe": jaxreg.describe,
     "summary": jaxreg.summary,
-    "add_penalty_gradient": lambda penalty, params: jaxreg.add_penalty_gradient(
-        penalty
-    ).update(params, optax.EmptyState(), params),
+    "add_penalty_gradient": lambda penalty, params: update(
+        jaxreg.add_penalty_gradient(penalty), params
+    ),
     "value of by_path": lambda penalty, params: jaxreg.by_path([("", penalty)]).value(
         params
     ),

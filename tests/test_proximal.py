@@ -1,5 +1,6 @@
 """`proximal` and the other ways to apply a prox: which problem each of them solves."""
 
+import inspect
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import optax
 import pytest
 
 import jaxreg
+from experiments._ways import mean_step
 
 # f(x) = sum curvature (x - centre)^2 / 2, whose scales differ a hundredfold.
 CURVATURE, CENTRE = np.array([1.0, 100.0]), np.array([1.0, 0.02])
@@ -63,6 +65,19 @@ DIRECTIONS: dict[str, tuple[Any, Any]] = {
     "rmsprop, eps outside": (
         optax.scale_by_rms(eps=0.1, eps_in_sqrt=False),
         jaxreg.rmsprop_metric(eps=0.1, eps_in_sqrt=False),
+    ),
+    "rmsprop, bias correction": (
+        optax.scale_by_rms(bias_correction=True),
+        jaxreg.rmsprop_metric(decay=0.9),
+    ),
+    # Float32 rounds the variance of a steady gradient to some 1e-5 of its square.
+    "rmsprop, centered": (
+        optax.scale_by_stddev(eps=1.0),
+        jaxreg.rmsprop_metric(eps=1.0, centered=True),
+    ),
+    "rmsprop, centered, bias correction": (
+        optax.scale_by_stddev(eps=1.0, bias_correction=True),
+        jaxreg.rmsprop_metric(eps=1.0, centered=True, decay=0.9),
     ),
     "rmsprop, momentum": (
         optax.chain(optax.scale_by_rms(), optax.trace(0.9)),
@@ -152,11 +167,39 @@ def test_without_a_penalty_they_are_the_optimizers_of_optax(x64) -> None:
             jaxreg.prox_rmsprop(0.01, jaxreg.L1(0.0), momentum=0.5),
             optax.rmsprop(0.01, momentum=0.5),
         ),
+        (
+            jaxreg.prox_rmsprop(0.01, jaxreg.L1(0.0), bias_correction=True),
+            optax.rmsprop(0.01, bias_correction=True),
+        ),
+        (
+            jaxreg.prox_rmsprop(0.01, jaxreg.L1(0.0), centered=True, nesterov=True),
+            optax.rmsprop(0.01, centered=True, nesterov=True),
+        ),
         (jaxreg.prox_adagrad(0.1, jaxreg.L1(0.0)), optax.adagrad(0.1)),
     ]
     for ours, theirs in pairs:
         found, expected = run(ours, [3.0, -2.0], 100), run(theirs, [3.0, -2.0], 100)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_prebuilt_optimizers_take_the_arguments_of_optax() -> None:
+    for ours in (
+        jaxreg.prox_sgd,
+        jaxreg.prox_adam,
+        jaxreg.prox_adamw,
+        jaxreg.prox_rmsprop,
+        jaxreg.prox_adagrad,
+    ):
+        theirs = getattr(optax, ours.__name__.removeprefix("prox_"))
+        wanted = inspect.signature(theirs).parameters
+        found = dict(inspect.signature(ours).parameters)
+        assert list(found)[:2] == ["learning_rate", "penalty"]
+        for extra in ("penalty", "schedule"):
+            del found[extra]
+        assert list(found) == list(wanted)
+        assert [p.default for p in found.values()] == [
+            p.default for p in wanted.values()
+        ]
 
 
 def test_the_threshold_at_the_learning_rate_after_adam_solves_another_problem(
@@ -185,30 +228,14 @@ def test_a_step_averaged_over_a_group_is_wrong_and_the_metric_is_right(x64) -> N
     def grad(x: Any) -> Any:
         return scale * (x - centre)
 
-    def mean_step(x: Any) -> Any:
-        """Adam's direction with one step for the group: the mean of its gains."""
-        adam = optax.scale_by_adam()
-        rate = cosine(0.01, steps)
-
-        def update(updates: Any, state: Any, params: Any = None) -> Any:
-            moves, inner = adam.update(updates, state[0])
-            gain = 1 / (jnp.sqrt(inner.nu / (1 - 0.999**inner.count)) + 1e-8)
-            step = rate(state[1])
-            point = params - step * moves
-            target = penalty.prox(point, step * jnp.mean(gain))
-            return target - params, (inner, state[1] + 1)
-
-        return optax.GradientTransformation(
-            lambda params: (adam.init(params), jnp.zeros([], jnp.int32)), update
-        )
-
     def pull(x: np.ndarray) -> float:
         """How far a point is from stationary."""
         return float(np.max(penalty.stationarity(jnp.asarray(x), grad(x))))
 
     start = np.ones((1, 2))
-    right = run(jaxreg.prox_adam(cosine(0.01, steps), penalty), start, steps, grad)
-    wrong = run(mean_step(None), start, steps, grad)
+    rate = cosine(0.01, steps)
+    right = run(jaxreg.prox_adam(rate, penalty), start, steps, grad)
+    wrong = run(mean_step(rate, penalty), start, steps, grad)
     assert pull(right) < 1e-6
     assert pull(wrong) > 0.05
 

@@ -45,6 +45,9 @@ class Anchored(Lift):
     def pooled(self, leaf: jax.Array) -> jax.Array:
         return leaf
 
+    # A group at its reference is zero only entry by entry.
+    unit_sizes, spread = Penalty.unit_sizes, Penalty.spread
+
     def value(self, params: Tree) -> jax.Array:
         return self.penalty.value(self._moves(params))
 

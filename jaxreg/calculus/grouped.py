@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg import groups
-from jaxreg.in_groups import InGroups
+from jaxreg.in_groups import WholeGroups
 from jaxreg.leafwise import Elementwise
 from jaxreg.penalty import Number
 from jaxreg.pytree import pytree_dataclass, static
@@ -19,7 +19,7 @@ from jaxreg.pytree import pytree_dataclass, static
 _NEWTON_STEPS = 7
 
 
-class GroupPenalty(InGroups):
+class GroupPenalty(WholeGroups):
     r"""`sum_g n_g phi(r_g)`, with `n_g` the size and `r_g` the RMS of group `g`.
 
     `phi` is the elementwise penalty `magnitude`. Written with the root mean square,

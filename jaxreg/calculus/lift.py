@@ -56,6 +56,12 @@ class Lift(Penalty):
     def pooled(self, leaf: jax.Array) -> jax.Array:
         return self.penalty.pooled(leaf)
 
+    def unit_sizes(self, leaf: jax.Array) -> jax.Array:
+        return self.penalty.unit_sizes(leaf)
+
+    def spread(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return self.penalty.spread(units, shape)
+
 
 def step_tree(params: Tree, step: Number | Tree) -> Tree:
     """One step per leaf, as a tree with the structure of `params`."""

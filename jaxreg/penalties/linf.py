@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg import groups
-from jaxreg.in_groups import InGroups
+from jaxreg.in_groups import WholeGroups
 from jaxreg.leafwise import magnitude
 from jaxreg.penalty import Number, ratio
 from jaxreg.pytree import pytree_dataclass, static
@@ -14,7 +14,7 @@ from jaxreg.thresholds import cut_to_total
 
 
 @pytree_dataclass
-class LInf(InGroups):
+class LInf(WholeGroups):
     """The maximum norm, `strength * sum_g n_g max |w_g|`: it levels the largest.
 
     `n_g` is the number of entries of group `g`, so that one strength suits groups of

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxreg import rules
 from jaxreg.checks import check_numbers, check_params
 from jaxreg.constraint import Constraint
 from jaxreg.penalty import Penalty, Tree, flatten_like, widened
+from jaxreg.transforms.targets import (
+    NEW_STATE,
+    Schedule,
+    as_factor,
+    at_count,
+    check_schedule,
+)
 
-_NEW_STATE = "call tx.init(params) after a change of the parameters"
+
+class AddPenaltyGradientState(NamedTuple):
+    """The step count, and the factor that the schedule gave last."""
+
+    penalty_gradient_count: jax.Array
+    strength_factor: jax.Array
 
 
-def add_penalty_gradient(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
+def add_penalty_gradient(
+    penalty: Penalty, *, schedule: Schedule | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Adds `penalty.subgradient(params)` to the updates.
 
     First in a chain it minimises loss + penalty, as a penalty written into the loss
@@ -27,6 +42,8 @@ def add_penalty_gradient(penalty: Penalty) -> optax.GradientTransformationExtraA
 
     Args:
       penalty: any penalty; it sees the leaves that Optax's masks leave visible.
+      schedule: a function of the step count (from 0) that returns a factor >= 0 on the
+        penalty.
 
     Raises:
       TypeError, ValueError: the penalty, or its rules on these leaves, cannot be right
@@ -42,32 +59,43 @@ def add_penalty_gradient(penalty: Penalty) -> optax.GradientTransformationExtraA
     Array([ 2., -1.], dtype=float32)
     """
     check_numbers(penalty)
+    check_schedule("add_penalty_gradient", schedule)
 
-    def init(params: Tree) -> optax.EmptyState:
+    def init(params: Tree) -> AddPenaltyGradientState:
         del params
-        return optax.EmptyState()
+        count, factor = jnp.zeros([], jnp.int32), jnp.ones([], jnp.float32)
+        return AddPenaltyGradientState(count, factor)
 
     def update(
-        updates: Tree, state: Any, params: Tree | None = None, **extra_args: Any
-    ) -> tuple[Tree, Any]:
+        updates: Tree,
+        state: AddPenaltyGradientState,
+        params: Tree | None = None,
+        **extra_args: Any,
+    ) -> tuple[Tree, AddPenaltyGradientState]:
         del extra_args
         check_params("add_penalty_gradient", params)
         parts = rules.check(penalty, params)
+        factor = at_count(schedule, state.penalty_gradient_count)
         leaves, treedef = jax.tree.flatten(params)
-        out = flatten_like(treedef, updates, "updates", _NEW_STATE)
+        out = flatten_like(treedef, updates, "updates", NEW_STATE)
         for part in parts:
-            if isinstance(part.penalty, Constraint):
-                raise TypeError(
-                    f"add_penalty_gradient({part.penalty!r}): a constraint has no "
-                    "gradient; give it to jaxreg.regularize, or add that of "
-                    "jaxreg.envelope(constraint, step)"
-                )
+            _check_gradient(part.penalty)
             pulls = part.penalty.subgradient([widened(x) for x in part.of(leaves)])
             for place, pull in zip(part.places, pulls, strict=True):
                 grad = out[place]
                 # A missing gradient stays missing: that leaf is not being trained.
                 if grad is not None:
-                    out[place] = (grad + pull).astype(grad.dtype)
-        return jax.tree.unflatten(treedef, out), state
+                    out[place] = (grad + factor * pull).astype(grad.dtype)
+        count = optax.safe_increment(state.penalty_gradient_count)
+        new_state = AddPenaltyGradientState(count, as_factor(factor))
+        return jax.tree.unflatten(treedef, out), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_gradient(penalty: Penalty) -> None:
+    if isinstance(penalty, Constraint):
+        raise TypeError(
+            f"add_penalty_gradient({penalty!r}): a constraint has no gradient; give it "
+            "to jaxreg.regularize, or add that of jaxreg.envelope(constraint, step)"
+        )

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg.penalty import flatten_like
+from jaxreg.penalty import flatten_like, widened
 
 Found = dict[type, Any]
 
@@ -92,14 +92,13 @@ def _states(state: Any) -> Iterator[Any]:
         yield state
 
 
-def _by_leaf(treedef: Any, moments: Any, gain: Any) -> list[Any]:
-    """The gain of each leaf from its moment; 1 where a mask keeps the leaf out."""
-    leaves = flatten_like(treedef, moments, "the direction's state", "make a new state")
+def _by_leaf(treedef: Any, gain: Any, *moments: Any) -> list[Any]:
+    """The gain of each leaf from its moments; 1 where a mask keeps the leaf out."""
+    name, mend = "the direction's state", "make a new state"
+    columns = [flatten_like(treedef, tree, name, mend) for tree in moments]
     return [
-        1.0
-        if isinstance(leaf, optax.MaskedNode)
-        else gain(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)))
-        for leaf in leaves
+        1.0 if isinstance(row[0], optax.MaskedNode) else gain(*map(widened, row))
+        for row in zip(*columns, strict=True)
     ]
 
 
@@ -147,13 +146,13 @@ class AdamMetric(Metric):
 
     def of_moments(self, treedef: Any, moments: Any, count: Any) -> list[Any]:
         """`1 / (sqrt(moment / (1 - b2^count) + eps_root) + eps)`."""
-        correction = 1 - self.b2 ** jnp.asarray(count, jnp.float32)
+        correction = 1 - self.b2 ** jnp.asarray(count, float)
 
         def gain(moment: jax.Array) -> jax.Array:
             root = jnp.sqrt(moment / correction + self.eps_root)
             return _where_seen(moment, 1 / (root + self.eps))
 
-        return _by_leaf(treedef, moments, gain)
+        return _by_leaf(treedef, gain, moments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +179,7 @@ class AmsgradMetric(Metric):
             root = jnp.sqrt(moment + self.eps_root)
             return _where_seen(moment, 1 / (root + self.eps))
 
-        return _by_leaf(treedef, found[optax.ScaleByAmsgradState].nu_max, gain)
+        return _by_leaf(treedef, gain, found[optax.ScaleByAmsgradState].nu_max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +194,7 @@ class AdamaxMetric(Metric):
             # Without a gradient it is eps.
             return _where_seen(largest - self.eps, 1 / largest)
 
-        return _by_leaf(treedef, found[optax.ScaleByAdamState].nu, gain)
+        return _by_leaf(treedef, gain, found[optax.ScaleByAdamState].nu)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,15 +203,31 @@ class RmspropMetric(Metric):
 
     eps: float = 1e-8
     eps_in_sqrt: bool = True
-    state_types = (optax.ScaleByRmsState,)
+    centered: bool = False
+    decay: float | None = None
+
+    @property
+    def reads(self) -> tuple[type, ...]:
+        has_count = self.decay is not None
+        scale = optax.scale_by_stddev if self.centered else optax.scale_by_rms
+        # Optax exports no names for the states with a count.
+        state = jax.eval_shape(scale(bias_correction=has_count).init, ())
+        return (type(state),)
 
     def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
-        def gain(moment: jax.Array) -> jax.Array:
-            rooted = 1 / jnp.sqrt(moment + self.eps)
-            plain = 1 / (jnp.sqrt(moment) + self.eps)
+        (state,) = (found[kind] for kind in self.reads)
+        correction: Any = 1.0
+        if self.decay is not None:
+            correction = 1 - self.decay ** jnp.asarray(state.count, float)
+
+        def gain(moment: jax.Array, mean: Any = 0.0) -> jax.Array:
+            spread = moment / correction - jnp.abs(mean / correction) ** 2
+            rooted = 1 / jnp.sqrt(spread + self.eps)
+            plain = 1 / (jnp.sqrt(spread) + self.eps)
             return _where_seen(moment, rooted if self.eps_in_sqrt else plain)
 
-        return _by_leaf(treedef, found[optax.ScaleByRmsState].nu, gain)
+        means = (state.mu,) if self.centered else ()
+        return _by_leaf(treedef, gain, state.nu, *means)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +241,7 @@ class AdagradMetric(Metric):
         def gain(total: jax.Array) -> jax.Array:
             return _where_seen(total, 1 / jnp.sqrt(total + self.eps))
 
-        return _by_leaf(treedef, found[optax.ScaleByRssState].sum_of_squares, gain)
+        return _by_leaf(treedef, gain, found[optax.ScaleByRssState].sum_of_squares)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,7 +259,7 @@ class LambMetric(Metric):
         adam = AdamMetric(self.b2, self.eps, self.eps_root)
         gains = adam.of_moments(treedef, state.nu, state.count)
         means = treedef.flatten_up_to(state.mu)
-        correction = 1 - self.b1 ** jnp.asarray(state.count, jnp.float32)
+        correction = 1 - self.b1 ** jnp.asarray(state.count, float)
         return [
             gain
             if isinstance(mean, optax.MaskedNode)

@@ -78,5 +78,6 @@ def _kept(leaf: jax.Array, point: jax.Array, axis: Any, margin: Number) -> jax.A
     within = groups.within_axes(groups.indexing(axis), len(view))
     along = jnp.sum(moved * seen, axis=within, keepdims=True)
     square = jnp.sum(seen * seen, axis=within, keepdims=True)
-    is_kept = (along >= margin * square) & (square > 0)
+    is_alive = jnp.any(seen != 0, axis=within, keepdims=True)
+    is_kept = (along >= margin * square) & is_alive
     return jnp.where(is_kept, moved, 0.0).reshape(leaf.shape)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from jaxreg.checks import check_numbers
 from jaxreg.penalty import Penalty, Tree
 from jaxreg.rules import Part
-from jaxreg.transforms.targets import Targets, updates_to
+from jaxreg.transforms.targets import Targets, is_dead, updates_to
 
 
 def hold_support(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
@@ -38,8 +39,8 @@ def hold_support(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
     """
 
     def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
-        dead = [part.penalty.pooled(leaf) == 0 for leaf in leaves]
-        return [jnp.where(d, 0.0, p) for d, p in zip(dead, points, strict=True)]
+        pairs = zip(leaves, points, strict=True)
+        return [jnp.where(is_dead(part.penalty, leaf), 0.0, p) for leaf, p in pairs]
 
     return _tail("hold_support", penalty, targets)
 
@@ -66,8 +67,10 @@ def orthant(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
     """
 
     def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
-        pairs = zip(leaves, points, strict=True)
-        return [jnp.where(leaf * point > 0, point, 0.0) for leaf, point in pairs]
+        def one(leaf: jax.Array, point: jax.Array) -> jax.Array:
+            return jnp.where(jnp.sign(leaf) * point > 0, point, 0.0)
+
+        return list(map(one, leaves, points))
 
     return _tail("orthant", penalty, targets)
 

@@ -13,11 +13,15 @@ from jaxreg.rules import Part, paths
 
 
 class RegularizeState(NamedTuple):
-    """The latent (`MaskedNode` for free leaves), the optimizer's state, the count."""
+    """The latent (`MaskedNode` for free leaves), and what is inside.
+
+    That is the optimizer's state, the step count, and the schedule's last factor.
+    """
 
     latent: Tree
     inner_optimizer: Any
     update_count: jax.Array
+    strength_factor: jax.Array
 
 
 def latent(opt_state: Any) -> tuple[Tree, Any]:

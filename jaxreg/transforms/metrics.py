@@ -24,7 +24,7 @@ from jaxreg.transforms.gains import (
 )
 
 # Of very different sizes, as the gradients of a badly scaled problem are.
-_GRADS = ([1.0, -0.03, 20.0], [[-0.5, 2.0]])
+_GRADS = ([1.0, -0.03, 20.0, 1e-5], [[-0.5, 2.0]])
 
 
 def identity_metric() -> Metric:
@@ -78,8 +78,10 @@ def yogi_metric(b2: float = 0.999, eps: float = 1e-3, eps_root: float = 0.0) -> 
     return AdamMetric(b2, eps, eps_root)
 
 
-def adan_metric(b3: float = 0.99, eps: float = 1e-8, eps_root: float = 1e-8) -> Metric:
+def adan_metric(b3: float = 0.99, eps: float = 1e-8, eps_root: float = 0.0) -> Metric:
     """For `optax.scale_by_adan`: that of Adam, of Adan's second moment.
+
+    `optax.adan` itself has `eps_root=1e-8`.
 
     >>> import optax, jaxreg
     >>> jaxreg.check_metric(optax.scale_by_adan(), jaxreg.adan_metric()) < 1e-3
@@ -108,14 +110,22 @@ def adamax_metric(eps: float = 1e-8) -> Metric:
     return AdamaxMetric(eps)
 
 
-def rmsprop_metric(eps: float = 1e-8, eps_in_sqrt: bool = True) -> Metric:
+def rmsprop_metric(
+    eps: float = 1e-8,
+    eps_in_sqrt: bool = True,
+    centered: bool = False,
+    decay: float | None = None,
+) -> Metric:
     """For `optax.scale_by_rms`: `1 / sqrt(nu + eps)`, or `1 / (sqrt(nu) + eps)`.
+
+    `centered` is for `optax.scale_by_stddev`, with `nu - mu^2` for nu; `decay` for a
+    direction with `bias_correction=True`, the decay of that direction.
 
     >>> import optax, jaxreg
     >>> jaxreg.check_metric(optax.scale_by_rms(), jaxreg.rmsprop_metric()) < 1e-3
     True
     """
-    return RmspropMetric(eps, eps_in_sqrt)
+    return RmspropMetric(eps, eps_in_sqrt, centered, decay)
 
 
 def adagrad_metric(eps: float = 1e-7) -> Metric:

@@ -132,15 +132,18 @@ def prox_rmsprop(
     eps: float = 1e-8,
     initial_scale: float = 0.0,
     eps_in_sqrt: bool = True,
+    centered: bool = False,
     momentum: float | None = None,
     nesterov: bool = False,
+    bias_correction: bool = False,
     *,
     schedule: Schedule | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """`optax.rmsprop` with the prox of a penalty in its metric.
 
-    It minimises loss + penalty; the arguments are those of `optax.rmsprop` but for
-    `centered`, whose steps have no bound where gradients settle, and `bias_correction`.
+    It minimises loss + penalty; the arguments are those of `optax.rmsprop`, and
+    `schedule` as in `proximal`. `centered` steps, here as there, grow where gradients
+    settle, and become NaN where float32 rounds their variance below `-eps`.
 
     Reference: as `prox_adam`.
 
@@ -151,8 +154,10 @@ def prox_rmsprop(
     >>> print(f"{u[0]:.4f} {u[1]:.4f}")
     -0.0300 -0.0800
     """
-    direction = optax.scale_by_rms(decay, eps, initial_scale, eps_in_sqrt)
-    metric = rmsprop_metric(eps, eps_in_sqrt)
+    scale = optax.scale_by_stddev if centered else optax.scale_by_rms
+    direction = scale(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
+    corrected = decay if bias_correction else None
+    metric = rmsprop_metric(eps, eps_in_sqrt, centered, corrected)
     if momentum is not None:
         direction = optax.chain(direction, optax.trace(momentum, nesterov))
         metric = momentum_metric(momentum, metric)

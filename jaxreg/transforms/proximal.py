@@ -15,6 +15,7 @@ from jaxreg.transforms.gains import Metric, read_gains
 from jaxreg.transforms.metrics import check_metric_type
 from jaxreg.transforms.targets import (
     Schedule,
+    as_factor,
     at_count,
     check_schedule,
     updates_to,
@@ -22,10 +23,11 @@ from jaxreg.transforms.targets import (
 
 
 class ProximalState(NamedTuple):
-    """The state of the direction, and the step count."""
+    """The state of the direction, the step count, and the schedule's last factor."""
 
     direction: Any
     proximal_count: jax.Array
+    strength_factor: jax.Array
 
 
 def proximal(
@@ -85,7 +87,8 @@ def proximal(
     inner = optax.with_extra_args_support(direction)
 
     def init(params: Tree) -> ProximalState:
-        return ProximalState(inner.init(params), jnp.zeros([], jnp.int32))
+        count, factor = jnp.zeros([], jnp.int32), jnp.ones([], jnp.float32)
+        return ProximalState(inner.init(params), count, factor)
 
     def update(
         updates: Tree, state: ProximalState, params: Tree | None = None, **extra: Any
@@ -107,7 +110,7 @@ def proximal(
         moves = jax.tree.map(lambda move: (-rate * move).astype(move.dtype), moves)
         moves = updates_to("proximal", penalty, moves, params, targets)
         count = optax.safe_increment(state.proximal_count)
-        return moves, ProximalState(direction_state, count)
+        return moves, ProximalState(direction_state, count, as_factor(factor))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

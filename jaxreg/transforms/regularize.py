@@ -33,14 +33,19 @@ from jaxreg.transforms.latent import (
     refuse_inner,
     start_of,
 )
-
-Schedule = Callable[[jax.Array], Number]
+from jaxreg.transforms.targets import (
+    NEW_STATE,
+    Schedule,
+    as_factor,
+    at_count,
+    check_schedule,
+    when,
+)
 
 # The check for edited weights reads small leaves whole, and of a large one a slice in
 # 150, but at least 16 and at most 64: less than a hundredth of what a step reads.
 _WHOLE = 2**18
 _SHARE, _FEWEST, _MOST = 150, 16, 64
-_NEW_STATE = "call tx.init(params) after a change of the parameters"
 
 
 def regularize(
@@ -101,19 +106,14 @@ def regularize(
     check_numbers(penalty)
     check_prox("regularize", penalty)
     check_positive("regularize: width", width)
-    if schedule is not None and not callable(schedule):
-        raise TypeError(
-            f"regularize: schedule is {schedule!r}; allowed: a function of the step "
-            "count, such as optax.linear_schedule(0.0, 1.0, 1000), or None. Under "
-            'optax.inject_hyperparams name it in static_args=("schedule",)'
-        )
+    check_schedule("regularize", schedule)
     inner = optax.with_extra_args_support(optimizer)
-    normal_map = _NormalMap(inner, penalty, width, schedule)
+    normal_map = NormalMap(inner, penalty, width, schedule)
     return optax.GradientTransformationExtraArgs(normal_map.init, normal_map.update)
 
 
 @dataclasses.dataclass(frozen=True)
-class _NormalMap:
+class NormalMap:
     """The transformation that `regularize` returns."""
 
     inner: optax.GradientTransformationExtraArgs
@@ -133,6 +133,7 @@ class _NormalMap:
             latent=jax.tree.unflatten(treedef, latents),
             inner_optimizer=self.inner.init(trained),
             update_count=jnp.zeros([], jnp.int32),
+            strength_factor=jnp.ones([], jnp.float32),
         )
 
     def update(
@@ -147,25 +148,24 @@ class _NormalMap:
         parts = rules.check(self.penalty, params)
         leaves, treedef = jax.tree.flatten(params)
         leaves = [jnp.asarray(leaf) for leaf in leaves]
-        grads = flatten_like(treedef, updates, "updates", _NEW_STATE)
-        latents = flatten_like(
-            treedef, state.latent, "the latent in the state", _NEW_STATE
-        )
+        grads = flatten_like(treedef, updates, "updates", NEW_STATE)
+        latents = flatten_like(treedef, state.latent, "the latent", NEW_STATE)
         check_latents(parts, latents, grads, leaves, params)
 
         latents = self._restart_edited(parts, latents, leaves)
-        grads = self._pushed(parts, latents, grads, state.update_count)
+        factor = at_count(self.schedule, state.update_count)
+        grads = self._pushed(parts, latents, grads, factor)
         moves, inner_optimizer = self.inner.update(
             jax.tree.unflatten(treedef, grads),
             state.inner_optimizer,
             jax.tree.unflatten(treedef, map(_latent_or_free, latents, leaves)),
             **extra_args,
         )
-        moves = flatten_like(treedef, moves, "the updates of the optimizer", _NEW_STATE)
+        moves = flatten_like(treedef, moves, "the updates of the optimizer", NEW_STATE)
         for place in (place for part in parts for place in part.places):
             moved = latents[place] + moves[place]
             latents[place] = moved.astype(latents[place].dtype)
-        for place, target in self._prox(parts, latents).items():
+        for place, target in self.prox(parts, latents).items():
             # The params' own dtype: optax.apply_if_finite refuses any other. What
             # rounding loses here, the latent still holds at the next step.
             moves[place] = (target - leaves[place]).astype(leaves[place].dtype)
@@ -173,23 +173,25 @@ class _NormalMap:
             latent=jax.tree.unflatten(treedef, latents),
             inner_optimizer=inner_optimizer,
             update_count=optax.safe_increment(state.update_count),
+            strength_factor=as_factor(factor),
         )
 
     def _pushed(
-        self, parts: list[rules.Part], latents: list[Any], grads: list[Any], count: Any
+        self, parts: list[rules.Part], latents: list[Any], grads: list[Any], factor: Any
     ) -> list[Any]:
         """The gradients plus the penalty's force, a subgradient at the fresh prox."""
-        factor = 1.0 if self.schedule is None else self.schedule(count)
-        proxes, out = self._prox(parts, latents), list(grads)
+        proxes, out = self.prox(parts, latents), list(grads)
         for part in parts:
             step = part.penalty.step_for(self.width)
+            # target_sparsity ends with a width of 0: no dead zone, and no force.
+            divisor = jnp.where(step > 0, step, 1.0)
             for place in part.places:
-                force = (latents[place] - proxes[place]) / step
+                force = (latents[place] - proxes[place]) / divisor
                 pushed = grads[place] + factor * force
                 out[place] = pushed.astype(latents[place].dtype)
         return out
 
-    def _prox(self, parts: list[rules.Part], latents: list[Any]) -> dict[int, Any]:
+    def prox(self, parts: list[rules.Part], latents: list[Any]) -> dict[int, Any]:
         """The prox of the latents, by the place of the leaf."""
         out: dict[int, Any] = {}
         for part in parts:
@@ -221,13 +223,9 @@ class _NormalMap:
                     out[place] = jnp.where(is_new, new, old[place])
             return out
 
-        is_any = jnp.any(jnp.stack(list(edited.values())))
-        if isinstance(is_any, jax.core.Tracer):
-            # One cond for all leaves: the common step moves no word for it on a CPU,
-            # and waits for one predicate on a GPU.
-            return jax.lax.cond(is_any, restart, lambda old: old, latents)
-        # Outside jit a cond would be compiled anew at every call.
-        return restart(latents) if is_any else latents
+        # One cond for all leaves: the common step moves no word for it on a CPU, and
+        # waits for one predicate on a GPU.
+        return when(jnp.any(jnp.stack(list(edited.values()))), restart, latents)
 
     def _edited(
         self, part: rules.Part, latents: list[Any], leaves: list[Any]

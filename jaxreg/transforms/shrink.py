@@ -13,6 +13,7 @@ from jaxreg.penalty import Number, Penalty, Tree
 from jaxreg.rules import Part
 from jaxreg.transforms.targets import (
     Schedule,
+    as_factor,
     at_count,
     check_schedule,
     updates_to,
@@ -20,9 +21,10 @@ from jaxreg.transforms.targets import (
 
 
 class ShrinkState(NamedTuple):
-    """The step count, for schedules."""
+    """The step count, and the factor that the schedule gave last."""
 
     shrink_count: jax.Array
+    strength_factor: jax.Array
 
 
 def shrink(
@@ -68,14 +70,15 @@ def shrink(
 
     def init(params: Tree) -> ShrinkState:
         del params
-        return ShrinkState(jnp.zeros([], jnp.int32))
+        return ShrinkState(jnp.zeros([], jnp.int32), jnp.ones([], jnp.float32))
 
     def update(
         updates: Tree, state: ShrinkState, params: Tree | None = None, **extra: Any
     ) -> tuple[Tree, ShrinkState]:
         del extra
         rate = at_count(learning_rate, state.shrink_count)
-        step = rate * at_count(schedule, state.shrink_count)
+        factor = at_count(schedule, state.shrink_count)
+        step = rate * factor
 
         def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
             if not cautious:
@@ -85,6 +88,7 @@ def shrink(
             return part.penalty.prox(points, steps)
 
         moves = updates_to("shrink", penalty, updates, params, targets)
-        return moves, ShrinkState(optax.safe_increment(state.shrink_count))
+        count = optax.safe_increment(state.shrink_count)
+        return moves, ShrinkState(count, as_factor(factor))
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,222 @@
+"""`target_sparsity`: the wanted fraction of zeros, to the unit, and held."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxreg
+
+END = 300
+
+
+def make_params(seed: int = 0) -> Any:
+    keys = jax.random.split(jax.random.key(seed), 3)
+    return {
+        "a": {"kernel": jax.random.normal(keys[0], (12, 10))},
+        "b": {"kernel": jax.random.normal(keys[1], (10, 8)), "bias": jnp.ones(8)},
+    }
+
+
+GOAL = make_params(1)
+
+
+def grads_of(params: Any) -> Any:
+    """The gradients of half the squared distance to `GOAL`."""
+    return jax.tree.map(lambda leaf, goal: leaf - goal.astype(leaf.dtype), params, GOAL)
+
+
+def train(tx: Any, steps: int, params: Any = None, state: Any = None) -> Any:
+    """The last params and state, and the params and states of every step."""
+
+    def step(carry: Any, _: Any) -> Any:
+        params, state = carry
+        updates, state = tx.update(grads_of(params), state, params)
+        carry = optax.apply_updates(params, updates), state
+        return carry, carry
+
+    params = make_params() if params is None else params
+    state = tx.init(params) if state is None else state
+    run = jax.jit(lambda carry: jax.lax.scan(step, carry, length=steps))
+    return run((params, state))
+
+
+def kernels(params: Any) -> list[np.ndarray]:
+    return [np.asarray(params[layer]["kernel"]) for layer in "ab"]
+
+
+def zeros(params: Any) -> int:
+    return sum(int(np.sum(kernel == 0)) for kernel in kernels(params))
+
+
+L1 = jaxreg.on_kernels(jaxreg.L1(0.01))
+# 8 + 10 groups.
+COLUMNS = jaxreg.on_kernels(jaxreg.GroupLasso(0.01, group_axis=1))
+ADAM = optax.adam(optax.cosine_decay_schedule(3e-2, 500))
+
+
+@pytest.mark.parametrize("target", [0.1, 0.5, 0.77, 0.95])
+def test_the_wanted_number_of_zeros_is_reached_to_the_unit_and_held(target) -> None:
+    tx = jaxreg.target_sparsity(ADAM, L1, target, END)
+    (params, state), (history, _) = train(tx, 500)
+    assert zeros(params) == round(target * 200)
+    assert round(float(state.reached) * 200) == round(target * 200)
+    for kernel in kernels(history):
+        held = kernel[END - 1] == 0
+        np.testing.assert_array_equal(kernel[END:] == 0, held[None].repeat(200, 0))
+
+
+@pytest.mark.parametrize("target", [0.5, 0.8])
+def test_groups_are_counted_where_a_rule_has_groups(target: float) -> None:
+    rules = [
+        (r"^b/kernel$", jaxreg.L1(0.01)),
+        (r"kernel$", jaxreg.GroupLasso(0.01, group_axis=1)),
+    ]
+    tx = jaxreg.target_sparsity(ADAM, jaxreg.by_path(rules), target, END)
+    (params, state), _ = train(tx, 500)
+    dead = np.all(kernels(params)[0] == 0, axis=0)
+    assert dead.sum() == round(10 * target)
+    assert float(state.reached) == np.float32(round(10 * target) / 10)
+
+
+def test_blocks_are_counted_as_groups() -> None:
+    blocks = jaxreg.GroupLasso(0.01, group_axis=jaxreg.Blocks((2, 2)))
+    tx = jaxreg.target_sparsity(ADAM, jaxreg.on_kernels(blocks), 0.5, END)
+    (params, _), _ = train(tx, 500)
+    cut = [k.reshape(k.shape[0] // 2, 2, -1, 2) for k in kernels(params)]
+    dead = sum(int(np.all(k == 0, axis=(1, 3)).sum()) for k in cut)
+    assert dead == 25
+
+
+def test_the_survivors_end_at_the_goal_without_the_bias_of_the_penalty() -> None:
+    tx = jaxreg.target_sparsity(optax.sgd(0.1), L1, 0.5, END)
+    (params, _), _ = train(tx, 500)
+    for kernel, goal in zip(kernels(params), kernels(GOAL), strict=True):
+        # 0.9^200 of the distance at the landing, and rounding.
+        np.testing.assert_allclose(kernel[kernel != 0], goal[kernel != 0], atol=1e-6)
+        assert np.abs(goal[kernel == 0]).max() < np.abs(goal[kernel != 0]).min()
+
+
+def test_a_landing_that_cuts_much_empties_no_layer_for_its_scale() -> None:
+    params = make_params()
+    params["b"]["kernel"] *= 0.01
+    tx = jaxreg.target_sparsity(optax.sgd(0.0), L1, 0.5, end_step=1)
+    (params, _), _ = train(tx, 1, params)
+    # Normal entries, halved at their median.
+    for kernel in kernels(params):
+        assert 0.4 < np.mean(kernel == 0) < 0.6
+
+
+def test_more_zeros_than_wanted_are_not_revived_and_the_state_says_so() -> None:
+    strong = jaxreg.on_kernels(jaxreg.L1(1.5))
+    tx = jaxreg.target_sparsity(ADAM, strong, 0.1, END, factor_range=(1.0, 1.0))
+    (params, state), _ = train(tx, 500)
+    assert zeros(params) > 100
+    assert float(state.reached) == np.float32(zeros(params) / 200)
+
+
+def test_of_equal_units_the_later_become_zero() -> None:
+    params = {"kernel": jnp.ones(8)}
+    tx = jaxreg.target_sparsity(
+        optax.sgd(0.0), jaxreg.on_kernels(jaxreg.L1(1e-3)), 0.5, end_step=1
+    )
+    updates, _ = tx.update(params, tx.init(params), params)
+    found = optax.apply_updates(params, updates)["kernel"]
+    np.testing.assert_array_equal(found == 0, [False] * 4 + [True] * 4)
+
+
+def test_the_factor_stays_in_its_range() -> None:
+    # A target that the loss cannot give in this range: the factor would run away.
+    tx = jaxreg.target_sparsity(ADAM, L1, 0.99, END, factor_range=(0.5, 1.5))
+    (_, state), (_, states) = train(tx, 400)
+    assert float(np.max(states.next_factor)) == 1.5
+    assert float(np.min(states.next_factor)) >= 0.5
+    found = jaxreg.measure(L1, make_params(), opt_state=state)
+    assert 0.5 <= found["strength_factor"] <= 1.5
+
+
+def test_before_the_first_look_it_is_regularize() -> None:
+    tx = jaxreg.target_sparsity(ADAM, L1, 0.5, end_step=10_000)
+    (ours, _), _ = train(tx, 99)
+    (theirs, _), _ = train(jaxreg.regularize(ADAM, L1), 99)
+    for one, other in zip(kernels(ours), kernels(theirs), strict=True):
+        # A factor of 1 that XLA does not know rounds once more at every step.
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_it_waits_for_begin_step() -> None:
+    tx = jaxreg.target_sparsity(
+        ADAM, L1, 0.9, END, begin_step=200, factor_range=(1.0, 1e3)
+    )
+    _, (_, states) = train(tx, END)
+    factors = np.asarray(states.next_factor)
+    # It looks a tenth of the way ahead.
+    assert factors[:165].max() < 1.1
+    assert factors[-1] > 2.0
+
+
+def test_weights_loaded_after_the_landing_train_and_their_zeros_stay() -> None:
+    tx = jaxreg.target_sparsity(optax.sgd(0.1), L1, 0.5, end_step=20)
+    (params, state), _ = train(tx, 40)
+    loaded = jax.tree.map(lambda x: jnp.where(x == 0, 0.0, 5.0), params)
+    loaded["a"]["kernel"] = loaded["a"]["kernel"].at[0, 0].set(5.0)
+    (moved, _), _ = train(tx, 1, loaded, state)
+    for before, after, goal in zip(*map(kernels, (loaded, moved, GOAL)), strict=True):
+        expected = np.where(before == 0, 0, before - 0.1 * (before - goal))
+        np.testing.assert_allclose(after, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_reaches_the_target_too(dtype: str) -> None:
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), make_params())
+    tx = jaxreg.target_sparsity(ADAM, L1, 0.75, END)
+    (params, _), _ = train(tx, 400, params)
+    assert zeros(params) == 150
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
+
+
+def test_target_and_strength_can_be_traced_and_vmapped() -> None:
+    @jax.jit
+    @jax.vmap
+    def run(target: Any, strength: Any) -> Any:
+        penalty = jaxreg.on_kernels(jaxreg.L1(strength))
+        tx = jaxreg.target_sparsity(ADAM, penalty, target, 50)
+        params, state = make_params(), tx.init(make_params())
+
+        def step(carry: Any, _: Any) -> Any:
+            updates, state = tx.update(grads_of(carry[0]), carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), state), None
+
+        return jax.lax.scan(step, (params, state), length=60)[0][0]
+
+    found = run(jnp.array([0.25, 0.5]), jnp.array([0.01, 0.02]))
+    for place, wanted in enumerate((50, 100)):
+        assert zeros(jax.tree.map(lambda x, place=place: x[place], found)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"target": 1.0}, ValueError, "target is 1.0; allowed: the fraction of zer"),
+        ({"target": -0.1}, ValueError, "target is -0.1; allowed"),
+        ({"target": float("nan")}, ValueError, "target is nan; allowed"),
+        ({"end_step": 0}, ValueError, "end_step is 0; allowed: a number of updates"),
+        ({"end_step": 2.5}, ValueError, "end_step is 2.5; allowed"),
+        ({"begin_step": 10}, ValueError, "allowed: a begin before the end"),
+        ({"factor_range": (0.0, 2.0)}, ValueError, "lower end of factor_range is 0"),
+        ({"factor_range": (2.0, 3.0)}, ValueError, "two numbers around 1"),
+        ({"width": 0.0}, ValueError, "width is 0.0"),
+        ({"penalty": jaxreg.L2(1.0)}, TypeError, "Allowed are penalties with a kink"),
+        ({"penalty": jaxreg.L1(0.0)}, TypeError, "Allowed are penalties with a kink"),
+        ({"penalty": jaxreg.TopK(3)}, TypeError, "Allowed are penalties with a kink"),
+        ({"penalty": jaxreg.NuclearNorm(1.0)}, TypeError, "zeroes no entries or gro"),
+        ({"optimizer": 0.1}, TypeError, "optimizer is 0.1"),
+    ],
+)
+def test_bad_arguments_are_refused_with_the_mend(change, error, message) -> None:
+    arguments = {"optimizer": ADAM, "penalty": L1, "target": 0.5, "end_step": 10}
+    with pytest.raises(error, match=message):
+        jaxreg.target_sparsity(**(arguments | change))
