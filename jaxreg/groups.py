@@ -134,6 +134,8 @@ def root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     Right at every scale: entries are divided by the largest of their group first.
     """
     within = within_axes(axes, leaf.ndim)
+    if not leaf.size:
+        return jnp.sum(leaf, axis=within, keepdims=True)
     largest = jnp.max(jnp.abs(leaf), axis=within, keepdims=True)
     is_plain = (largest > 0) & jnp.isfinite(largest)
     scale = jnp.where(is_plain, largest, 1.0)

@@ -115,7 +115,8 @@ def _strength_factor(opt_state: Any) -> jax.Array:
             "apply a strength; allowed: exactly one. Pass the part of the state that "
             "you mean; of an nnx.Optimizer, nnx.as_pure(optimizer.opt_state)"
         )
-    return factors[0][1]
+    # A variable of nnx would change with the optimizer.
+    return jnp.asarray(factors[0][1])
 
 
 class MaxStrength(NamedTuple):

@@ -108,6 +108,10 @@ class Penalty(abc.ABC):
         del shape
         return None
 
+    def is_coupled(self, shape: tuple[int, ...]) -> bool:
+        """Whether the prox of an entry depends on entries outside its group."""
+        return self.independent_axis(shape) is None
+
     def latent_start(self, params: Tree, step: Number) -> Tree:
         """A latent whose prox is `params`, or the nearest that the prox can return."""
         slopes = self.subgradient(params)
@@ -220,7 +224,7 @@ def flatten_like(treedef: Any, tree: Tree, name: str, mend: str) -> list[Any]:
 
 def wide_dtype(leaf: Any) -> Any:
     """At least float32: half precision loses a step below half a unit."""
-    return jnp.promote_types(leaf.dtype, jnp.float32)
+    return jnp.promote_types(jnp.result_type(leaf), jnp.float32)
 
 
 def widened(leaf: Any) -> jax.Array:

@@ -188,8 +188,9 @@ def _first_params(
         # A finite convex penalty starts at the parameters, up to rounding.
         if part.penalty.is_convex and not isinstance(part.penalty, Constraint):
             continue
-        starts = start_of(part.penalty, part.of(leaves), width)
-        proxes = part.penalty.prox(starts, part.penalty.step_for(width))
+        step = part.penalty.step_for(width)
+        starts = start_of(part.penalty, part.of(leaves), step)
+        proxes = part.penalty.prox(starts, step)
         for place, prox in zip(part.places, proxes, strict=True):
             out[place] = prox
     return out

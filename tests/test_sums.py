@@ -81,6 +81,18 @@ def test_the_sums_of_bfloat16_weights_are_float32_and_do_not_stagnate(name) -> N
 
 
 @both
+def test_a_state_made_of_shapes_starts_at_the_params_of_the_first_update(name) -> None:
+    tx, params = BUILD[name](jaxreg.L1(0.1)), make_params()
+    shapes = jax.eval_shape(lambda tree: tree, params)
+    found, _ = train(tx, params, 3, tx.init(shapes))
+    expected, _ = train(tx, params, 3, tx.init(params))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    numbers = {"a": 1.0, "b": -0.5}
+    updates, _ = tx.update({"a": 0.0, "b": 0.0}, tx.init(numbers), numbers)
+    assert all(np.abs(move) < 0.5 for move in updates.values())
+
+
+@both
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_zeros_are_exact_in_every_dtype(name: str, dtype: str) -> None:
     with jax.enable_x64(True):

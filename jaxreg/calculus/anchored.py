@@ -45,8 +45,10 @@ class Anchored(Lift):
     def pooled(self, leaf: jax.Array) -> jax.Array:
         return leaf
 
-    # A group at its reference is zero only entry by entry.
+    # A group at its reference is zero only entry by entry, and entries round as the
+    # reference does.
     unit_sizes, spread = Penalty.unit_sizes, Penalty.spread
+    is_coupled = Penalty.is_coupled
 
     def value(self, params: Tree) -> jax.Array:
         return self.penalty.value(self._moves(params))

@@ -47,6 +47,9 @@ class Lift(Penalty):
     def independent_axis(self, shape: tuple[int, ...]) -> int | None:
         return self.penalty.independent_axis(shape)
 
+    def is_coupled(self, shape: tuple[int, ...]) -> bool:
+        return self.penalty.is_coupled(shape)
+
     def group_count(self, shape: tuple[int, ...]) -> int | None:
         return self.penalty.group_count(shape)
 

@@ -43,8 +43,8 @@ def dual_average(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Minimises loss + penalty by regularized dual averaging (RDA, RMDA).
 
-    With the parameters `x_0` of `init` and weights `s_t = learning_rate sqrt(t)`, t
-    from 1, step t goes to
+    With the parameters `x_0` of the first step and weights `s_t = learning_rate
+    sqrt(t)`, t from 1, step t goes to
 
         `y_t = argmin_x  <sum s g, x> + (sum s) penalty(x) + sqrt(t) |x - x_0|^2 / 2`
         `x_t = momentum x_{t-1} + (1 - momentum) y_t`.
@@ -137,6 +137,11 @@ class _Average:
         penalty_sum = (state.penalty_sum + weight * factor).astype(dtype)
 
         starts, totals = arrays.sums
+        # A state made of shapes alone has no parameters yet.
+        starts = [
+            jnp.where(before == 0, leaf, start)
+            for leaf, start in zip(arrays.leaves, starts, strict=True)
+        ]
         totals = [
             total if grad is None else (total + weight * grad).astype(total.dtype)
             for total, grad in zip(totals, arrays.grads, strict=True)

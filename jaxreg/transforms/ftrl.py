@@ -44,7 +44,8 @@ def ftrl(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Minimises loss + penalty by FTRL-Proximal, per coordinate.
 
-    With `H = (beta + sqrt(n)) / learning_rate` and the parameters `x_0` of `init`:
+    With `H = (beta + sqrt(n)) / learning_rate` and the parameters `x_0` of the first
+    step:
 
         `n <- n + g^2`,  `z <- z + g - (H_new - H_old) x`,  `z_0 = -H_0 x_0`
         `x <- prox_{steps / H}(-z / H)`.
@@ -138,7 +139,13 @@ class _Leader:
         )
         penalty_sum = (state.penalty_sum + self.rate * factor).astype(dtype)
 
-        rows = arrays.leaves, arrays.grads, *arrays.sums
+        # A state made of shapes alone has no parameters yet.
+        linear, squares = arrays.sums
+        linear = [
+            jnp.where(state.led_steps == 0, _start(leaf, self.beta + _root(n)), z)
+            for leaf, z, n in zip(arrays.leaves, linear, squares, strict=True)
+        ]
+        rows = arrays.leaves, arrays.grads, linear, squares
         led = [self._led(*column) for column in zip(*rows, strict=True)]
         points = [point for point, _, _, _ in led]
         steps = [(penalty_sum * gain).astype(gain.dtype) for _, gain, _, _ in led]

@@ -23,7 +23,9 @@ def hold_support(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
         `optax.chain(optax.adam(1e-3), jaxreg.hold_support(penalty))`
 
     trains the surviving weights unpenalised; neither momentum nor weight decay revives
-    the others. Give it the penalty of the first run: it tells leaves and groups.
+    the others. Give it the penalty of the first run: it tells leaves and groups. In
+    half precision a weight may round to zero on its way, and is then held as well:
+    refit in float32.
 
     Raises:
       TypeError, ValueError: at the first update missing params, or a rule that catches

@@ -45,6 +45,7 @@ from jaxreg.transforms.targets import (
 # The check for edited weights reads small leaves whole, and of a large one a slice in
 # 150, but at least 16 and at most 64: less than a hundredth of what a step reads.
 _WHOLE = 2**18
+_LATENT = "the latent in the state"
 _SHARE, _FEWEST, _MOST = 150, 16, 64
 
 
@@ -108,24 +109,36 @@ def regularize(
     check_positive("regularize: width", width)
     check_schedule("regularize", schedule)
     inner = optax.with_extra_args_support(optimizer)
-    normal_map = NormalMap(inner, penalty, width, schedule)
+    normal_map = NormalMap(
+        inner=inner,
+        penalty=penalty,
+        width=width,
+        step_of=lambda part: part.step_for(width),
+        factor_of=lambda _, count: at_count(schedule, count),
+    )
     return optax.GradientTransformationExtraArgs(normal_map.init, normal_map.update)
 
 
 @dataclasses.dataclass(frozen=True)
 class NormalMap:
-    """The transformation that `regularize` returns."""
+    """The transformation that `regularize` returns.
+
+    `step_of` is the prox step of each penalty at work, and `factor_of` what its force
+    is multiplied by at a step count.
+    """
 
     inner: optax.GradientTransformationExtraArgs
     penalty: Penalty
     width: Number
-    schedule: Schedule | None
+    step_of: Callable[[Penalty], jax.Array]
+    factor_of: Callable[[Penalty, jax.Array], Any]
 
     def init(self, params: Tree) -> RegularizeState:
         leaves, treedef = jax.tree.flatten(params)
         latents: list[Any] = [optax.MaskedNode()] * len(leaves)
         for part in rules.parts(self.penalty, params):
-            starts = start_of(part.penalty, part.of(leaves), self.width)
+            step = self.step_of(part.penalty)
+            starts = start_of(part.penalty, part.of(leaves), step)
             for place, start in zip(part.places, starts, strict=True):
                 latents[place] = start
         trained = jax.tree.unflatten(treedef, map(_latent_or_free, latents, leaves))
@@ -149,12 +162,11 @@ class NormalMap:
         leaves, treedef = jax.tree.flatten(params)
         leaves = [jnp.asarray(leaf) for leaf in leaves]
         grads = flatten_like(treedef, updates, "updates", NEW_STATE)
-        latents = flatten_like(treedef, state.latent, "the latent", NEW_STATE)
+        latents = flatten_like(treedef, state.latent, _LATENT, NEW_STATE)
         check_latents(parts, latents, grads, leaves, params)
 
         latents = self._restart_edited(parts, latents, leaves)
-        factor = at_count(self.schedule, state.update_count)
-        grads = self._pushed(parts, latents, grads, factor)
+        grads = self._pushed(parts, latents, grads, state.update_count)
         moves, inner_optimizer = self.inner.update(
             jax.tree.unflatten(treedef, grads),
             state.inner_optimizer,
@@ -173,17 +185,18 @@ class NormalMap:
             latent=jax.tree.unflatten(treedef, latents),
             inner_optimizer=inner_optimizer,
             update_count=optax.safe_increment(state.update_count),
-            strength_factor=as_factor(factor),
+            strength_factor=as_factor(self.factor_of(self.penalty, state.update_count)),
         )
 
     def _pushed(
-        self, parts: list[rules.Part], latents: list[Any], grads: list[Any], factor: Any
+        self, parts: list[rules.Part], latents: list[Any], grads: list[Any], count: Any
     ) -> list[Any]:
         """The gradients plus the penalty's force, a subgradient at the fresh prox."""
         proxes, out = self.prox(parts, latents), list(grads)
         for part in parts:
-            step = part.penalty.step_for(self.width)
-            # target_sparsity ends with a width of 0: no dead zone, and no force.
+            step = self.step_of(part.penalty)
+            factor = self.factor_of(part.penalty, count)
+            # At step 0 a penalty is let go: it has no force.
             divisor = jnp.where(step > 0, step, 1.0)
             for place in part.places:
                 force = (latents[place] - proxes[place]) / divisor
@@ -195,8 +208,7 @@ class NormalMap:
         """The prox of the latents, by the place of the leaf."""
         out: dict[int, Any] = {}
         for part in parts:
-            step = part.penalty.step_for(self.width)
-            proxes = part.penalty.prox(part.of(latents), step)
+            proxes = part.penalty.prox(part.of(latents), self.step_of(part.penalty))
             out.update(zip(part.places, proxes, strict=True))
         return out
 
@@ -213,9 +225,10 @@ class NormalMap:
         def restart(old: list[Any]) -> list[Any]:
             out = list(old)
             for part in parts:
-                fresh = start_of(part.penalty, part.of(leaves), self.width)
+                step = self.step_of(part.penalty)
+                fresh = start_of(part.penalty, part.of(leaves), step)
                 pooled = [part.penalty.pooled(z) for z in part.of(old)]
-                proxes = part.penalty.prox(pooled, part.penalty.step_for(self.width))
+                proxes = part.penalty.prox(pooled, step)
                 for place, new, prox in zip(part.places, fresh, proxes, strict=True):
                     # What is not zero has one latent; a zero's says how far off it is.
                     is_dead = part.penalty.pooled(widened(leaves[place])) == 0
@@ -233,18 +246,18 @@ class NormalMap:
         """Whether a sample of a leaf differs from its latent's prox, by its place."""
         cuts = {place: _cut(part.penalty, leaves[place]) for place in part.places}
         samples = [cut(latents[place]) for place, cut in cuts.items()]
-        proxes = part.penalty.prox(samples, part.penalty.step_for(self.width))
+        proxes = part.penalty.prox(samples, self.step_of(part.penalty))
         out = {}
         for (place, cut), prox in zip(cuts.items(), proxes, strict=True):
             seen = cut(leaves[place]).astype(prox.dtype)
             size, slack = jnp.abs(prox), 4 * jnp.finfo(leaves[place].dtype).eps
-            if part.penalty.independent_axis(leaves[place].shape) is None:
+            if part.penalty.is_coupled(leaves[place].shape):
                 # Coupled entries round as the largest does.
                 size = jnp.max(size, initial=0.0)
             slack += 4 * part.penalty.prox_tolerance
             is_near = jnp.abs(seen - prox) <= slack * (size + self.width)
             # Negated, so that a latent that is NaN starts from repaired weights.
-            out[place] = ~jnp.all(is_near)
+            out[place] = jnp.any(~is_near)
         return out
 
 
