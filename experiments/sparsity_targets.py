@@ -47,6 +47,7 @@ class Config:
     """
 
     weight_targets: tuple[float, ...] = (0.5, 0.7, 0.9, 0.95, 0.99)
+    models: tuple[str, ...] = MODELS
     neuron_targets: tuple[float, ...] = (0.5, 0.8)
     weight_strengths: tuple[float, ...] = (
         1e-6,
@@ -73,6 +74,7 @@ class Config:
 
 
 QUICK = Config(
+    models=("MLP",),
     weight_targets=(0.9,),
     neuron_targets=(0.5,),
     weight_strengths=(1e-4,),
@@ -94,7 +96,7 @@ def cells(config: Config) -> list[Row]:
     ]
     return [
         {"model": model, "units": units, "way": way, "setting": setting, "seed": seed}
-        for model in MODELS
+        for model in config.models
         for units, way, settings in plans
         for setting in settings
         for seed in range(config.seeds)
@@ -224,9 +226,10 @@ def verdict(config: Config, rows: list[Row]) -> str:
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """Accuracy against the share of units left, of both ways and after the refit."""
-    figure = matplotlib.figure.Figure(figsize=(10, 7), layout="constrained")
-    grid = figure.subplots(2, 2, sharey="row")
-    for line, model in zip(grid, MODELS, strict=True):
+    size = (10, 1 + 3 * len(config.models))
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(config.models), 2, sharey="row", squeeze=False)
+    for line, model in zip(grid, config.models, strict=True):
         for axes, units in zip(line, ("weights", "neurons"), strict=True):
             for way, marker in ((FIXED, "o"), (TARGET, "D")):
                 key = (model, units, way)

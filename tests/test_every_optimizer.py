@@ -115,8 +115,21 @@ BOUNDS = {
 # 0 / 0 until there has been a gradient: they begin after one that has faded.
 WARM = ("dadapt_adamw", "prodigy")
 
+# The default run has one of each kind, CI all.
+DEFAULT = ("adam", "adafactor", "lamb", "lion", "muon", "prodigy", "rprop", "sgd")
+
+
+def at_its_time(name: str) -> Any:
+    return pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow)
+
+
 available = pytest.mark.parametrize(
-    "name", [n for n in sorted(OPTIMIZERS) if any(hasattr(m, n) for m in MODULES)]
+    "name",
+    [
+        at_its_time(name)
+        for name in sorted(OPTIMIZERS)
+        if any(hasattr(module, name) for module in MODULES)
+    ],
 )
 
 
