@@ -39,7 +39,7 @@ def _fill(match: re.Match[str]) -> str:
     start, name, key, value, chosen, end = match.groups()
     path = ROOT / "experiments" / "results" / name / "run.json"
     rows = json.loads(path.read_text())["table"]
-    table = [row for row in rows if key is None or row[key] == value]
+    table = [row for row in rows if key is None or str(row[key]) == value]
     header = chosen.strip().split(",") if chosen else columns(table)
     shown = ({column: show(row.get(column)) for column in header} for row in table)
     return f"{start}{jaxreg.Table(tuple(shown)).markdown()}\n{end}"

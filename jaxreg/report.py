@@ -188,9 +188,8 @@ def _first_params(
         # A finite convex penalty starts at the parameters, up to rounding.
         if part.penalty.is_convex and not isinstance(part.penalty, Constraint):
             continue
-        step = part.penalty.step_for(width)
-        starts = start_of(part.penalty, part.of(leaves), step)
-        proxes = part.penalty.prox(starts, step)
+        starts = start_of(part.penalty, part.of(leaves), width)
+        proxes = part.penalty.prox(starts, part.penalty.step_for(width))
         for place, prox in zip(part.places, proxes, strict=True):
             out[place] = prox
     return out

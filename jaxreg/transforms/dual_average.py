@@ -136,12 +136,8 @@ class _Average:
         weight = (at_count(self.rate, before) * root).astype(dtype)
         penalty_sum = (state.penalty_sum + weight * factor).astype(dtype)
 
-        starts, totals = arrays.sums
-        # A state made of shapes alone has no parameters yet.
-        starts = [
-            jnp.where(before == 0, leaf, start)
-            for leaf, start in zip(arrays.leaves, starts, strict=True)
-        ]
+        starts = _starts(arrays.leaves, arrays.sums[0], before == 0)
+        totals = arrays.sums[1]
         totals = [
             total if grad is None else (total + weight * grad).astype(total.dtype)
             for total, grad in zip(totals, arrays.grads, strict=True)
@@ -167,6 +163,12 @@ def _copy(leaf: Any) -> jax.Array:
     # A step that donates params and state may not find one array in both.
     is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
     return jnp.zeros_like(leaf) if is_shape else jnp.array(leaf, copy=True)
+
+
+def _starts(leaves: list[Any], starts: list[Any], is_first: Any) -> list[Any]:
+    """The first parameters, which a state made of shapes alone has yet to see."""
+    pairs = zip(leaves, starts, strict=True)
+    return [jnp.where(is_first, leaf, start) for leaf, start in pairs]
 
 
 def _check_numbers(learning_rate: Any, momentum: Any) -> None:

@@ -47,7 +47,7 @@ def latent(opt_state: Any) -> tuple[Tree, Any]:
     return found[0].latent, found[0].inner_optimizer
 
 
-def start_of(penalty: Penalty, leaves: list[Any], step: Number) -> list[Any]:
+def start_of(penalty: Penalty, leaves: list[Any], width: Number) -> list[Any]:
     """Latents whose prox is the params, or the nearest that the prox can return."""
     if not leaves:
         return []
@@ -55,6 +55,7 @@ def start_of(penalty: Penalty, leaves: list[Any], step: Number) -> list[Any]:
     is_refused = any(penalty.refusal(jnp.shape(leaf)) for leaf in leaves)
     if is_refused or any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
         return [jnp.zeros_like(leaf, dtype=wide_dtype(leaf)) for leaf in leaves]
+    step = penalty.step_for(width)
     wide = [widened(leaf) for leaf in leaves]
     starts = penalty.latent_start(wide, step)
     return [start.astype(leaf.dtype) for start, leaf in zip(starts, wide, strict=True)]

@@ -11,7 +11,6 @@ dead zone of the prox, and `z` may wander there without `x` moving: a stable sup
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +32,7 @@ from jaxreg.transforms.latent import (
     refuse_inner,
     start_of,
 )
+from jaxreg.transforms.samples import cut_of
 from jaxreg.transforms.targets import (
     NEW_STATE,
     Schedule,
@@ -42,11 +42,7 @@ from jaxreg.transforms.targets import (
     when,
 )
 
-# The check for edited weights reads small leaves whole, and of a large one a slice in
-# 150, but at least 16 and at most 64: less than a hundredth of what a step reads.
-_WHOLE = 2**18
 _LATENT = "the latent in the state"
-_SHARE, _FEWEST, _MOST = 150, 16, 64
 
 
 def regularize(
@@ -113,8 +109,8 @@ def regularize(
         inner=inner,
         penalty=penalty,
         width=width,
-        step_of=lambda part: part.step_for(width),
         factor_of=lambda _, count: at_count(schedule, count),
+        is_free=lambda _: False,
     )
     return optax.GradientTransformationExtraArgs(normal_map.init, normal_map.update)
 
@@ -123,22 +119,21 @@ def regularize(
 class NormalMap:
     """The transformation that `regularize` returns.
 
-    `step_of` is the prox step of each penalty at work, and `factor_of` what its force
-    is multiplied by at a step count.
+    Of each penalty at work, `factor_of` says what its force is multiplied by at a step
+    count, and `is_free` whether its latents are the parameters, without a dead zone.
     """
 
     inner: optax.GradientTransformationExtraArgs
     penalty: Penalty
     width: Number
-    step_of: Callable[[Penalty], jax.Array]
     factor_of: Callable[[Penalty, jax.Array], Any]
+    is_free: Callable[[Penalty], Any]
 
     def init(self, params: Tree) -> RegularizeState:
         leaves, treedef = jax.tree.flatten(params)
         latents: list[Any] = [optax.MaskedNode()] * len(leaves)
         for part in rules.parts(self.penalty, params):
-            step = self.step_of(part.penalty)
-            starts = start_of(part.penalty, part.of(leaves), step)
+            starts = start_of(part.penalty, part.of(leaves), self.width)
             for place, start in zip(part.places, starts, strict=True):
                 latents[place] = start
         trained = jax.tree.unflatten(treedef, map(_latent_or_free, latents, leaves))
@@ -194,12 +189,10 @@ class NormalMap:
         """The gradients plus the penalty's force, a subgradient at the fresh prox."""
         proxes, out = self.prox(parts, latents), list(grads)
         for part in parts:
-            step = self.step_of(part.penalty)
+            step = part.penalty.step_for(self.width)
             factor = self.factor_of(part.penalty, count)
-            # At step 0 a penalty is let go: it has no force.
-            divisor = jnp.where(step > 0, step, 1.0)
             for place in part.places:
-                force = (latents[place] - proxes[place]) / divisor
+                force = (latents[place] - proxes[place]) / step
                 pushed = grads[place] + factor * force
                 out[place] = pushed.astype(latents[place].dtype)
         return out
@@ -208,9 +201,22 @@ class NormalMap:
         """The prox of the latents, by the place of the leaf."""
         out: dict[int, Any] = {}
         for part in parts:
-            proxes = part.penalty.prox(part.of(latents), self.step_of(part.penalty))
+            proxes = self._prox_of(part.penalty, part.of(latents))
             out.update(zip(part.places, proxes, strict=True))
         return out
+
+    def _prox_of(self, penalty: Penalty, latents: list[Any]) -> list[Any]:
+        proxes = penalty.prox(latents, penalty.step_for(self.width))
+        return self._unless_free(penalty, latents, proxes)
+
+    def _unless_free(
+        self, penalty: Penalty, same: list[Any], other: list[Any]
+    ) -> list[Any]:
+        is_free = self.is_free(penalty)
+        if is_free is False:
+            return other
+        # A traced step in the prox itself would make XLA:CPU hold another latent.
+        return [jnp.where(is_free, *pair) for pair in zip(same, other, strict=True)]
 
     def _restart_edited(
         self, parts: list[rules.Part], latents: list[Any], leaves: list[Any]
@@ -225,10 +231,11 @@ class NormalMap:
         def restart(old: list[Any]) -> list[Any]:
             out = list(old)
             for part in parts:
-                step = self.step_of(part.penalty)
-                fresh = start_of(part.penalty, part.of(leaves), step)
+                wide = [widened(leaf) for leaf in part.of(leaves)]
+                fresh = start_of(part.penalty, wide, self.width)
+                fresh = self._unless_free(part.penalty, wide, fresh)
                 pooled = [part.penalty.pooled(z) for z in part.of(old)]
-                proxes = part.penalty.prox(pooled, step)
+                proxes = self._prox_of(part.penalty, pooled)
                 for place, new, prox in zip(part.places, fresh, proxes, strict=True):
                     # What is not zero has one latent; a zero's says how far off it is.
                     is_dead = part.penalty.pooled(widened(leaves[place])) == 0
@@ -244,9 +251,9 @@ class NormalMap:
         self, part: rules.Part, latents: list[Any], leaves: list[Any]
     ) -> dict[int, jax.Array]:
         """Whether a sample of a leaf differs from its latent's prox, by its place."""
-        cuts = {place: _cut(part.penalty, leaves[place]) for place in part.places}
+        cuts = {place: cut_of(part.penalty, leaves[place]) for place in part.places}
         samples = [cut(latents[place]) for place, cut in cuts.items()]
-        proxes = part.penalty.prox(samples, self.step_of(part.penalty))
+        proxes = self._prox_of(part.penalty, samples)
         out = {}
         for (place, cut), prox in zip(cuts.items(), proxes, strict=True):
             seen = cut(leaves[place]).astype(prox.dtype)
@@ -259,36 +266,6 @@ class NormalMap:
             # Negated, so that a latent that is NaN starts from repaired weights.
             out[place] = jnp.any(~is_near)
         return out
-
-
-def _cut(penalty: Penalty, leaf: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """Takes a few slices whose prox is theirs alone, or all of a small leaf."""
-    axis = penalty.independent_axis(leaf.shape)
-    if axis is None or leaf.size <= _WHOLE:
-        return lambda whole: whole
-    length, shards = leaf.shape[axis], _shards(leaf, axis)
-    wanted = min(max(length // _SHARE, _FEWEST), _MOST)
-    # As many for each shard: explicit sharding slices along a sharded axis only so.
-    slices = shards * -(-wanted // shards)
-    if length <= slices:
-        return lambda whole: whole
-    stride = _prime_up_to(length // slices)
-    end = stride * slices
-    return lambda whole: jax.lax.slice_in_dim(whole, 0, end, stride, axis)
-
-
-def _prime_up_to(limit: int) -> int:
-    """The largest prime: a stride that does not follow the rows of an image."""
-    candidates = range(limit, 1, -1)
-    primes = (n for n in candidates if all(n % d for d in range(2, math.isqrt(n) + 1)))
-    return next(primes, 1)
-
-
-def _shards(leaf: jax.Array, axis: int) -> int:
-    sharding = jax.typeof(leaf).sharding
-    names = sharding.spec[axis] or ()
-    names = names if isinstance(names, tuple) else (names,)
-    return math.prod(sharding.mesh.shape[name] for name in names)
 
 
 def _latent_or_free(latent_leaf: Any, leaf: Any) -> Any:

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg import rules
-from jaxreg.checks import check_params
 from jaxreg.constraints._largest import largest
 from jaxreg.penalty import Number, Penalty, Tree, flatten_like
-from jaxreg.transforms.latent import RegularizeState, check_latents, start_of
+from jaxreg.transforms.latent import RegularizeState
 from jaxreg.transforms.regularize import NormalMap, regularize
 from jaxreg.transforms.sparsity_ramp import (
     Ramp,
@@ -140,60 +139,45 @@ class _Steered:
         params: Tree | None = None,
         **extra_args: Any,
     ) -> tuple[Tree, TargetSparsityState]:
-        check_params("target_sparsity", params)
+        is_held = state.regularize.update_count >= self.ramp.end_step
+        normal_map = self._map(is_held, state.next_factor)
+        updates, new = normal_map.update(
+            updates, state.regularize, params, **extra_args
+        )
         parts = rules.check(self.penalty, params)
         leaves, treedef = jax.tree.flatten(params)
-        leaves = [jnp.asarray(leaf) for leaf in leaves]
-        grads = flatten_like(treedef, updates, "updates", NEW_STATE)
-        old = flatten_like(treedef, state.regularize.latent, "the latent", NEW_STATE)
-        check_latents(parts, old, grads, leaves, params)
-
-        is_held = state.regularize.update_count >= self.ramp.end_step
-        held = self._held(parts, is_held, leaves, old)
-        for place, stays in held.items():
-            # A clip in the optimizer must not see what does not train.
-            grads[place] = jnp.where(stays, 0, grads[place])
-        before = self._map(is_held, state.next_factor)
-        updates, new = before.update(
-            jax.tree.unflatten(treedef, grads), state.regularize, params, **extra_args
-        )
-        latents = flatten_like(treedef, new.latent, "the latent", NEW_STATE)
-        for place, stays in held.items():
-            latents[place] = jnp.where(stays, 0, latents[place])
-        moved, seen = self._looked(parts, latents, state, new.update_count)
-        after = self._map(new.update_count >= self.ramp.end_step, state.next_factor)
         moves = flatten_like(treedef, updates, "updates", NEW_STATE)
-        for place, target in after.prox(parts, moved).items():
-            moves[place] = (target - leaves[place]).astype(leaves[place].dtype)
+        latents = flatten_like(treedef, new.latent, "the latent", NEW_STATE)
+
+        def land(carry: Any) -> Any:
+            return self._landed(parts, carry[0])
+
+        count = new.update_count
+        landing = (latents, state.cut)
+        latents, cut = when(count == self.ramp.end_step, land, landing)
+        after = self._map(count >= self.ramp.end_step, state.next_factor)
+        for place, target in after.prox(parts, latents).items():
+            leaf = jnp.asarray(leaves[place])
+            moves[place] = (target - leaf).astype(leaf.dtype)
+        factor, reached = self._looked(parts, latents, state, count)
         new = new._replace(
-            latent=jax.tree.unflatten(treedef, moved),
+            latent=jax.tree.unflatten(treedef, latents),
             strength_factor=jnp.where(is_held, 0.0, state.next_factor),
         )
-        return jax.tree.unflatten(treedef, moves), TargetSparsityState(new, *seen)
+        moved = jax.tree.unflatten(treedef, moves)
+        return moved, TargetSparsityState(new, factor, reached, cut)
 
     def _map(self, is_held: Any, factor: jax.Array) -> NormalMap:
         """The normal map: it steers what makes zeros, and once held lets go of it."""
 
-        def step_of(penalty: Penalty) -> jax.Array:
-            step = penalty.step_for(self.width)
-            return jnp.where(is_held, 0.0, step) if makes_zeros(penalty) else step
+        def is_free(penalty: Penalty) -> Any:
+            return is_held if makes_zeros(penalty) else False
 
         def factor_of(penalty: Penalty, _: jax.Array) -> Any:
             return factor if makes_zeros(penalty) else 1.0
 
-        return NormalMap(self.inner, self.penalty, self.width, step_of, factor_of)
-
-    def _held(
-        self, parts: list[rules.Part], is_held: Any, leaves: list[Any], old: list[Any]
-    ) -> dict[int, jax.Array]:
-        """What stays zero, by place: zero in the latent, too, which does not round."""
-        return {
-            place: is_held
-            & is_dead(part.penalty, old[place])
-            & is_dead(part.penalty, leaves[place])
-            for part in zeroing(parts)
-            for place in part.places
-        }
+        inner = _holding(self.inner, self.penalty, is_held)
+        return NormalMap(inner, self.penalty, self.width, factor_of, is_free)
 
     def _looked(
         self,
@@ -201,47 +185,66 @@ class _Steered:
         latents: list[Any],
         state: TargetSparsityState,
         count: jax.Array,
-    ) -> tuple[list[Any], tuple[jax.Array, ...]]:
-        """The latents, landed at the end, and the rest of the state."""
-        during = self._map(False, state.next_factor)
+    ) -> tuple[jax.Array, jax.Array]:
+        """The next factor and the share of zeros, after a look if one is due."""
 
-        def share(latents: list[Any], normal_map: NormalMap) -> jax.Array:
-            points = normal_map.prox(parts, latents)
-            return zero_share(
-                [p.unit_sizes(points[i]) for p, i in counted(parts, points)]
-            )
+        def look(seen: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            is_held = count >= self.ramp.end_step
+            zero = self._zero_share(parts, latents, is_held)
+            return self.ramp.answer(*seen, zero, count), zero
 
-        def look(seen: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-            factor, last, cut = seen
-            zero = share(latents, during)
-            return self.ramp.answer(factor, last, zero, count), zero, cut
+        seen = state.next_factor, state.reached
+        return when(self.ramp.looks(count), look, seen)
 
-        def land(carry: Any) -> Any:
-            latents, (factor, before, _) = carry
-            landed = self._landed(parts, latents)
-            zero = share(landed, self._map(True, factor))
-            return landed, (factor, zero, zero - before)
+    def _zero_share(
+        self, parts: list[rules.Part], latents: list[Any], is_held: Any
+    ) -> jax.Array:
+        points = self._map(is_held, jnp.ones([])).prox(parts, latents)
+        return zero_share([p.unit_sizes(points[i]) for p, i in counted(parts, points)])
 
-        seen: tuple[jax.Array, ...] = (state.next_factor, state.reached, state.cut)
-        seen = when(self.ramp.looks(count), look, seen)
-        return when(count == self.ramp.end_step, land, (latents, seen))
-
-    def _landed(self, parts: list[rules.Part], latents: list[Any]) -> list[Any]:
-        """Latents that are let go, with the units that were too many at zero."""
+    def _landed(
+        self, parts: list[rules.Part], latents: list[Any]
+    ) -> tuple[list[Any], jax.Array]:
+        """Latents that are let go, less the units too many, and the share of these."""
         points = self._map(False, jnp.ones([])).prox(parts, latents)
         chosen = counted(parts, points)
-        sizes = [
-            relative(penalty.unit_sizes(points[place])) for penalty, place in chosen
-        ]
-        total = sum(size.size for size in sizes)
-        masks = largest(sizes, self.ramp.kept(total)) if total else []
+        sizes = [penalty.unit_sizes(points[place]) for penalty, place in chosen]
+        before, total = zero_share(sizes), sum(size.size for size in sizes)
+        ranked = list(map(relative, sizes))
+        masks = largest(ranked, self.ramp.kept(total)) if total else []
         for (penalty, place), mask in zip(chosen, masks, strict=False):
             point = points[place]
             points[place] = jnp.where(penalty.spread(mask, point.shape), point, 0)
         out = list(latents)
         for part in zeroing(parts):
-            ends = [points[place] for place in part.places]
-            starts = start_of(part.penalty, ends, 0.0)
-            for place, start in zip(part.places, starts, strict=True):
-                out[place] = start
-        return out
+            for place in part.places:
+                out[place] = points[place]
+        return out, self._zero_share(parts, out, True) - before
+
+
+def _holding(
+    optimizer: optax.GradientTransformationExtraArgs, penalty: Penalty, is_held: Any
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer, under which zeros of a latent stay where they are once held."""
+
+    def update(
+        updates: Tree, state: Any, params: Tree | None = None, **extra_args: Any
+    ) -> tuple[Tree, Any]:
+        latents, treedef = jax.tree.flatten(params)
+        held = {
+            place: is_held & is_dead(part.penalty, latents[place])
+            for part in zeroing(list(rules.parts(penalty, params)))
+            for place in part.places
+        }
+
+        def masked(tree: Tree) -> Tree:
+            leaves = flatten_like(treedef, tree, "updates", NEW_STATE)
+            for place, stays in held.items():
+                leaves[place] = jnp.where(stays, 0, leaves[place])
+            return jax.tree.unflatten(treedef, leaves)
+
+        # A clip in the optimizer must not see what does not train.
+        moves, state = optimizer.update(masked(updates), state, params, **extra_args)
+        return masked(moves), state
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)

@@ -1,0 +1,45 @@
+"""Which slices of a leaf `regularize` compares to notice edited weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+
+from jaxreg.penalty import Penalty
+
+# The check for edited weights reads small leaves whole, and of a large one a slice in
+# 150, but at least 16 and at most 64: less than a hundredth of what a step reads.
+_WHOLE = 2**18
+_SHARE, _FEWEST, _MOST = 150, 16, 64
+
+
+def cut_of(penalty: Penalty, leaf: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """Takes a few slices whose prox is theirs alone, or all of a small leaf."""
+    axis = penalty.independent_axis(leaf.shape)
+    if axis is None or leaf.size <= _WHOLE:
+        return lambda whole: whole
+    length, shards = leaf.shape[axis], _shards(leaf, axis)
+    wanted = min(max(length // _SHARE, _FEWEST), _MOST)
+    # As many for each shard: explicit sharding slices along a sharded axis only so.
+    slices = shards * -(-wanted // shards)
+    if length <= slices:
+        return lambda whole: whole
+    stride = _prime_up_to(length // slices)
+    end = stride * slices
+    return lambda whole: jax.lax.slice_in_dim(whole, 0, end, stride, axis)
+
+
+def _prime_up_to(limit: int) -> int:
+    """The largest prime: a stride that does not follow the rows of an image."""
+    candidates = range(limit, 1, -1)
+    primes = (n for n in candidates if all(n % d for d in range(2, math.isqrt(n) + 1)))
+    return next(primes, 1)
+
+
+def _shards(leaf: jax.Array, axis: int) -> int:
+    sharding = jax.typeof(leaf).sharding
+    names = sharding.spec[axis] or ()
+    names = names if isinstance(names, tuple) else (names,)
+    return math.prod(sharding.mesh.shape[name] for name in names)
