@@ -42,8 +42,8 @@ _NEURONS = {"MLP": 1, "CNN": 3}
 class Config:
     """Adam with warm-up and cosine; the landing after `landing` of the steps.
 
-    `base` is the strength that `target_sparsity` steers from. The refit has its own
-    warm-up and cosine, to `refit_peak`.
+    The bases are the strengths that `target_sparsity` steers from. The refit has its
+    own warm-up and cosine, to `refit_peak`.
     """
 
     weight_targets: tuple[float, ...] = (0.5, 0.7, 0.9, 0.95, 0.99)
@@ -63,8 +63,9 @@ class Config:
     neuron_strengths: tuple[float, ...] = (3e-5, 1e-4, 2e-4, 3e-4, 6e-4, 2e-3, 4e-3)
     seeds: int = 5
     steps: int = 3000
-    landing: float = 0.8
-    base: float = 3e-6
+    landing: float = 0.7
+    weight_base: float = 3e-6
+    neuron_base: float = 3e-5
     batch: int = 32
     peak: float = 1e-2
     warmup: int = 100
@@ -81,7 +82,8 @@ QUICK = Config(
     neuron_strengths=(3e-4,),
     seeds=1,
     steps=400,
-    base=1e-4,
+    weight_base=1e-4,
+    neuron_base=1e-4,
     refit_steps=200,
 )
 
@@ -131,7 +133,8 @@ def _measure(
         else _models.init_cnn(8, (8, 16), 10, init_key)
     )
     data, loss = split[:2], _train.cross_entropy(apply)
-    strength = setting if way == FIXED else config.base
+    base = config.weight_base if units == "weights" else config.neuron_base
+    strength = setting if way == FIXED else base
     penalty = _penalty(model, units, strength)
     fit = functools.partial(_train.fit, loss, data=data, batch=config.batch)
     tx = _optimizer(config, way, penalty, setting)

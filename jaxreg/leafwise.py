@@ -109,7 +109,7 @@ class Leafwise(Penalty):
     def prox(self, params: Tree, step: Number | Tree) -> Tree:
         leaves, treedef = jax.tree.flatten(params)
         steps = steps_like(params, step)
-        if not self.has_loop or len(leaves) <= _FEW:
+        if len(leaves) <= _FEW:
             proxes = list(map(self._prox_in_own_dtype, leaves, steps))
         else:
             proxes = self._proxes_of_alike(list(map(jnp.asarray, leaves)), steps)
@@ -124,13 +124,27 @@ class Leafwise(Penalty):
             kinds.setdefault(tuple(map(jax.typeof, pair)), []).append(place)
         out = list(leaves)
         for places in kinds.values():
-            stacks = [
-                jnp.stack([x[place] for place in places]) for x in (leaves, steps)
-            ]
-            proxes = jax.lax.map(lambda pair: self._prox_in_own_dtype(*pair), stacks)
-            for row, place in enumerate(places):
-                out[place] = proxes[row]
+            of_kind = [[x[place] for place in places] for x in (leaves, steps)]
+            at_once = self.leaves_at_once(of_kind[0][0].shape, of_kind[1][0].shape)
+            if at_once:
+                proxes = jax.lax.map(
+                    lambda pair: self._prox_in_own_dtype(*pair),
+                    list(map(jnp.stack, of_kind)),
+                    batch_size=at_once if at_once > 1 else None,
+                )
+                proxes = [proxes[row] for row in range(len(places))]
+            else:
+                proxes = map(self._prox_in_own_dtype, *of_kind)
+            for place, prox in zip(places, proxes, strict=True):
+                out[place] = prox
         return out
+
+    def leaves_at_once(
+        self, shape: tuple[int, ...], step_shape: tuple[int, ...]
+    ) -> int:
+        """How many equal leaves one compiled body takes; 0 where each has its own."""
+        del shape, step_shape
+        return 1 if self.has_loop else 0
 
     def _prox_in_own_dtype(self, leaf: Any, step: jax.Array) -> jax.Array:
         leaf = jnp.asarray(leaf)

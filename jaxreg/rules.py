@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,7 @@ class Part(NamedTuple):
     places: tuple[int, ...]
     pattern: str | None
 
-    def of(self, leaves: Sequence[Any]) -> list[Any]:
+    def of(self, leaves: Sequence[Any] | Mapping[int, Any]) -> list[Any]:
         return [leaves[place] for place in self.places]
 
 

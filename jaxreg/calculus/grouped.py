@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import abc
-import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg import groups
+from jaxreg.calculus._group_size import group_size
 from jaxreg.in_groups import WholeGroups
 from jaxreg.leafwise import Elementwise
 from jaxreg.penalty import Number
 from jaxreg.pytree import pytree_dataclass, static
 
-_NEWTON_STEPS = 7
+# Entries that a loop over groups takes at a time: 1 MiB in float32, a core's own cache.
+BLOCK = 2**18
 
 
 class GroupPenalty(WholeGroups):
@@ -28,10 +28,7 @@ class GroupPenalty(WholeGroups):
 
     For a step that is constant within a group, `prox(v) = v prox_phi(r) / r`: it is as
     exact as the prox of `phi`. For steps that vary, stationarity reads
-    `x_i = v_i t / (t + s_i phi'(t))` with `t` the RMS of the answer, so `t` solves
-    `mean_i (v_i / (t + s_i phi'(t)))^2 = 1`. Newton's method on the inverse square root
-    of the left side starts below the root and rises to it, quadratically, where `phi`
-    is convex with a concave slope (L1, L2, ElasticNet): the function is then concave.
+    `x_i = v_i t / (t + s_i phi'(t))` with `t` the RMS of the answer: `group_results`.
     """
 
     group_axis: groups.GroupAxis
@@ -79,99 +76,45 @@ class GroupPenalty(WholeGroups):
         return leaf * (start / jnp.where(rms > 0, rms, 1.0))
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        if self._is_uniform(step.shape, leaf.ndim):
-            return self._prox_uniform(leaf, step)
-        return self._prox_varying(leaf, jnp.broadcast_to(step, leaf.shape))
+        return self.prox_of(leaf, step, self.group_results(leaf, step))
 
-    def _prox_uniform(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+    def group_results(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        """What the prox makes of each group, from which it follows entry by entry.
+
+        A factor where the step is uniform, else the root mean square of the answer.
+        """
+        if self._is_uniform(step.shape, leaf.ndim):
+            return self._factor(leaf, step)
+        return group_size(self.magnitude, leaf, step, self._axes)
+
+    def prox_of(
+        self, leaf: jax.Array, step: jax.Array, results: jax.Array
+    ) -> jax.Array:
+        """The prox from the `group_results`."""
+        if self._is_uniform(step.shape, leaf.ndim):
+            return leaf * results
+        is_active = results > 0
+        size = jnp.where(is_active, results, 1.0)
+        below = size + step * self.magnitude.leaf_subgradient(size)
+        return jnp.where(is_active, leaf * (size / below), 0.0)
+
+    def _factor(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         bounds = jnp.finfo(leaf.dtype)
+        lowest, highest = bounds.tiny**0.5, bounds.max**0.5
         rms = groups.fast_root_mean_square(leaf, self._axes)
-        is_plain = (rms > bounds.tiny) & (rms < bounds.max)
+        is_plain = (rms > lowest) & (rms < highest)
         size = jnp.where(is_plain, rms, 1.0)
         # Where the squares under- or overflow: the factor at the end of the range.
-        edge = jax.lax.stop_gradient(rms.clip(bounds.tiny, bounds.max))
-        at_edge = jax.lax.stop_gradient(self.magnitude.leaf_prox(edge, step) / edge)
-        factor = self.magnitude.leaf_prox(size, step) / size
-        return leaf * jnp.where(is_plain, factor, at_edge)
+        edge = jax.lax.stop_gradient(rms.clip(lowest, highest))
+        at_edge = jax.lax.stop_gradient(self.magnitude.leaf_prox(edge, step))
+        answer = jnp.where(is_plain, self.magnitude.leaf_prox(size, step), at_edge)
+        return answer / jnp.where(is_plain, size, edge)
 
-    def _prox_varying(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        within = groups.within_axes(self._axes, leaf.ndim)
-        moves = step > 0
-        speed = jnp.where(moves, leaf / jnp.where(moves, step, 1.0), 0.0)
-        pull = groups.root_mean_square(speed, self._axes)
-        excess = self.magnitude.leaf_stationarity(jnp.zeros_like(pull), pull)
-        is_fixed = jnp.any(~moves & (leaf != 0), axis=within, keepdims=True)
-        is_active = (excess > 0) | is_fixed
-        # A Newton step at the root has the derivative of the root, by the implicit
-        # function theorem: only this last one is differentiated.
-        still = jax.lax.stop_gradient((self.magnitude, leaf, step))
-        size = _solve_size(*still, is_active, self._axes)
-        size = size + _newton_move(self.magnitude, leaf, step, is_active, within, size)
-        slope = self.magnitude.leaf_subgradient(size)
-        return jnp.where(is_active, leaf * (size / (size + step * slope)), 0.0)
-
-
-@functools.partial(jax.jit, static_argnames="axes")
-def _solve_size(
-    magnitude: Elementwise,
-    leaf: jax.Array,
-    step: jax.Array,
-    is_active: jax.Array,
-    axes: tuple[int, ...],
-) -> jax.Array:
-    """Per group, the root mean square of the answer, by Newton from below."""
-    within = groups.within_axes(axes, leaf.ndim)
-    start = jnp.where(is_active, _lower_bound(magnitude, leaf, step, axes), 1.0)
-
-    def rise(_: Any, size: jax.Array) -> jax.Array:
-        move = _newton_move(magnitude, leaf, step, is_active, within, size)
-        return size + jnp.maximum(move, 0.0)
-
-    return jax.lax.fori_loop(0, _NEWTON_STEPS, rise, start)
-
-
-def _newton_move(
-    magnitude: Elementwise,
-    leaf: jax.Array,
-    step: jax.Array,
-    is_active: jax.Array,
-    within: tuple[int, ...],
-    size: jax.Array,
-) -> jax.Array:
-    one = jnp.ones_like(size)
-    slope, bend = jax.jvp(magnitude.leaf_subgradient, (size,), (one,))
-    below = size + step * slope
-    share = (leaf / below) ** 2
-    lean = share * (1 + step * bend) / below
-    # Idle groups must not send a NaN into the gradient of the others.
-    total = jnp.where(is_active, jnp.mean(share, axis=within, keepdims=True), 1.0)
-    turn = jnp.where(is_active, jnp.mean(lean, axis=within, keepdims=True), 1.0)
-    return total * (jnp.sqrt(total) - 1) / turn
-
-
-def _lower_bound(
-    magnitude: Elementwise, leaf: jax.Array, step: jax.Array, axes: tuple[int, ...]
-) -> jax.Array:
-    """The largest of three proven lower bounds of the root.
-
-    Each is the root of a problem whose left side lies below: all steps as large as the
-    largest, all steps as small as the smallest with entries to match, one entry alone.
-    """
-    within = groups.within_axes(axes, leaf.ndim)
-    lowest = jnp.min(step, axis=within, keepdims=True)
-    highest = jnp.max(step, axis=within, keepdims=True)
-    share = jnp.where(step > 0, lowest / jnp.where(step > 0, step, 1.0), 1.0)
-    rms = groups.root_mean_square(leaf, axes)
-    weighted = groups.root_mean_square(leaf * share, axes)
-    single = jnp.abs(leaf) / math.sqrt(groups.size(axes, leaf.shape))
-    alone = jnp.max(magnitude.leaf_prox(single, step), axis=within, keepdims=True)
-    bounds = (
-        magnitude.leaf_prox(rms, highest),
-        magnitude.leaf_prox(weighted, lowest),
-        alone,
-        jnp.full_like(rms, jnp.finfo(leaf.dtype).tiny),
-    )
-    return jnp.max(jnp.stack(bounds), axis=0)
+    def leaves_at_once(
+        self, shape: tuple[int, ...], step_shape: tuple[int, ...]
+    ) -> int:
+        varies = self.step_varies(shape, step_shape)
+        return BLOCK // max(math.prod(shape), 1) if varies else 0
 
 
 @pytree_dataclass

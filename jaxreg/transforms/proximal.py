@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxreg import rules
 from jaxreg.checks import check_numbers, check_params, check_prox
-from jaxreg.penalty import Number, Penalty, Tree, flatten_like
+from jaxreg.penalty import Number, Penalty, Tree, flatten_like, widened
 from jaxreg.rules import Part
+from jaxreg.transforms.blocks import prox_of_results, with_results
 from jaxreg.transforms.gains import Metric, read_gains
 from jaxreg.transforms.metrics import check_metric_type
 from jaxreg.transforms.targets import (
@@ -20,6 +22,8 @@ from jaxreg.transforms.targets import (
     check_schedule,
     updates_to,
 )
+
+_MEND = ("updates of the direction", "use another")
 
 
 class ProximalState(NamedTuple):
@@ -94,25 +98,52 @@ def proximal(
         updates: Tree, state: ProximalState, params: Tree | None = None, **extra: Any
     ) -> tuple[Tree, ProximalState]:
         check_params("proximal", params)
-        moves, direction_state = inner.update(updates, state.direction, params, **extra)
         rate = at_count(learning_rate, state.proximal_count)
         factor = at_count(schedule, state.proximal_count)
-        treedef = jax.tree.structure(params)
-        leaves = flatten_like(treedef, moves, "updates of the direction", "use another")
-        gains = read_gains(metric, direction_state, treedef, leaves)
-        steps = [rate * factor * gain for gain in gains]
+        parts = rules.check(penalty, params)
+        before_prox = _BeforeProx(metric, parts, rate, rate * factor)
+
+        def stepped(updates: Tree, direction: Any, params: Tree) -> Any:
+            moves, direction = inner.update(updates, direction, params, **extra)
+            return before_prox(moves, direction, params)
+
+        inputs = (updates, state.direction, params)
+        (_, steps, direction, moves), results = with_results(parts, stepped, *inputs)
 
         def targets(part: Part, _: list[Any], points: list[Any]) -> list[Any]:
-            pairs = zip(part.of(steps), points, strict=True)
-            steps_here = [jnp.asarray(step, point.dtype) for step, point in pairs]
-            return part.penalty.prox(points, steps_here)
+            return prox_of_results(part, points, part.of(steps), results)
 
-        moves = jax.tree.map(lambda move: (-rate * move).astype(move.dtype), moves)
         moves = updates_to("proximal", penalty, moves, params, targets)
         count = optax.safe_increment(state.proximal_count)
-        return moves, ProximalState(direction_state, count, as_factor(factor))
+        return moves, ProximalState(direction, count, as_factor(factor))
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+class _BeforeProx(NamedTuple):
+    """Where a direction takes the leaves, and with which steps."""
+
+    metric: Metric
+    parts: list[Part]
+    rate: Any
+    step: Any
+
+    def __call__(self, moves: Tree, direction: Any, params: Tree) -> Any:
+        """Points and steps of penalised leaves by place, the direction and the moves.
+
+        A missing move, of a leaf that is not being trained, leaves its point None.
+        """
+        leaves, treedef = jax.tree.flatten(params)
+        found = flatten_like(treedef, moves, *_MEND)
+        gains = read_gains(self.metric, direction, treedef, found)
+        moves = jax.tree.map(lambda x: (-self.rate * x).astype(x.dtype), moves)
+        found = flatten_like(treedef, moves, *_MEND)
+        points, steps = dict[int, Any](), dict[int, Any]()
+        for place in (place for part in self.parts for place in part.places):
+            leaf, move = widened(leaves[place]), found[place]
+            points[place] = None if move is None else leaf + move
+            steps[place] = jnp.asarray(self.step * gains[place], leaf.dtype)
+        return points, steps, direction, moves
 
 
 def _check_arguments(direction: Any, penalty: Any, metric: Any, schedule: Any) -> None:

@@ -69,7 +69,7 @@ def target_sparsity(
 
     Rules without a kink at 0 (`L2`), and constraints, act all the time as under
     `regularize`. Let the learning rate have most of its schedule behind it when the
-    landing comes: `end_step` at 75 to 85 % of the steps leaves time to work off what
+    landing comes: `end_step` at 70 to 85 % of the steps leaves time to work off what
     was cut. A run that is restored after `end_step` was moved before its step count
     never lands.
 
