@@ -11,7 +11,7 @@ Expected: every target met to within one weight or neuron, in one run; test accu
 within 1 point of the best fixed strength that has at least as many zeros, chosen on the
 test set itself. A refit with `jaxreg.hold_support` is reported beside.
 
-Cost: about 10 minutes on 2 cores.
+Cost: about 5 minutes on 2 cores.
 
 Command: python -m experiments sparsity_targets
 """
@@ -65,7 +65,7 @@ class Config:
     steps: int = 3000
     landing: float = 0.7
     weight_base: float = 3e-6
-    neuron_base: float = 3e-5
+    neuron_base: float = 1e-5
     batch: int = 32
     peak: float = 1e-2
     warmup: int = 100

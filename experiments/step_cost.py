@@ -89,7 +89,7 @@ class Config:
 
     sizes: tuple[int, ...] = (10_000_000, 100_000_000)
     small_leaves: int = 500
-    rounds: int = 25
+    rounds: int = 15
 
 
 QUICK = Config(sizes=(4_000_000,), small_leaves=20, rounds=3)
