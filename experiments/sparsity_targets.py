@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
+import matplotlib.ticker
 import optax
 
 import jaxreg
@@ -36,6 +37,8 @@ MODELS = ("MLP", "CNN")
 FIXED, TARGET = "fixed strength", "target_sparsity"
 _HIDDEN = {"MLP": r"layers/[01]/kernel$", "CNN": r"convs/[01]/kernel$"}
 _NEURONS = {"MLP": 1, "CNN": 3}
+# The CNN at 99 % zeros, in the table, would flatten the figure.
+_LEAST = 90
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,8 +246,10 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
                     shares = [100 * row[column] for row in mine]
                     axes.plot(left, shares, marker, ms=4, alpha=filled, label=label)
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+            axes.set_ylim(_LEAST, 100)
             axes.set_title(f"{model}, {units}", fontsize=9)
             axes.set_xlabel(f"share of {units} that are not zero")
-        line[0].set_ylabel("test accuracy, %")
+        line[0].set_ylabel(f"test accuracy, % (below {_LEAST} not shown)")
     grid[0, 0].legend(fontsize=8)
     return figure
