@@ -144,7 +144,7 @@ class _Steered:
         updates, new = normal_map.update(
             updates, state.regularize, params, **extra_args
         )
-        parts = rules.check(self.penalty, params)
+        parts = list(rules.parts(self.penalty, params))
         leaves, treedef = jax.tree.flatten(params)
         moves = flatten_like(treedef, updates, "updates", NEW_STATE)
         latents = flatten_like(treedef, new.latent, "the latent", NEW_STATE)
