@@ -283,7 +283,8 @@ def magnitude(leaf: jax.Array) -> jax.Array:
 
 def without_negative_zero(leaf: jax.Array) -> jax.Array:
     """The leaf with 0.0 for -0.0, which products with a factor of zero leave."""
-    return leaf - jax.lax.stop_gradient(jnp.where(leaf == 0, leaf, 0))
+    zeros = jnp.zeros_like(leaf)
+    return leaf - jax.lax.stop_gradient(jax.lax.select(leaf == zeros, leaf, zeros))
 
 
 def longest(axes: Sequence[int], shape: tuple[int, ...]) -> int | None:

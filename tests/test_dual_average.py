@@ -11,21 +11,22 @@ from scipy import optimize
 
 import jaxreg
 from experiments import support_recovery
+from tests.known_solutions import (
+    CENTRE,
+    CURVATURE,
+    SOLUTION,
+    STRENGTH,
+    check_groups_stay_at_the_solution,
+    check_it_stays_at_the_solution,
+    gradient,
+)
 from tests.stepping import answers, trajectory
-
-# f(x) = sum curvature (x - centre)^2 / 2, and L1(0.5): one coordinate is 0.
-CURVATURE, CENTRE = np.array([1.0, 100.0, 1.0]), np.array([1.0, 0.02, 0.3])
-SOLUTION, STRENGTH = np.array([0.5, 0.015, 0.0]), 0.5
 
 
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):
         yield
-
-
-def gradient(x: Any) -> Any:
-    return (jnp.asarray(CURVATURE) * (x - jnp.asarray(CENTRE))).astype(x.dtype)
 
 
 def given_grads(steps: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -39,31 +40,15 @@ def soft(v: np.ndarray, threshold: float) -> np.ndarray:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_started_at_the_solution_it_stays_there(dtype, momentum, x64) -> None:
-    steps = 20_000
     tx = jaxreg.dual_average(0.01, jaxreg.L1(STRENGTH), momentum)
-    path = trajectory(tx, gradient, jnp.asarray(SOLUTION, dtype), steps)
-    # A sum of that many forces rounds a new one by eps / 2 of it; the loss pulls back
-    # with a curvature of at least 1.
-    slack = np.finfo(dtype).eps * steps * STRENGTH
-    np.testing.assert_allclose(path, np.tile(SOLUTION, (steps, 1)), atol=slack)
-    assert not np.any(path[:, 2]) and not np.any(np.signbit(path[:, 2]))
+    check_it_stays_at_the_solution(tx, dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_started_at_the_solution_of_a_group_lasso_it_stays_there(dtype, x64) -> None:
-    centre, steps = np.array([[3.0, 4.0], [0.5, 0.0]]), 20_000
-    # The norm 5 loses strength sqrt(2) = 1, and the second row is within it.
-    penalty = jaxreg.GroupLasso(1 / np.sqrt(2), group_axis=0)
-    solution = np.array([[2.4, 3.2], [0.0, 0.0]])
-    path = trajectory(
-        jaxreg.dual_average(0.5, penalty),
-        lambda x: x - jnp.asarray(centre, dtype),
-        jnp.asarray(solution, dtype),
-        steps,
+    check_groups_stay_at_the_solution(
+        lambda penalty: jaxreg.dual_average(0.5, penalty), dtype
     )
-    slack = np.finfo(dtype).eps * steps
-    np.testing.assert_allclose(path, np.tile(solution, (steps, 1, 1)), atol=slack)
-    assert not np.any(path[:, 1])
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

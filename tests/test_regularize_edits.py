@@ -200,6 +200,18 @@ def test_an_edit_beside_zeros_leaves_their_latents_alone() -> None:
     assert abs(went_on["first"][3, 1] - kept["first"][3, 1]) > 0.9
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_small_edit_beside_a_large_one_is_kept(dtype: Any) -> None:
+    tx = jaxreg.regularize(optax.sgd(1e-2), jaxreg.L1(0.3))
+    params, nothing = jnp.ones(4, dtype), jnp.zeros(4, dtype)
+    # 1.5 % is less than bfloat16's tolerance for what its own rounding does.
+    edited = params.at[0].set(2.0).at[1].set(1.015625)
+    _, state = tx.update(nothing, tx.init(params), edited)
+    # Of each latent the force of 0.3 takes 3e-3, beyond a dead zone of 0.05.
+    wanted = edited.astype(jnp.float32) + 0.05 - 3e-3
+    np.testing.assert_allclose(state.latent, wanted, atol=1e-6)
+
+
 def test_a_strength_that_moves_the_dead_zone_still_revives_zeros() -> None:
     # The dead zone of an elastic net depends on l1 / l2, and here l1 falls tenfold.
     target = jnp.array([2.0, 0.5, -0.05, 0.3])

@@ -32,7 +32,7 @@ from jaxreg.transforms.latent import (
     refuse_inner,
     start_of,
 )
-from jaxreg.transforms.samples import cut_of
+from jaxreg.transforms.samples import cut_of, is_alone
 from jaxreg.transforms.targets import (
     NEW_STATE,
     Schedule,
@@ -221,50 +221,77 @@ class NormalMap:
     def _restart_edited(
         self, parts: list[rules.Part], latents: list[Any], leaves: list[Any]
     ) -> list[Any]:
-        """The latents, with those of edited leaves started anew."""
+        """The latents, with those of edited weights started anew."""
         edited: dict[int, jax.Array] = {}
         for part in parts:
             edited |= self._edited(part, latents, leaves)
-        if not edited:
+        in_leaves = {place: flag for place, flag in edited.items() if not flag.ndim}
+        alone = {place: flag for place, flag in edited.items() if flag.ndim}
+        latents = self._restarted(parts, latents, leaves, alone)
+        if not in_leaves:
             return latents
-
-        def restart(old: list[Any]) -> list[Any]:
-            out = list(old)
-            for part in parts:
-                wide = [widened(leaf) for leaf in part.of(leaves)]
-                fresh = start_of(part.penalty, wide, self.width)
-                fresh = self._unless_free(part.penalty, wide, fresh)
-                pooled = [part.penalty.pooled(z) for z in part.of(old)]
-                proxes = self._prox_of(part.penalty, pooled)
-                for place, new, prox in zip(part.places, fresh, proxes, strict=True):
-                    # What is not zero has one latent; a zero's says how far off it is.
-                    is_dead = part.penalty.pooled(widened(leaves[place])) == 0
-                    is_new = edited[place] & ~(is_dead & (prox == 0))
-                    out[place] = jnp.where(is_new, new, old[place])
-            return out
-
         # One cond for all leaves: the common step moves no word for it on a CPU, and
         # waits for one predicate on a GPU.
-        return when(jnp.any(jnp.stack(list(edited.values()))), restart, latents)
+        return when(
+            jnp.any(jnp.stack(list(in_leaves.values()))),
+            lambda old: self._restarted(parts, old, leaves, in_leaves),
+            latents,
+        )
+
+    def _restarted(
+        self,
+        parts: list[rules.Part],
+        latents: list[Any],
+        leaves: list[Any],
+        edited: dict[int, jax.Array],
+    ) -> list[Any]:
+        """The latents, new where a leaf or an entry was edited."""
+        out = list(latents)
+        for part in parts:
+            places = [place for place in part.places if place in edited]
+            wide = [widened(leaves[place]) for place in places]
+            fresh = start_of(part.penalty, wide, self.width)
+            fresh = self._unless_free(part.penalty, wide, fresh)
+            for place, new in zip(places, fresh, strict=True):
+                is_new = edited[place]
+                if not is_new.ndim:
+                    is_new &= self._is_moved(part.penalty, out[place], leaves[place])
+                out[place] = jnp.where(is_new, new, out[place])
+        return out
+
+    def _is_moved(self, penalty: Penalty, latent: Any, leaf: Any) -> jax.Array:
+        """Where it is not a zero that stays zero, whose latent says how far off it is.
+
+        What is not zero has one latent.
+        """
+        (prox,) = self._prox_of(penalty, [penalty.pooled(latent)])
+        return (penalty.pooled(widened(leaf)) != 0) | (prox != 0)
 
     def _edited(
         self, part: rules.Part, latents: list[Any], leaves: list[Any]
     ) -> dict[int, jax.Array]:
-        """Whether a sample of a leaf differs from its latent's prox, by its place."""
+        """What differs from its latent's prox, by the place of the leaf.
+
+        The entries of a small leaf where each has a prox of its own, else whether a
+        sample of the leaf does.
+        """
         cuts = {place: cut_of(part.penalty, leaves[place]) for place in part.places}
         samples = [cut(latents[place]) for place, cut in cuts.items()]
         proxes = self._prox_of(part.penalty, samples)
         out = {}
         for (place, cut), prox in zip(cuts.items(), proxes, strict=True):
-            seen = cut(leaves[place]).astype(prox.dtype)
-            size, slack = jnp.abs(prox), 4 * jnp.finfo(leaves[place].dtype).eps
-            if part.penalty.is_coupled(leaves[place].shape):
+            leaf = leaves[place]
+            seen = cut(leaf).astype(prox.dtype)
+            size, slack = jnp.abs(prox), 4 * jnp.finfo(leaf.dtype).eps
+            if part.penalty.is_coupled(leaf.shape):
                 # Coupled entries round as the largest does.
                 size = jnp.max(size, initial=0.0)
             slack += 4 * part.penalty.prox_tolerance
             is_near = jnp.abs(seen - prox) <= slack * (size + self.width)
             # Negated, so that a latent that is NaN starts from repaired weights.
-            out[place] = jnp.any(~is_near)
+            is_apart = ~is_near
+            is_by_entry = is_alone(part.penalty, leaf)
+            out[place] = is_apart if is_by_entry else jnp.any(is_apart)
         return out
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import jax
 
-from jaxreg.penalty import Penalty
+from jaxreg.leafwise import Elementwise
+from jaxreg.penalty import Penalty, wide_dtype
 
 # The check for edited weights reads small leaves whole, and of a large one a slice in
 # 150, but at least 16 and at most 64: less than a hundredth of what a step reads.
@@ -29,6 +30,18 @@ def cut_of(penalty: Penalty, leaf: jax.Array) -> Callable[[jax.Array], jax.Array
     stride = _prime_up_to(length // slices)
     end = stride * slices
     return lambda whole: jax.lax.slice_in_dim(whole, 0, end, stride, axis)
+
+
+def is_alone(penalty: Penalty, leaf: jax.Array) -> bool:
+    """Whether a leaf is compared entry by entry, each with a latent of its own.
+
+    Not in half precision: it rounds so far that small edits among large ones would be
+    undone.
+    """
+    is_small = 0 < leaf.size <= _WHOLE and leaf.ndim > 0
+    return (
+        is_small and isinstance(penalty, Elementwise) and wide_dtype(leaf) == leaf.dtype
+    )
 
 
 def _prime_up_to(limit: int) -> int:
