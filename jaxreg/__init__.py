@@ -60,10 +60,15 @@ from jaxreg.penalties import (
     TrendFilter,
 )
 from jaxreg.penalty import Penalty
+
+# Which penalty acts on which leaf: in the words of a network
+from jaxreg.presets import filters, heads, input_features, neurons, on_kernels
+
+# Tables before training and after
 from jaxreg.report import Table, describe, summary
 
-# Which penalty acts on which leaf
-from jaxreg.rules import by_path, on_kernels
+# Which penalty acts on which leaf: by its path
+from jaxreg.rules import by_path
 
 # Ways to apply a penalty
 from jaxreg.transforms import (
@@ -168,16 +173,20 @@ __all__ = [
     "describe",
     "dual_average",
     "envelope",
+    "filters",
     "ftrl",
     "grouped",
     "half_space",
+    "heads",
     "hold_support",
     "identity_metric",
+    "input_features",
     "lamb_metric",
     "latent",
     "max_strength",
     "measure",
     "momentum_metric",
+    "neurons",
     "nonnegative",
     "on_kernels",
     "orthant",

@@ -8,7 +8,6 @@ path in `init`, where NNX passes variables, and in `update`, where it passes arr
 from __future__ import annotations
 
 import collections
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg.checks import check_numbers
+from jaxreg.patterns import Kernels, Pattern, catches, check_pattern
 from jaxreg.penalty import GRADS_MEND, Number, Penalty, Tree, flatten_like, steps_like
 from jaxreg.pytree import pytree_dataclass, static
 
@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
     penalty: Penalty
     places: tuple[int, ...]
-    pattern: str | None
+    pattern: Pattern | None
 
     def of(self, leaves: Sequence[Any] | Mapping[int, Any]) -> list[Any]:
         return [leaves[place] for place in self.places]
@@ -36,7 +36,7 @@ class ByPath(Penalty):
     """What `by_path` returns: a penalty that is one of several, leaf by leaf."""
 
     penalties: tuple[Penalty, ...]
-    patterns: tuple[str, ...] = static()
+    patterns: tuple[Pattern, ...] = static()
 
     @property
     def is_convex(self) -> bool:
@@ -142,7 +142,7 @@ class ByPath(Penalty):
         return jax.tree.unflatten(treedef, out)
 
 
-def by_path(rules: Iterable[tuple[str, Penalty]]) -> ByPath:
+def by_path(rules: Iterable[tuple[Pattern, Penalty] | ByPath]) -> ByPath:
     """One penalty per leaf, chosen by the leaf's path; the first match wins.
 
     Each penalty gets all the leaves of its rule at once, so a penalty over a whole tree
@@ -150,11 +150,13 @@ def by_path(rules: Iterable[tuple[str, Penalty]]) -> ByPath:
 
     Args:
       rules: pairs (pattern, penalty). A pattern is a regular expression that is
-        searched, with `re.search`, in the slash-joined path (`Dense_0/kernel`).
+        searched, with `re.search`, in the slash-joined path (`Dense_0/kernel`). The
+        rules of another `by_path`, or of `neurons` and the like, may stand among them:
+        they take its place in the list.
 
     Raises:
-      ValueError: there is no rule, a pattern is no regular expression, rules are
-        nested, or a number is negative. At the first update, and wherever parameters
+      ValueError: there is no rule, a pattern is no regular expression, a pair holds
+        rules, or a number is negative. At the first update, and wherever parameters
         are at hand, a rule that catches no leaf. Never in `init`, which Optax also
         calls with placeholders.
       TypeError: what a rule names is no penalty.
@@ -166,41 +168,33 @@ def by_path(rules: Iterable[tuple[str, Penalty]]) -> ByPath:
     2.0
     """
     rules = tuple(rules)
-    if not rules or any(
-        not isinstance(rule, tuple | list) or len(rule) != 2 for rule in rules
+    pairs = [pair for rule in rules for pair in _pairs_of(rule)]
+    if not pairs or any(
+        not isinstance(pair, tuple | list) or len(pair) != 2 for pair in pairs
     ):
         raise ValueError(
             f"by_path({list(rules)!r}): allowed is a list of at least one pair "
             "(pattern, penalty)"
         )
-    for pattern, penalty in rules:
+    for pattern, penalty in pairs:
         if isinstance(penalty, ByPath):
             raise ValueError(
                 f"by_path: the rule {pattern!r} names another by_path. Rules do not "
-                "nest; write one list, where the first match wins"
+                "nest; put the other into the list without a pattern, and its rules "
+                "stand in its place"
             )
         check_numbers(penalty)
-        try:
-            re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise ValueError(
-                f"by_path: {pattern!r} is no regular expression: {error}"
-            ) from error
-    patterns, penalties = zip(*rules, strict=True)
+        if not isinstance(pattern, Kernels):
+            check_pattern("by_path", pattern)
+    patterns, penalties = zip(*pairs, strict=True)
     return ByPath(penalties, patterns)
 
 
-def on_kernels(penalty: Penalty) -> ByPath:
-    """The penalty on every leaf named `kernel`, as Flax names its weights.
-
-    Biases, scales and embeddings stay free. Nothing is guessed for frameworks that
-    name their weights otherwise: write `by_path([(r"weight$", penalty)])` there.
-
-    >>> import jaxreg
-    >>> jaxreg.on_kernels(jaxreg.L1(1e-4)).patterns
-    ('(^|/)kernel$',)
-    """
-    return by_path([(r"(^|/)kernel$", penalty)])
+def _pairs_of(rule: Any) -> list[Any]:
+    """The rules that an item of `by_path`'s list stands for."""
+    if isinstance(rule, ByPath):
+        return list(zip(rule.patterns, rule.penalties, strict=True))
+    return [rule]
 
 
 def paths(params: Tree) -> list[str]:
@@ -246,7 +240,7 @@ def check(penalty: Penalty, params: Tree) -> list[Part]:
     _check_rules(found, names)
     for part in found:
         for place in part.places:
-            _check_leaf(part.penalty, names[place], leaves[place])
+            _check_leaf(part, names[place], leaves[place])
     return found
 
 
@@ -256,24 +250,30 @@ def _check_rules(found: list[Part], names: list[str]) -> None:
             raise ValueError(_no_match(part, names))
 
 
-def _check_leaf(penalty: Penalty, name: str, leaf: Any) -> None:
-    dtype = jnp.result_type(leaf)
+def _check_leaf(part: Part, name: str, leaf: Any) -> None:
+    dtype, shape = jnp.result_type(leaf), jnp.shape(leaf)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
-            f"{penalty!r} on leaf {name!r} of dtype {dtype}: allowed are real floating "
-            "leaves. Leave this one free with by_path"
+            f"{part.penalty!r} on leaf {name!r} of dtype {dtype}: allowed are real "
+            "floating leaves. Leave this one free with by_path"
         )
-    reason = penalty.refusal(jnp.shape(leaf))
+    if isinstance(part.pattern, Kernels):
+        misfit = part.pattern.refusal(shape)
+        if misfit is not None:
+            raise ValueError(
+                f"{part.pattern} on leaf {name!r} of shape {shape}: the leaf {misfit}"
+            )
+    reason = part.penalty.refusal(shape)
     if reason is not None:
         raise ValueError(
-            f"{penalty!r} on leaf {name!r} of shape {jnp.shape(leaf)}: the leaf "
-            f"{reason}. Choose leaves with by_path"
+            f"{part.penalty!r} on leaf {name!r} of shape {shape}: the leaf {reason}. "
+            "Choose leaves with by_path"
         )
 
 
 def _no_match(part: Part, names: list[str]) -> str:
     listed = ", ".join(repr(name) for name in names) or "none"
-    caught = [name for name in names if part.pattern and re.search(part.pattern, name)]
+    caught = [name for name in names if catches(part.pattern or "", name)]
     why = (
         f"matches only leaves that earlier rules take: {', '.join(map(repr, caught))}"
         if caught
@@ -286,8 +286,8 @@ def _no_match(part: Part, names: list[str]) -> str:
     )
 
 
-def _first_match(patterns: Sequence[str], name: str) -> int | None:
-    hits = (rule for rule, pattern in enumerate(patterns) if re.search(pattern, name))
+def _first_match(patterns: Sequence[Pattern], name: str) -> int | None:
+    hits = (rule for rule, pattern in enumerate(patterns) if catches(pattern, name))
     return next(hits, None)
 
 

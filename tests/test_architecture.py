@@ -30,7 +30,8 @@ LAYERS = [
     },
     {"calculus"},
     {"penalties", "constraints"},
-    {"rules"},
+    {"patterns", "rules"},
+    {"presets"},
     {"transforms", "measures"},
     {"report"},
 ]

@@ -30,10 +30,20 @@ def test_the_examples_in_docstrings_give_what_they_show(module):
 
 
 @pytest.mark.parametrize("document", WITH_CODE, ids=name_of)
-def test_the_python_blocks_of_a_document_run_in_order(document):
+def test_the_python_blocks_of_a_document_run_in_order_and_print_what_follows(
+    document, capsys
+):
     namespace = {}
-    for block in re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL):
+    # A block of text right behind a block of code is what that prints.
+    blocks = re.findall(
+        r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?",
+        document.read_text(),
+        re.DOTALL,
+    )
+    for block, shown in blocks:
         exec(compile(block, str(document), "exec"), namespace)
+        printed = capsys.readouterr().out
+        assert not shown or printed == shown
     assert namespace["jaxreg"] is jaxreg
 
 

@@ -1,4 +1,4 @@
-"""Real models of Flax NNX, Flax Linen and Equinox, trained for some steps."""
+"""What is special to NNX, Linen, Equinox and Haiku; `test_networks` has the rest."""
 
 from typing import Any
 
@@ -9,17 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from flax.training.train_state import TrainState
 
 import jaxreg
+from tests.networks import NETWORKS, NnxMlp
 
 STEPS = 100
-INPUTS, HIDDEN = 8, 16
 
 # Only the first two inputs matter, so rows of the first kernel can die.
-DATA = jnp.asarray(np.random.default_rng(0).normal(size=(64, INPUTS)), "f4")
-ANSWERS = jnp.sin(2 * DATA[:, :1]) + DATA[:, 1:2]
+DATA, ANSWERS = NETWORKS["mlp"].inputs, NETWORKS["mlp"].answers
+INPUTS, HIDDEN = DATA.shape[1], 16
 
 KERNELS = jaxreg.on_kernels(jaxreg.L1(5e-3))
 
@@ -39,24 +38,12 @@ def mean_square(answers: Any) -> Any:
     return jnp.mean((answers - ANSWERS) ** 2)
 
 
-class NnxMlp(nnx.Module):
-    """Two layers, named by attributes."""
-
-    def __init__(self, rngs: nnx.Rngs) -> None:
-        self.first = nnx.Linear(INPUTS, HIDDEN, rngs=rngs)
-        self.second = nnx.Linear(HIDDEN, 1, rngs=rngs)
-
-    def __call__(self, data: Any) -> Any:
-        return self.second(nnx.relu(self.first(data)))
-
-
-class LinenMlp(nn.Module):
-    """The same two layers, named by Linen."""
+class UnnamedMlp(nn.Module):
+    """Two layers that Linen names."""
 
     @nn.compact
     def __call__(self, data: Any) -> Any:
-        hidden = nn.relu(nn.Dense(HIDDEN)(data))
-        return nn.Dense(1)(hidden)
+        return nn.Dense(1)(nn.relu(nn.Dense(HIDDEN)(data)))
 
 
 @nnx.jit
@@ -74,62 +61,10 @@ def weights_of(model: Any) -> Any:
     return jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
 
 
-def answer(weights: Any, data: Any) -> Any:
-    first, second = weights["first"], weights["second"]
-    hidden = jax.nn.relu(data @ first["kernel"] + first["bias"])
-    return hidden @ second["kernel"] + second["bias"]
-
-
-def train_plainly(tx: Any, weights: Any, steps: int = STEPS) -> Any:
-    @jax.jit
-    def step(weights: Any, state: Any) -> Any:
-        grads = jax.grad(lambda w: mean_square(answer(w, DATA)))(weights)
-        updates, state = tx.update(grads, state, weights)
-        return optax.apply_updates(weights, updates), state
-
-    weights = jax.tree.map(jnp.asarray, weights)
-    state = tx.init(weights)
-    for _ in range(steps):
-        weights, state = step(weights, state)
-    return weights, state
-
-
-PENALTIES = {
-    "on_kernels": KERNELS,
-    "by_path": rows_then_entries("first/kernel$", "kernel$"),
-}
-every_penalty = pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
-
-
-@every_penalty
-def test_nnx_and_a_plain_loop_give_the_same_numbers(penalty: Any) -> None:
-    model = NnxMlp(nnx.Rngs(0))
-    start, tx = weights_of(model), adam(penalty)
-    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-    losses = train_nnx(model, optimizer)
-    plain, _ = train_plainly(tx, start)
-    # Two programs: sums of 64 terms in another order, and adam divides small
-    # gradients by their own size, which carries a rounding over 100 steps.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
-        weights_of(model),
-        plain,
-    )
-    assert losses[-1] < 0.5 * losses[0]
-
-
-@every_penalty
-def test_nnx_kernels_get_exact_zeros_and_biases_none(penalty: Any) -> None:
-    model = NnxMlp(nnx.Rngs(0))
-    train_nnx(model, nnx.Optimizer(model, adam(penalty), wrt=nnx.Param))
-    weights = weights_of(model)
-    assert np.mean(weights["first"]["kernel"] == 0) > 0.05
-    assert np.all(weights["first"]["bias"] != 0)
-
-
 def test_group_rules_zero_whole_input_rows_of_an_nnx_model() -> None:
     model = NnxMlp(nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, adam(PENALTIES["by_path"]), wrt=nnx.Param)
+    rules = rows_then_entries("first/kernel$", "kernel$")
+    optimizer = nnx.Optimizer(model, adam(rules), wrt=nnx.Param)
     train_nnx(model, optimizer)
     dead = np.all(weights_of(model)["first"]["kernel"] == 0, axis=1)
     # The two inputs that matter live, most of the others are gone whole.
@@ -172,11 +107,9 @@ def test_the_rules_see_one_path_in_nnx_init_and_update() -> None:
     assert "first/kernel" in in_init
 
 
-@pytest.mark.parametrize("kind", ["on_kernels", "by_path"])
-def test_a_linen_train_state_trains_to_exact_zeros(kind: str) -> None:
-    by_path = rows_then_entries("Dense_0/kernel$", "kernel$")
-    penalty = KERNELS if kind == "on_kernels" else by_path
-    model = LinenMlp()
+def test_a_linen_train_state_trains_to_exact_zeros() -> None:
+    penalty = rows_then_entries("^Dense_0/kernel$", "kernel$")
+    model = UnnamedMlp()
     params = model.init(jax.random.key(0), DATA)["params"]
     state = TrainState.create(apply_fn=model.apply, params=params, tx=adam(penalty))
 
@@ -199,6 +132,46 @@ def test_a_linen_train_state_trains_to_exact_zeros(kind: str) -> None:
     assert isinstance(latent["Dense_0"]["bias"], optax.MaskedNode)
 
 
+def train_plainly(tx: Any, loss: Any, params: Any) -> Any:
+    @jax.jit
+    def run(params: Any) -> Any:
+        def step(carry: Any, _: None) -> Any:
+            params, state = carry
+            value, grads = jax.value_and_grad(loss)(params)
+            updates, state = tx.update(grads, state, params)
+            return (eqx.apply_updates(params, updates), state), value
+
+        return jax.lax.scan(step, (params, tx.init(params)), length=STEPS)
+
+    (params, _), losses = run(params)
+    assert losses[-1] < 0.5 * losses[0]
+    return params
+
+
+def test_a_haiku_dict_trains_to_exact_zeros() -> None:
+    rng = np.random.default_rng(0)
+
+    def layer(inputs: int, outputs: int) -> Any:
+        w = rng.normal(size=(inputs, outputs)) / inputs**0.5
+        return {"w": jnp.asarray(w, "f4"), "b": jnp.zeros(outputs)}
+
+    # Haiku's names have slashes of their own, and w is (inputs, outputs).
+    names = ("mlp/~/linear_0", "mlp/~/linear_1")
+    params = {names[0]: layer(INPUTS, HIDDEN), names[1]: layer(HIDDEN, 1)}
+
+    def loss(params: Any) -> Any:
+        first, second = (params[name] for name in names)
+        hidden = jax.nn.relu(DATA @ first["w"] + first["b"])
+        return mean_square(hidden @ second["w"] + second["b"])
+
+    tx = adam(rows_then_entries("^mlp/~/linear_0/w$", "/w$"))
+    params = train_plainly(tx, loss, params)
+    dead = np.all(params[names[0]]["w"] == 0, axis=1)
+    assert dead.any()
+    assert not dead[:2].any()
+    assert np.all(params[names[0]]["b"] != 0)
+
+
 def test_an_equinox_model_trains_to_exact_zeros() -> None:
     model = eqx.nn.MLP(INPUTS, 1, HIDDEN, depth=1, key=jax.random.key(0))
     # Equinox keeps (outputs, inputs), so an input is a column.
@@ -207,39 +180,11 @@ def test_an_equinox_model_trains_to_exact_zeros() -> None:
     tx = adam(jaxreg.by_path(rules))
     params, static = eqx.partition(model, eqx.is_inexact_array)
 
-    @jax.jit
-    def step(params: Any, state: Any) -> Any:
-        def loss(params: Any) -> Any:
-            return mean_square(jax.vmap(eqx.combine(params, static))(DATA))
+    def loss(params: Any) -> Any:
+        return mean_square(jax.vmap(eqx.combine(params, static))(DATA))
 
-        value, grads = jax.value_and_grad(loss)(params)
-        updates, state = tx.update(grads, state, params)
-        return eqx.apply_updates(params, updates), state, value
-
-    state, losses = tx.init(params), []
-    for _ in range(STEPS):
-        params, state, value = step(params, state)
-        losses.append(float(value))
-    assert losses[-1] < 0.5 * losses[0]
+    params = train_plainly(tx, loss, params)
     dead = np.all(params.layers[0].weight == 0, axis=0)
     assert dead.any()
     assert not dead[:2].any()
     assert np.all(params.layers[0].bias != 0)
-
-
-@pytest.mark.parametrize("framework", ["nnx", "linen"])
-def test_the_penalty_never_reaches_a_bias(framework: str) -> None:
-    # With the gradient of the loss set to 0, only the penalty can move a leaf.
-    if framework == "nnx":
-        model = NnxMlp(nnx.Rngs(0))
-        params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    else:
-        params = LinenMlp().init(jax.random.key(0), DATA)["params"]
-    params = jax.tree.map(lambda leaf: leaf + 1.0, params)
-    tx = adam(KERNELS)
-    updates, _ = tx.update(
-        jax.tree.map(jnp.zeros_like, params), tx.init(params), params
-    )
-    for layer in updates.values():
-        np.testing.assert_array_equal(layer["bias"], 0.0)
-        assert np.all(layer["kernel"] != 0)

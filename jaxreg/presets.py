@@ -1,0 +1,178 @@
+"""Rules in the words of a network, for the kernels of Flax: neurons, filters, heads.
+
+They tell leaves by their name and count their axes, and guess nothing: a kernel of
+another shape is refused. Biases, normalization layers and embeddings are not named
+`kernel` and stay free. Several of them make one list in `by_path`.
+"""
+
+from __future__ import annotations
+
+import numbers
+
+from jaxreg.calculus.grouped import grouped
+from jaxreg.leafwise import Elementwise
+from jaxreg.patterns import Kernels, check_pattern
+from jaxreg.penalty import Penalty
+from jaxreg.rules import ByPath, by_path
+
+
+def on_kernels(penalty: Penalty) -> ByPath:
+    """The penalty on every leaf named `kernel`, as Flax names its weights.
+
+    Biases, scales and embeddings stay free. Nothing is guessed for frameworks that
+    name their weights otherwise: write `by_path([(r"weight$", penalty)])` there.
+
+    >>> import jaxreg
+    >>> jaxreg.on_kernels(jaxreg.L1(1e-4)).patterns
+    ('(^|/)kernel$',)
+    """
+    return by_path([(r"(^|/)kernel$", penalty)])
+
+
+def neurons(penalty: Elementwise, layers: str, *, stacked: int = 0) -> ByPath:
+    """Whole neurons of dense layers: the weights into each are one group.
+
+    On kernels `(inputs, outputs)` of `Dense` and `nnx.Linear` it is
+    `grouped(penalty, group_axis=1)`. A neuron without weights is a constant, its bias.
+
+    Args:
+      penalty: of the root mean square of a group, as in `grouped`: `L1(1e-3)` is the
+        group lasso.
+      layers: a regular expression, searched in the path of the layer, the part before
+        `/kernel`. The outputs of a network are neurons of its last layer: leave it out.
+      stacked: the number of leading axes along which `nn.scan` or `nnx.vmap` stacks
+        equal layers; each of them has neurons of its own.
+
+    Raises:
+      TypeError: `penalty` is not elementwise, or `stacked` is no int >= 0.
+      ValueError: `layers` is no regular expression. At the first update, and wherever
+        parameters are at hand, no kernel is caught, or one with other axes.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> params = {
+    ...     "hidden": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)},
+    ...     "out": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)},
+    ... }
+    >>> penalty = jaxreg.neurons(jaxreg.L1(0.5), layers="^hidden$")
+    >>> for row in jaxreg.describe(penalty, params).rows:
+    ...     print(row["leaf"], row["groups"])
+    hidden/bias None
+    hidden/kernel 3
+    out/bias None
+    out/kernel None
+    """
+    layout = _Layout("neurons", layers, {"stacked": stacked})
+    return by_path([layout.rule(penalty, "kernel", ["inputs", "outputs"], "outputs")])
+
+
+def input_features(
+    penalty: Elementwise, layers: str, *, spatial: int = 0, stacked: int = 0
+) -> ByPath:
+    """Whole inputs of layers: the weights that leave each are one group.
+
+    On kernels `(inputs, outputs)` it is `grouped(penalty, group_axis=0)`; on those of
+    convolutions, with `spatial=2` `(height, width, inputs, outputs)`, the groups are
+    input channels. In the first layer these are features of the data.
+
+    Args:
+      penalty, layers, stacked: as in `neurons`.
+      spatial: the number of axes along which the layers convolve, 0 for dense layers.
+
+    Raises:
+      TypeError, ValueError: as `neurons`; `spatial` is no int >= 0.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> params = {"first": {"kernel": jnp.ones((4, 3))}}
+    >>> penalty = jaxreg.input_features(jaxreg.L1(0.5), layers="^first$")
+    >>> jaxreg.describe(penalty, params).rows[0]["groups"]
+    4
+    """
+    layout = _Layout("input_features", layers, {"spatial": spatial, "stacked": stacked})
+    axes = [*["spatial"] * spatial, "inputs", "outputs"]
+    return by_path([layout.rule(penalty, "kernel", axes, "inputs")])
+
+
+def filters(
+    penalty: Elementwise, layers: str, *, spatial: int = 2, stacked: int = 0
+) -> ByPath:
+    """Whole filters of convolutions: the weights into an output channel are one group.
+
+    On kernels `(height, width, inputs, outputs)` of `Conv` it is
+    `grouped(penalty, group_axis=3)`.
+
+    Args:
+      penalty, layers, stacked: as in `neurons`.
+      spatial: the number of axes along which the layers convolve.
+
+    Raises:
+      TypeError, ValueError: as `neurons`; `spatial` is no int >= 0.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> params = {"conv": {"kernel": jnp.ones((3, 3, 4, 8))}}
+    >>> penalty = jaxreg.filters(jaxreg.L1(0.5), layers="conv")
+    >>> jaxreg.describe(penalty, params).rows[0]["groups"]
+    8
+    """
+    layout = _Layout("filters", layers, {"spatial": spatial, "stacked": stacked})
+    axes = [*["spatial"] * spatial, "inputs", "outputs"]
+    return by_path([layout.rule(penalty, "kernel", axes, "outputs")])
+
+
+def heads(penalty: Elementwise, layers: str = "", *, stacked: int = 0) -> ByPath:
+    """Whole heads of Flax's attention: in each of its four kernels a head is a group.
+
+    The kernels are `query`, `key` and `value`, with axes `(inputs, heads, head_dim)`,
+    and `out`, with `(heads, head_dim, outputs)`. A head whose part of `out` is zero
+    adds nothing, and all of it can be removed.
+
+    Args:
+      penalty, stacked: as in `neurons`.
+      layers: a regular expression, searched in the path of the attention module, the
+        part before `/query/kernel`. Needed where other layers have these names.
+
+    Raises:
+      TypeError, ValueError: as `neurons`.
+
+    >>> import jax, jaxreg
+    >>> from flax import nnx
+    >>> attention = nnx.MultiHeadAttention(2, 6, 6, decode=False, rngs=nnx.Rngs(0))
+    >>> params = nnx.state(attention, nnx.Param)
+    >>> for row in jaxreg.describe(jaxreg.heads(jaxreg.L1(0.5)), params).rows:
+    ...     if row["groups"]:
+    ...         print(row["leaf"], row["shape"], row["groups"])
+    key/kernel (6, 2, 3) 2
+    out/kernel (2, 3, 6) 2
+    query/kernel (6, 2, 3) 2
+    value/kernel (6, 2, 3) 2
+    """
+    layout = _Layout("heads", layers, {"stacked": stacked})
+    into, out = ["inputs", "heads", "head_dim"], ["heads", "head_dim", "outputs"]
+    return by_path(
+        [
+            layout.rule(penalty, "(?:query|key|value)/kernel", into, "heads"),
+            layout.rule(penalty, "out/kernel", out, "heads"),
+        ]
+    )
+
+
+class _Layout:
+    """The rules of one preset: which layers, and how their kernels are laid out."""
+
+    def __init__(self, name: str, layers: str, counts: dict[str, int]) -> None:
+        for option, count in counts.items():
+            is_int = isinstance(count, numbers.Integral) and not isinstance(count, bool)
+            if not is_int or count < 0:
+                raise TypeError(f"{name}: {option} is {count!r}; allowed: an int >= 0")
+        check_pattern(f"{name}: layers", layers)
+        given = [f"{option}={count}" for option, count in counts.items() if count]
+        self.call = f"{name}({', '.join([f'layers={layers!r}', *given])})"
+        self.layers, self.stacked = layers, counts["stacked"]
+
+    def rule(
+        self, penalty: Elementwise, leaf: str, axes: list[str], group: str
+    ) -> tuple[Kernels, Penalty]:
+        names = ("layers",) * self.stacked + tuple(axes)
+        indexing = (*range(self.stacked), names.index(group))
+        group_axis = indexing if self.stacked else indexing[0]
+        pattern = Kernels(self.call, self.layers, leaf, names)
+        return pattern, grouped(penalty, group_axis)
