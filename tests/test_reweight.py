@@ -113,6 +113,38 @@ def test_rules_leave_other_leaves_free() -> None:
 
 
 @pytest.mark.parametrize(
+    ("then", "now", "message"),
+    [
+        (
+            jaxreg.GroupLasso(STRENGTH, group_axis=0),
+            jaxreg.L1(STRENGTH),
+            r"weights of shape \(2, 1\) for leaf 'a' of shape \(2, 4\), .* \(2, 4\)",
+        ),
+        (
+            jaxreg.L1(STRENGTH),
+            jaxreg.GroupLasso(STRENGTH, group_axis=1),
+            r"weights of shape \(2, 4\) for leaf 'a' of shape \(2, 4\), .* \(1, 4\)",
+        ),
+        (
+            jaxreg.by_path([("b", jaxreg.L1(STRENGTH))]),
+            jaxreg.L1(STRENGTH),
+            "leaf 'a' is penalised and was free when the state was made",
+        ),
+    ],
+    ids=["rows, then entries", "entries, then columns", "free, then penalised"],
+)
+def test_a_state_of_other_rules_is_refused_by_the_name_of_the_leaf(
+    then, now, message
+) -> None:
+    params = {name: jnp.asarray(GOAL, jnp.float32) for name in "ab"}
+    state = jaxreg.reweight(BUILDS["prox_sgd"], then, EPS, every=5).init(params)
+    tx = jaxreg.reweight(BUILDS["prox_sgd"], now, EPS, every=5)
+    with pytest.raises(ValueError, match=f"reweight: .*{message}"):
+        tx.update(params, state, params)
+    tx.update(params, tx.init(params), params)
+
+
+@pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         ({"eps": 0.0}, ValueError, "reweight: eps is 0.0"),

@@ -63,7 +63,8 @@ def reweight(
 
     Raises:
       TypeError, ValueError: an argument out of range, a penalty that has no pieces to
-        weigh, and what the transformation refuses.
+        weigh, what the transformation refuses, and at an update a state that was made
+        for other rules.
 
     Reference: Candes, Wakin and Boyd 2008, Enhancing sparsity by reweighted l1
     minimization, section 2.2.
@@ -100,14 +101,11 @@ def reweight(
         check_params("reweight", params)
         parts = rules.check(penalty, params)
         leaves, treedef = jax.tree.flatten(params)
+        made = flatten_like(treedef, state.penalty_weights, "the weights", NEW_STATE)
+        _check_weights(parts, made, params)
 
-        def refresh(old: Tree) -> Tree:
-            weights = flatten_like(treedef, old, "the weights", NEW_STATE)
-            for part in parts:
-                for place in part.places:
-                    sizes = part.penalty.unit_sizes(widened(leaves[place]))
-                    weights[place] = (eps / (sizes + eps)).astype(sizes.dtype)
-            return jax.tree.unflatten(treedef, weights)
+        def refresh(_: Tree) -> Tree:
+            return jax.tree.unflatten(treedef, _refreshed(parts, leaves, made, eps))
 
         count = state.reweight_count
         is_due = (count > 0) & (count % every == 0)
@@ -152,7 +150,43 @@ def _ones(penalty: Penalty, leaf: Any) -> jax.Array:
         # At the first update it is refused by name.
         return jnp.ones([], jnp.float32)
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        wide = jax.ShapeDtypeStruct(leaf.shape, wide_dtype(leaf))
-        units = jax.eval_shape(penalty.unit_sizes, wide)
+        units = _units(penalty, leaf)
         return jnp.ones(units.shape, units.dtype)
     return jnp.ones_like(penalty.unit_sizes(widened(leaf)))
+
+
+def _refreshed(
+    parts: list[rules.Part], leaves: list[Any], made: list[Any], eps: Number
+) -> list[Any]:
+    weights = list(made)
+    for part in parts:
+        for place in part.places:
+            sizes = part.penalty.unit_sizes(widened(leaves[place]))
+            weights[place] = (eps / (sizes + eps)).astype(sizes.dtype)
+    return weights
+
+
+def _units(penalty: Penalty, leaf: Any) -> jax.ShapeDtypeStruct:
+    wide = jax.ShapeDtypeStruct(jnp.shape(leaf), wide_dtype(leaf))
+    return jax.eval_shape(penalty.unit_sizes, wide)
+
+
+def _check_weights(parts: list[rules.Part], made: list[Any], params: Tree) -> None:
+    """Refuses a state that was made for other rules: its weights may yet broadcast."""
+    leaves = jax.tree.leaves(params)
+    for part in parts:
+        for place in part.places:
+            if isinstance(made[place], optax.MaskedNode):
+                raise ValueError(
+                    f"reweight: leaf {rules.paths(params)[place]!r} is penalised and "
+                    "was free when the state was made. After a change of rules call "
+                    "tx.init(params)"
+                )
+            wanted = _units(part.penalty, leaves[place]).shape
+            if made[place].shape != wanted:
+                raise ValueError(
+                    f"reweight: the state holds weights of shape {made[place].shape} "
+                    f"for leaf {rules.paths(params)[place]!r} of shape "
+                    f"{jnp.shape(leaves[place])}, whose penalty takes those of shape "
+                    f"{wanted}. After a change of rules call tx.init(params)"
+                )

@@ -1,0 +1,72 @@
+"""Child processes with a time limit: a hang fails the test, and none outlives it."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# Machines may stop processes for minutes.
+LIMIT = 1200.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Child:
+    """A running program, and the file that gets all it prints."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    end: float
+
+    def lines(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+    def wait_for(self, start: str) -> None:
+        """Until a line begins like this."""
+        while not any(line.startswith(start) for line in self.lines()):
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < self.end, self.log.read_text()
+            time.sleep(0.01)
+
+    def finish(self) -> list[str]:
+        """What it printed, once it has ended well."""
+        code = self.process.wait(timeout=self.end - time.monotonic())
+        assert code == 0, self.log.read_text()
+        return self.lines()
+
+    def kill(self) -> None:
+        """By SIGKILL: it can neither finish a file nor say goodbye."""
+        assert self.process.poll() is None, self.log.read_text()
+        self.process.kill()
+        assert self.process.wait() == -signal.SIGKILL
+
+
+@contextlib.contextmanager
+def child(arguments: list[str], log: Path, devices: int = 1) -> Iterator[Child]:
+    """Python with these arguments, on so many simulated devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            env=environment,
+            cwd=log.parent,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield Child(process, log, time.monotonic() + LIMIT)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
