@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxreg.checks import check_numbers
+from jaxreg.checks import check_leaf, check_numbers
 from jaxreg.penalty import GRADS_MEND, Number, Penalty, Tree, flatten_like, steps_like
 from jaxreg.pytree import pytree_dataclass, static
 
@@ -45,6 +45,10 @@ class ByPath(Penalty):
     @property
     def varying_step(self) -> bool:
         return all(penalty.varying_step for penalty in self.penalties)
+
+    @property
+    def is_separable(self) -> bool:
+        return all(penalty.is_separable for penalty in self.penalties)
 
     @property
     def has_prox(self) -> bool:
@@ -246,7 +250,7 @@ def check(penalty: Penalty, params: Tree) -> list[Part]:
     _check_rules(found, names)
     for part in found:
         for place in part.places:
-            _check_leaf(part.penalty, names[place], leaves[place])
+            check_leaf(part.penalty, names[place], leaves[place])
     return found
 
 
@@ -254,21 +258,6 @@ def _check_rules(found: list[Part], names: list[str]) -> None:
     for part in found:
         if part.pattern is not None and not part.places:
             raise ValueError(_no_match(part, names))
-
-
-def _check_leaf(penalty: Penalty, name: str, leaf: Any) -> None:
-    dtype = jnp.result_type(leaf)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"{penalty!r} on leaf {name!r} of dtype {dtype}: allowed are real floating "
-            "leaves. Leave this one free with by_path"
-        )
-    reason = penalty.refusal(jnp.shape(leaf))
-    if reason is not None:
-        raise ValueError(
-            f"{penalty!r} on leaf {name!r} of shape {jnp.shape(leaf)}: the leaf "
-            f"{reason}. Choose leaves with by_path"
-        )
 
 
 def _no_match(part: Part, names: list[str]) -> str:
