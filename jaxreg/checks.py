@@ -1,4 +1,4 @@
-"""What is refused at the public edge: numbers no penalty can have.
+"""What is refused at the public edge: numbers no penalty can have, and such leaves.
 
 Only concrete numbers are looked at: JAX rebuilds penalties with tracers and
 placeholders inside, so constructors check static fields alone.
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxreg.leafwise import no_prox
 from jaxreg.penalty import Number, Penalty, Tree
+from jaxreg.shards import COUPLED, refuse_part
 
 # The fields that hold penalties.
 _INNER = {"penalty", "penalties"}
@@ -57,6 +58,24 @@ def check_params(transform: str, params: Tree | None) -> None:
             f"{transform}: update was called without params, and the penalty is a "
             "function of them; call tx.update(grads, state, params)"
         )
+
+
+def check_leaf(penalty: Penalty, name: str, leaf: Any) -> None:
+    """Refuses a leaf that the penalty cannot take, by its path."""
+    dtype = jnp.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"{penalty!r} on leaf {name!r} of dtype {dtype}: allowed are real floating "
+            "leaves. Leave this one free with by_path"
+        )
+    reason = penalty.refusal(jnp.shape(leaf))
+    if reason is not None:
+        raise ValueError(
+            f"{penalty!r} on leaf {name!r} of shape {jnp.shape(leaf)}: the leaf "
+            f"{reason}. Choose leaves with by_path"
+        )
+    if not penalty.is_separable:
+        refuse_part(f"{penalty!r} on leaf {name!r}", leaf, COUPLED)
 
 
 def check_positive(name: str, number: Number) -> None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxreg import groups
 from jaxreg.constraint import Constraint
 from jaxreg.leafwise import Leafwise, longest
+from jaxreg.shards import reshaped
 from jaxreg.thresholds import norm
 
 
@@ -68,7 +69,8 @@ class WholeGroups(InGroups):
         return groups.root_mean_square(self._seen(leaf), self._axes)
 
     def spread(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        return jnp.broadcast_to(units, self.view(shape)).reshape(shape)
+        whole = jnp.broadcast_to(units, self.view(shape))
+        return reshaped(repr(self), whole, shape)
 
 
 class NormBounds(InGroups, Constraint):

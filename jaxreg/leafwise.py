@@ -22,6 +22,7 @@ from jaxreg.penalty import (
     steps_like,
     widened,
 )
+from jaxreg.shards import COUPLED, WHOLE_MEND, refuse_part, reshaped
 
 _RESIDUAL_WIDTH = 0.05
 
@@ -102,7 +103,7 @@ class Leafwise(Penalty):
             if not leaf.size:
                 return leaf
             slope = self.leaf_subgradient(self._seen(widened(leaf)))
-            return slope.reshape(leaf.shape).astype(leaf.dtype)
+            return self._as_leaf(slope, leaf).astype(leaf.dtype)
 
         return jax.tree.map(one, params)
 
@@ -158,7 +159,7 @@ class Leafwise(Penalty):
         if step.size > 1 and wide.shape != leaf.shape:
             step = self._seen(jnp.broadcast_to(step, leaf.shape))
         out = self.leaf_prox(wide, step.astype(wide.dtype))
-        return without_negative_zero(out.reshape(leaf.shape).astype(leaf.dtype))
+        return without_negative_zero(self._as_leaf(out, leaf).astype(leaf.dtype))
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         def one(leaf: Any, grad: Any) -> jax.Array:
@@ -166,7 +167,7 @@ class Leafwise(Penalty):
             if not leaf.size:
                 return leaf
             pair = self._seen(leaf), self._seen(grad)
-            return self.leaf_stationarity(*pair).reshape(leaf.shape)
+            return self._as_leaf(self.leaf_stationarity(*pair), leaf)
 
         leaves, treedef = jax.tree.flatten(params)
         pulls = flatten_like(treedef, grads, "grads", GRADS_MEND)
@@ -177,13 +178,18 @@ class Leafwise(Penalty):
             if not leaf.size:
                 return leaf
             step_here = jnp.asarray(step, leaf.dtype)
-            return self.leaf_start(self._seen(leaf), step_here).reshape(leaf.shape)
+            return self._as_leaf(self.leaf_start(self._seen(leaf), step_here), leaf)
 
         return jax.tree.map(one, params)
 
     def _seen(self, leaf: jax.Array) -> jax.Array:
         self._check_shape(leaf.shape)
-        return leaf.reshape(self.view(leaf.shape))
+        if not self.is_separable:
+            refuse_part(repr(self), leaf, COUPLED)
+        return reshaped(repr(self), leaf, self.view(leaf.shape))
+
+    def _as_leaf(self, seen: jax.Array, leaf: jax.Array) -> jax.Array:
+        return reshaped(repr(self), seen, leaf.shape)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         reason = self.refusal(shape)
@@ -206,10 +212,7 @@ class Leafwise(Penalty):
                 raise ValueError(
                     f"prox of {self!r}: axis {axis} of a leaf of shape {leaf.shape} is "
                     f"sharded over mesh axis {spec[axis]!r}, and the prox needs that "
-                    "axis whole. Shard another axis, gather this leaf first with "
-                    "jax.sharding.reshard(leaf, jax.NamedSharding(mesh, jax.P())), or "
-                    "make the mesh with jax.sharding.AxisType.Auto, where XLA gathers "
-                    "by itself"
+                    f"axis whole. {WHOLE_MEND}"
                 )
 
 
@@ -217,6 +220,7 @@ class Elementwise(Leafwise):
     """A sum over entries of one function of a number, even and rising from 0."""
 
     varying_step = True
+    is_separable = True
 
     @property
     @abc.abstractmethod

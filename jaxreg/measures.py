@@ -14,6 +14,7 @@ from jaxreg import rules
 from jaxreg.checks import check_prox
 from jaxreg.constraint import Constraint
 from jaxreg.penalty import Penalty, Tree, flatten_like, widened
+from jaxreg.shards import refuse_part
 
 # Factors are sought within 2^100 times the largest gradient, and its inverse.
 _OCTAVES = 100
@@ -71,7 +72,8 @@ def measure(
 
     Raises:
       TypeError, ValueError: a rule catches no leaf, a leaf the penalty cannot take,
-        trees of another structure, or a state with no factor or several.
+        trees of another structure, a state with no factor or several, or a leaf of
+        which a device of a `shard_map` has a part.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> w, before = jnp.array([1.0, 0.0, 0.0]), jnp.array([1.0, 2.0, 0.0])
@@ -80,6 +82,7 @@ def measure(
     {'zeros': 2.0, 'zero_share': 0.667, 'penalty': 0.5, 'flips': 1.0}
     """
     parts, leaves = rules.check(penalty, params), jax.tree.leaves(params)
+    _refuse_parts("measure", parts, params)
     found = {
         "zeros": _total(zeros(leaf) for leaf in _penalised(penalty, params)),
         "zero_share": zero_share(penalty, params),
@@ -105,6 +108,13 @@ def measure(
         ]
         found["flips"] = _total(flips)
     return found
+
+
+def _refuse_parts(name: str, parts: list[rules.Part], params: Tree) -> None:
+    leaves, names = jax.tree.leaves(params), rules.paths(params)
+    for place in (place for part in parts for place in part.places):
+        why = "its numbers are sums over all the parts"
+        refuse_part(f"{name}: leaf {names[place]!r}", leaves[place], why)
 
 
 def _strength_factor(opt_state: Any) -> jax.Array:
@@ -157,7 +167,9 @@ def max_strength(penalty: Penalty, grads: Tree) -> MaxStrength:
     """
     leaves, treedef = jax.tree.flatten(grads)
     factors = [jnp.zeros(())] * len(leaves)
-    for part in rules.check(penalty, grads):
+    parts = rules.check(penalty, grads)
+    _refuse_parts("max_strength", parts, grads)
+    for part in parts:
         if isinstance(part.penalty, Constraint):
             raise TypeError(
                 f"max_strength({part.penalty!r}, ...): a constraint has no strength. "

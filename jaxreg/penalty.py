@@ -54,6 +54,11 @@ class Penalty(abc.ABC):
         """Whether `prox` is exact for steps that differ within a leaf."""
 
     @property
+    def is_separable(self) -> bool:
+        """Whether it is a sum over entries, each of which has a prox of its own."""
+        return False
+
+    @property
     @abc.abstractmethod
     def scope(self) -> Literal["leaf", "tree"]:
         """Whether the penalty is a sum over leaves or couples them."""

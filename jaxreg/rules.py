@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxreg.checks import check_numbers
+from jaxreg.checks import check_leaf, check_numbers
 from jaxreg.patterns import Kernels, Pattern, catches, check_pattern
 from jaxreg.penalty import GRADS_MEND, Number, Penalty, Tree, flatten_like, steps_like
 from jaxreg.pytree import pytree_dataclass, static
@@ -45,6 +45,10 @@ class ByPath(Penalty):
     @property
     def varying_step(self) -> bool:
         return all(penalty.varying_step for penalty in self.penalties)
+
+    @property
+    def is_separable(self) -> bool:
+        return all(penalty.is_separable for penalty in self.penalties)
 
     @property
     def has_prox(self) -> bool:
@@ -240,7 +244,8 @@ def check(penalty: Penalty, params: Tree) -> list[Part]:
     _check_rules(found, names)
     for part in found:
         for place in part.places:
-            _check_leaf(part, names[place], leaves[place])
+            _check_layout(part, names[place], leaves[place])
+            check_leaf(part.penalty, names[place], leaves[place])
     return found
 
 
@@ -250,24 +255,14 @@ def _check_rules(found: list[Part], names: list[str]) -> None:
             raise ValueError(_no_match(part, names))
 
 
-def _check_leaf(part: Part, name: str, leaf: Any) -> None:
-    dtype, shape = jnp.result_type(leaf), jnp.shape(leaf)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"{part.penalty!r} on leaf {name!r} of dtype {dtype}: allowed are real "
-            "floating leaves. Leave this one free with by_path"
-        )
-    if isinstance(part.pattern, Kernels):
-        misfit = part.pattern.refusal(shape)
-        if misfit is not None:
-            raise ValueError(
-                f"{part.pattern} on leaf {name!r} of shape {shape}: the leaf {misfit}"
-            )
-    reason = part.penalty.refusal(shape)
-    if reason is not None:
+def _check_layout(part: Part, name: str, leaf: Any) -> None:
+    if not isinstance(part.pattern, Kernels):
+        return
+    misfit = part.pattern.refusal(jnp.shape(leaf))
+    if misfit is not None:
         raise ValueError(
-            f"{part.penalty!r} on leaf {name!r} of shape {shape}: the leaf {reason}. "
-            "Choose leaves with by_path"
+            f"{part.pattern} on leaf {name!r} of shape {jnp.shape(leaf)}: the leaf "
+            f"{misfit}"
         )
 
 

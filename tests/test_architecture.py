@@ -27,6 +27,7 @@ LAYERS = [
         "checks",
         "thresholds",
         "in_groups",
+        "shards",
     },
     {"calculus"},
     {"penalties", "constraints"},

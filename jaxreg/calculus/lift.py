@@ -31,6 +31,10 @@ class Lift(Penalty):
         return self.penalty.varying_step
 
     @property
+    def is_separable(self) -> bool:
+        return self.penalty.is_separable
+
+    @property
     def scope(self) -> Literal["leaf", "tree"]:
         return self.penalty.scope
 

@@ -37,6 +37,10 @@ class WeightedLeaf(Leafwise):
     def varying_step(self) -> bool:
         return self.penalty.varying_step
 
+    @property
+    def is_separable(self) -> bool:
+        return self.penalty.is_separable
+
     def step_for(self, width: Number) -> jax.Array:
         return self.penalty.step_for(width)
 

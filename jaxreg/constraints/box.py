@@ -40,6 +40,7 @@ class Box(Constraint):
     upper: Any = signed()
 
     varying_step = True
+    is_separable = True
     stationarity_kind = "residual"
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ class NonNegative(Constraint):
     """
 
     varying_step = True
+    is_separable = True
 
     def independent_axis(self, shape: tuple[int, ...]) -> int | None:
         return longest(range(len(shape)), shape)

@@ -58,6 +58,7 @@ class PiecewiseAffine(Leafwise):
     slopes: tuple[float, ...] = static()
 
     varying_step = True
+    is_separable = True
     has_loop = True
 
     def __post_init__(self) -> None:

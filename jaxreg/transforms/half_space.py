@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg import groups
+from jaxreg import groups, shards
 from jaxreg.checks import check_numbers
 from jaxreg.penalty import Number, Penalty, Tree
 from jaxreg.rules import Part
@@ -74,10 +74,11 @@ def half_space(
 def _kept(leaf: jax.Array, point: jax.Array, axis: Any, margin: Number) -> jax.Array:
     """The point, with the groups that left their half-space at zero."""
     view = groups.view(axis, leaf.shape)
-    seen, moved = leaf.reshape(view), point.reshape(view)
+    seen, moved = (shards.reshaped("half_space", x, view) for x in (leaf, point))
     within = groups.within_axes(groups.indexing(axis), len(view))
     along = jnp.sum(moved * seen, axis=within, keepdims=True)
     square = jnp.sum(seen * seen, axis=within, keepdims=True)
     is_alive = jnp.any(seen != 0, axis=within, keepdims=True)
     is_kept = (along >= margin * square) & is_alive
-    return jnp.where(is_kept, moved, 0.0).reshape(leaf.shape)
+    kept = jnp.where(is_kept, moved, 0.0)
+    return shards.reshaped("half_space", kept, leaf.shape)

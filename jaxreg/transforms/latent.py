@@ -10,6 +10,7 @@ import optax
 
 from jaxreg.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg.rules import Part, paths
+from jaxreg.shards import local_axes
 
 
 class RegularizeState(NamedTuple):
@@ -53,7 +54,11 @@ def start_of(penalty: Penalty, leaves: list[Any], width: Number) -> list[Any]:
         return []
     # A leaf that the penalty cannot take is refused by name at the first update.
     is_refused = any(penalty.refusal(jnp.shape(leaf)) for leaf in leaves)
-    if is_refused or any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+    is_refused |= any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+    is_refused = is_refused or (
+        not penalty.is_separable and any(map(local_axes, leaves))
+    )
+    if is_refused:
         return [jnp.zeros_like(leaf, dtype=wide_dtype(leaf)) for leaf in leaves]
     step = penalty.step_for(width)
     wide = [widened(leaf) for leaf in leaves]

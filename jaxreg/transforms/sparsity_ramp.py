@@ -19,6 +19,7 @@ from jaxreg.in_groups import WholeGroups
 from jaxreg.leafwise import Elementwise
 from jaxreg.penalties import SLOPE, FusedLasso
 from jaxreg.penalty import Number, Penalty
+from jaxreg.shards import refuse_part
 
 _LOOKS, _AHEAD, _MARGIN, _GAIN = 100, 10, 0.15, 0.1
 
@@ -125,6 +126,8 @@ def counted(parts: list[rules.Part], points: Any) -> list[tuple[Penalty, int]]:
         units = [jax.eval_shape(part.penalty.unit_sizes, x) for x in part.of(points)]
         return sum(x.size for x in units) < sum(x.size for x in part.of(points))
 
+    for place in (place for part in parts for place in part.places):
+        refuse_part("target_sparsity", points[place], "zeros are counted in all parts")
     some = zeroing(parts)
     chosen = [part for part in some if has_groups(part)] or some
     return [(part.penalty, place) for part in chosen for place in part.places]
