@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+
 # Machines may stop processes for minutes.
 LIMIT = 1200.0
+# XLA ends a process whose devices wait for each other for 40 seconds.
+PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=1200"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +50,11 @@ class Child:
 
 
 @contextlib.contextmanager
-def child(arguments: list[str], log: Path, devices: int = 1) -> Iterator[Child]:
-    """Python with these arguments, on so many simulated devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
+def child(arguments: list[str], log: Path, flags: str = "") -> Iterator[Child]:
+    """Python with these arguments, in the log's folder, with these flags for XLA."""
     environment = {
         **os.environ,
-        "XLA_FLAGS": flags,
+        "XLA_FLAGS": f"{flags} {PATIENCE}",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
     }

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.xdist_group("checkpoints")
 
 MORE_STEPS = 100
 ON_MESH = 20
+DEVICES = "--xla_force_host_platform_device_count=4"
 PROGRAM = [str(Path(checkpoint_runs.__file__))]
 
 every_row = pytest.mark.parametrize("name", ROWS)
@@ -71,7 +72,7 @@ def spread(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Any:
     out = tmp_path_factory.mktemp("spread")
     arguments = [str(runs.saved), f"--steps={ON_MESH}"]
     arguments += [f"--resumed={out}", "--devices=4"]
-    with child([*PROGRAM, *arguments], out / "log", devices=4) as training:
+    with child([*PROGRAM, *arguments], out / "log", DEVICES) as training:
         lines = training.finish()
     (count,) = [int(line.split()[0]) for line in lines if "leaves are spread" in line]
     # A kernel and one of its moments, or of its sums, in every row.
