@@ -85,6 +85,11 @@ def check_number(name: str, number: Any) -> None:
         raise ValueError(f"{name} is {number}; allowed: a finite number >= 0")
 
 
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array, a number, or the shape and dtype of one."""
+    return isinstance(leaf, (*_NUMBERS, jax.ShapeDtypeStruct))
+
+
 def is_number(content: Any) -> bool:
     """Whether something is one real number, or a tracer of one."""
     is_kind = isinstance(content, _NUMBERS) and _is_real(content)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxreg.checks import check_numbers
+from jaxreg.checks import check_numbers, is_array
 from jaxreg.penalty import GRADS_MEND, Number, Penalty, Tree, flatten_like, steps_like
 from jaxreg.pytree import pytree_dataclass, static
 
@@ -257,10 +257,10 @@ def _check_rules(found: list[Part], names: list[str]) -> None:
 
 
 def _check_leaf(penalty: Penalty, name: str, leaf: Any) -> None:
-    dtype = jnp.result_type(leaf)
-    if not jnp.issubdtype(dtype, jnp.floating):
+    kind = f"dtype {jnp.result_type(leaf)}" if is_array(leaf) else f"type {type(leaf)}"
+    if not is_array(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
         raise TypeError(
-            f"{penalty!r} on leaf {name!r} of dtype {dtype}: allowed are real floating "
+            f"{penalty!r} on leaf {name!r} of {kind}: allowed are real floating "
             "leaves. Leave this one free with by_path"
         )
     reason = penalty.refusal(jnp.shape(leaf))
