@@ -62,10 +62,10 @@ def check_params(transform: str, params: Tree | None) -> None:
 
 def check_leaf(penalty: Penalty, name: str, leaf: Any) -> None:
     """Refuses a leaf that the penalty cannot take, by its path."""
-    dtype = jnp.result_type(leaf)
-    if not jnp.issubdtype(dtype, jnp.floating):
+    kind = f"dtype {jnp.result_type(leaf)}" if is_array(leaf) else f"type {type(leaf)}"
+    if not is_array(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
         raise TypeError(
-            f"{penalty!r} on leaf {name!r} of dtype {dtype}: allowed are real floating "
+            f"{penalty!r} on leaf {name!r} of {kind}: allowed are real floating "
             "leaves. Leave this one free with by_path"
         )
     reason = penalty.refusal(jnp.shape(leaf))
@@ -102,6 +102,11 @@ def check_number(name: str, number: Any) -> None:
     is_concrete = not isinstance(number, jax.core.Tracer)
     if is_concrete and not 0 <= float(number) < float("inf"):
         raise ValueError(f"{name} is {number}; allowed: a finite number >= 0")
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array, a number, or the shape and dtype of one."""
+    return isinstance(leaf, (*_NUMBERS, jax.ShapeDtypeStruct))
 
 
 def is_number(content: Any) -> bool:

@@ -216,7 +216,8 @@ def _smallest_factor(penalty: Penalty, pulls: list[jax.Array]) -> jax.Array:
     # Each halving of the octaves gives a bit, and 8 find the octave.
     found = jax.lax.fori_loop(0, bounds.nmant + 10, halve, (low, 1 / low))[1]
     finite = jnp.where(holds(1 / low), scale * found, jnp.inf)
-    return jnp.where(holds(low), 0.0, finite)
+    found = jnp.where(holds(low), 0.0, finite)
+    return jnp.where(jnp.isfinite(largest), found, largest)
 
 
 def _largest(leaves: list[jax.Array]) -> jax.Array:

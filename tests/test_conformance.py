@@ -284,16 +284,3 @@ def test_a_leaf_that_is_none_everywhere_is_no_leaf(transform: str) -> None:
     updates, _ = tx.update(absent, tx.init(absent), absent)
     assert updates["absent"] is None
     assert_equal(updates["in"], tx.update(params, tx.init(params), params)[0]["in"])
-
-
-@pytest.mark.parametrize(
-    "transform",
-    [
-        *("regularize", "add_penalty_gradient", "shrink", "dual_average", "ftrl"),
-        *("hold_support", "orthant", "half_space", "project"),
-    ],
-)
-def test_missing_params_are_refused(transform: str) -> None:
-    tx, params = make(transform, "L1"), make_params()
-    with pytest.raises(ValueError, match=f"{transform}: update was called without par"):
-        tx.update(params, tx.init(params))

@@ -202,9 +202,9 @@ USES = {
     "step_for": lambda penalty, params: penalty.step_for(0.1, params),
     "describe": jaxreg.describe,
     "summary": jaxreg.summary,
-    "update": lambda penalty, params: jaxreg.add_penalty_gradient(penalty).update(
-        params, optax.EmptyState(), params
-    ),
+    "update": lambda penalty, params: (
+        tx := jaxreg.add_penalty_gradient(penalty)
+    ).update(params, tx.init(params), params),
 }
 
 

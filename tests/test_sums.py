@@ -230,14 +230,8 @@ def test_what_cannot_be_right_is_refused(name: str) -> None:
         BUILD[name](jaxreg.HoyerSquare(1.0))
     with pytest.raises(TypeError, match=f"{name}: schedule is 0.5; allowed: a functio"):
         BUILD[name](L1, schedule=0.5)
-    with pytest.raises(ValueError, match=r"strength .* is -1.0"):
-        BUILD[name](jaxreg.L1(-1.0))
     tx, params = BUILD[name](L1), make_params()
     state = tx.init(params)
-    with pytest.raises(ValueError, match=f"{name}: update was called without params"):
-        tx.update(params, state)
-    with pytest.raises(ValueError, match="updates and params differ in structure"):
-        tx.update({"kernel": params["kernel"]}, state, params)
     with pytest.raises(ValueError, match=r"a sum of shape \(8, 3\) for leaf 'kernel'"):
         other = {**params, "kernel": jnp.ones((2, 3))}
         tx.update(other, state, other)

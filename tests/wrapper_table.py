@@ -141,7 +141,6 @@ _UNKNOWN = {
     "apply_every": "ApplyEvery",
     "apply_if_finite": "ApplyIfFiniteState",
     "conditionally_mask": "ConditionallyMaskState",
-    "lookahead": "LookaheadState",
     "mechanize": "MechanicState",
     "schedule_free": "ScheduleFreeState",
 }
@@ -185,12 +184,14 @@ INSIDE: dict[str, dict[str, Refused | Row]] = {
     "regularize": {"lookahead": Refused("lookahead inside keeps two copies")},
     "prox_adam": {
         **_REFUSED_INSIDE,
+        "lookahead": _PAIR,
         "clip_by_global_norm": Row("prox_adam, clipping to norm 0.1 in its direction"),
         "flatten": Refused("direction's state and params differ in structure"),
         "split_real_and_imaginary": Refused("state SplitRealAndImaginaryState"),
     },
     "prox_sgd": {
         **_REFUSED_INSIDE,
+        "lookahead": _PAIR,
         "clip_by_global_norm": Row(f"prox_sgd, {_CLIPPED}"),
     },
     "shrink": {

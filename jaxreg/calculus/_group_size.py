@@ -48,7 +48,8 @@ def group_size(
     alike = magnitude.leaf_prox(rms, jnp.where(is_active, rms / pull, 0.0))
     start = jnp.where(is_active, jnp.maximum(alike, bounds.eps * rms), 1.0)
     size = _solve(magnitude, leaf, step, is_active, slope / pull - 1, start, axes)
-    return jnp.where(is_active, size, 0.0)
+    # A NaN is above no slope, and must not pass for a group that is zero.
+    return jnp.where(is_active, size, jnp.where(jnp.isnan(pull), pull, 0.0))
 
 
 @functools.partial(jax.jit, static_argnames="axes")

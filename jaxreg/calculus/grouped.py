@@ -96,7 +96,7 @@ class GroupPenalty(WholeGroups):
         is_active = results > 0
         size = jnp.where(is_active, results, 1.0)
         below = size + step * self.magnitude.leaf_subgradient(size)
-        return jnp.where(is_active, leaf * (size / below), 0.0)
+        return jnp.where(is_active, leaf * (size / below), results)
 
     def _factor(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         bounds = jnp.finfo(leaf.dtype)

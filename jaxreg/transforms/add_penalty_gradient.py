@@ -18,6 +18,8 @@ from jaxreg.transforms.targets import (
     as_factor,
     at_count,
     check_schedule,
+    check_state,
+    check_updates,
 )
 
 
@@ -74,10 +76,12 @@ def add_penalty_gradient(
     ) -> tuple[Tree, AddPenaltyGradientState]:
         del extra_args
         check_params("add_penalty_gradient", params)
+        check_state("add_penalty_gradient", state, AddPenaltyGradientState)
         parts = rules.check(penalty, params)
         factor = at_count(schedule, state.penalty_gradient_count)
         leaves, treedef = jax.tree.flatten(params)
         out = flatten_like(treedef, updates, "updates", NEW_STATE)
+        check_updates("add_penalty_gradient", parts, out, params)
         for part in parts:
             _check_gradient(part.penalty)
             pulls = part.penalty.subgradient([widened(x) for x in part.of(leaves)])
@@ -85,7 +89,7 @@ def add_penalty_gradient(
                 grad = out[place]
                 # A missing gradient stays missing: that leaf is not being trained.
                 if grad is not None:
-                    out[place] = (grad + factor * pull).astype(grad.dtype)
+                    out[place] = (grad + factor * pull).astype(jnp.result_type(grad))
         count = optax.safe_increment(state.penalty_gradient_count)
         new_state = AddPenaltyGradientState(count, as_factor(factor))
         return jax.tree.unflatten(treedef, out), new_state

@@ -17,7 +17,7 @@ import optax
 from jaxreg.checks import check_number, is_known
 from jaxreg.penalty import Number, Penalty, Tree, wide_dtype
 from jaxreg.transforms.sums import check_arguments, number_dtype, prox_moves, read
-from jaxreg.transforms.targets import Schedule, as_factor, at_count
+from jaxreg.transforms.targets import Schedule, as_factor, at_count, check_state
 
 
 class DualAverageState(NamedTuple):
@@ -127,6 +127,7 @@ class _Average:
         **extra: Any,
     ) -> tuple[Tree, DualAverageState]:
         del extra
+        check_state("dual_average", state, DualAverageState)
         before = state.averaged_steps
         sums = state.first_params, state.gradient_sum
         parts, arrays = read("dual_average", self.penalty, updates, params, sums)

@@ -17,7 +17,7 @@ import optax
 from jaxreg.checks import check_number
 from jaxreg.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg.transforms.sums import check_arguments, number_dtype, prox_moves, read
-from jaxreg.transforms.targets import Schedule, as_factor, at_count
+from jaxreg.transforms.targets import Schedule, as_factor, at_count, check_state
 
 
 class FtrlState(NamedTuple):
@@ -131,6 +131,7 @@ class _Leader:
         self, updates: Tree, state: FtrlState, params: Tree | None = None, **extra: Any
     ) -> tuple[Tree, FtrlState]:
         del extra
+        check_state("ftrl", state, FtrlState)
         sums = state.linear_sum, state.square_sum
         parts, arrays = read("ftrl", self.penalty, updates, params, sums)
         factor, dtype = (
@@ -168,9 +169,10 @@ class _Leader:
             grown = _root(n) - _root(before)
             z = (z + self.rate * grad - grown * x).astype(z.dtype)
         scale = (self.beta + _root(n)).astype(n.dtype)
-        is_seen = scale > 0
-        gain = jnp.where(is_seen, 1 / jnp.where(is_seen, scale, 1), 0)
-        return _Led(jnp.where(is_seen, -gain * z, x), gain, z, n)
+        # Not above 0 would also be a NaN, which has to show.
+        is_unseen = scale <= 0
+        gain = jnp.where(is_unseen, 0, 1 / jnp.where(is_unseen, 1, scale))
+        return _Led(jnp.where(is_unseen, x, -gain * z), gain, z, n)
 
 
 class _Led(NamedTuple):

@@ -48,6 +48,8 @@ def read_gains(
     metric: Metric, direction_state: Any, treedef: Any, moves: list[Any]
 ) -> list[Any]:
     """The gains of an optimizer in this state; refuses a state of another optimizer."""
+    if not treedef.num_leaves:
+        return []
     wanted, found = metric.reads, {}
     for state in _states(direction_state):
         if type(state) in found:

@@ -78,7 +78,8 @@ def _kept(leaf: jax.Array, point: jax.Array, axis: Any, margin: Number) -> jax.A
     within = groups.within_axes(groups.indexing(axis), len(view))
     along = jnp.sum(moved * seen, axis=within, keepdims=True)
     square = jnp.sum(seen * seen, axis=within, keepdims=True)
-    is_alive = jnp.any(seen != 0, axis=within, keepdims=True)
-    is_kept = (along >= margin * square) & is_alive
-    kept = jnp.where(is_kept, moved, 0.0)
+    is_dead = jnp.all(seen == 0, axis=within, keepdims=True)
+    # What is not finite has to show: zeros would pass for a pruned group.
+    is_out = is_dead | ((along < margin * square) & jnp.isfinite(along))
+    kept = jnp.where(is_out, 0.0, moved)
     return shards.reshaped("half_space", kept, leaf.shape)

@@ -70,7 +70,9 @@ def orthant(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
 
     def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
         def one(leaf: jax.Array, point: jax.Array) -> jax.Array:
-            return jnp.where(jnp.sign(leaf) * point > 0, point, 0.0)
+            # What is not finite has to show: a zero would pass for a pruned weight.
+            is_over = (jnp.sign(leaf) * point <= 0) & jnp.isfinite(point)
+            return jnp.where(is_over | (leaf == 0), 0.0, point)
 
         return list(map(one, leaves, points))
 

@@ -11,6 +11,7 @@ import optax
 from jaxreg.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg.rules import Part, paths
 from jaxreg.shards import local_axes
+from jaxreg.transforms.targets import check_updates
 
 
 class RegularizeState(NamedTuple):
@@ -104,6 +105,7 @@ def check_latents(
     params: Tree,
 ) -> None:
     """Refuses a state that was made for other parameters or other rules."""
+    check_updates("regularize", parts, grads, params)
     penalised = {place for part in parts for place in part.places}
 
     def name_of(place: int) -> str:

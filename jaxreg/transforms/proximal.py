@@ -16,10 +16,13 @@ from jaxreg.transforms.blocks import prox_of_results, with_results
 from jaxreg.transforms.gains import Metric, read_gains
 from jaxreg.transforms.metrics import check_metric_type
 from jaxreg.transforms.targets import (
+    NEW_STATE,
     Schedule,
     as_factor,
     at_count,
     check_schedule,
+    check_state,
+    check_updates,
     updates_to,
 )
 
@@ -97,10 +100,9 @@ def proximal(
     def update(
         updates: Tree, state: ProximalState, params: Tree | None = None, **extra: Any
     ) -> tuple[Tree, ProximalState]:
-        check_params("proximal", params)
+        parts = _checked_parts(inner, penalty, updates, state, params)
         rate = at_count(learning_rate, state.proximal_count)
         factor = at_count(schedule, state.proximal_count)
-        parts = rules.check(penalty, params)
         before_prox = _BeforeProx(metric, parts, rate, rate * factor)
 
         def stepped(updates: Tree, direction: Any, params: Tree) -> Any:
@@ -136,7 +138,7 @@ class _BeforeProx(NamedTuple):
         leaves, treedef = jax.tree.flatten(params)
         found = flatten_like(treedef, moves, *_MEND)
         gains = read_gains(self.metric, direction, treedef, found)
-        moves = jax.tree.map(lambda x: (-self.rate * x).astype(x.dtype), moves)
+        moves = jax.tree.map(self._scaled, moves)
         found = flatten_like(treedef, moves, *_MEND)
         points, steps = dict[int, Any](), dict[int, Any]()
         for place in (place for part in self.parts for place in part.places):
@@ -144,6 +146,37 @@ class _BeforeProx(NamedTuple):
             points[place] = None if move is None else leaf + move
             steps[place] = jnp.asarray(self.step * gains[place], leaf.dtype)
         return points, steps, direction, moves
+
+    def _scaled(self, move: Any) -> jax.Array:
+        return jnp.asarray(-self.rate * move).astype(jnp.result_type(move))
+
+
+def _checked_parts(
+    inner: Any, penalty: Penalty, updates: Tree, state: Any, params: Tree | None
+) -> list[Part]:
+    """The rules of an update, once what is wrong with its arguments is refused."""
+    check_params("proximal", params)
+    check_state("proximal", state, ProximalState)
+    parts = rules.check(penalty, params)
+    treedef = jax.tree.structure(params)
+    grads = flatten_like(treedef, updates, "updates", NEW_STATE)
+    check_updates("proximal", parts, grads, params)
+    _check_direction(jax.eval_shape(inner.init, params), state.direction)
+    return parts
+
+
+def _check_direction(made: Any, given: Any) -> None:
+    """Refuses a state of the direction that was made for other parameters."""
+    structure = jax.tree.structure(made)
+    arrays = flatten_like(structure, given, "the direction's state", NEW_STATE)
+    named = jax.tree_util.tree_flatten_with_path(made)[0]
+    for (path, wanted), array in zip(named, arrays, strict=True):
+        if jnp.shape(array) != wanted.shape:
+            raise ValueError(
+                f"proximal: the direction's state has shape {jnp.shape(array)} at "
+                f"{jax.tree_util.keystr(path)}, and for these params {wanted.shape}; "
+                f"{NEW_STATE}"
+            )
 
 
 def _check_arguments(direction: Any, penalty: Any, metric: Any, schedule: Any) -> None:

@@ -23,7 +23,7 @@ from jaxreg.penalty import (
     wide_dtype,
     widened,
 )
-from jaxreg.transforms.targets import NEW_STATE, when
+from jaxreg.transforms.targets import NEW_STATE, check_state, when
 
 Build = Callable[[Penalty], optax.GradientTransformation]
 
@@ -100,9 +100,9 @@ def reweight(
     ) -> tuple[Tree, ReweightState]:
         check_params("reweight", params)
         parts = rules.check(penalty, params)
+        _check_weights(parts, state, params)
         leaves, treedef = jax.tree.flatten(params)
         made = flatten_like(treedef, state.penalty_weights, "the weights", NEW_STATE)
-        _check_weights(parts, made, params)
 
         def refresh(_: Tree) -> Tree:
             return jax.tree.unflatten(treedef, _refreshed(parts, leaves, made, eps))
@@ -132,6 +132,28 @@ def _check_arguments(penalty: Any, eps: Any, every: Any) -> None:
             f"reweight({penalty!r}): allowed are penalties on single entries or on "
             "groups, such as L1 and GroupLasso, and by_path of them"
         )
+
+
+def _check_weights(parts: list[rules.Part], state: Any, params: Tree) -> None:
+    """Refuses a state that was made for other parameters or other rules."""
+    check_state("reweight", state, ReweightState)
+    leaves, treedef = jax.tree.flatten(params)
+    names = rules.paths(params)
+    held = flatten_like(treedef, state.penalty_weights, "the state", NEW_STATE)
+    wanted: list[Any] = [None] * len(leaves)
+    for part in parts:
+        for place in part.places:
+            leaf = jax.ShapeDtypeStruct(jnp.shape(leaves[place]), jnp.float32)
+            wanted[place] = jnp.shape(_ones(part.penalty, leaf))
+    for name, weight, shape in zip(names, held, wanted, strict=True):
+        is_free = isinstance(weight, optax.MaskedNode)
+        found = None if is_free else jnp.shape(weight)
+        if found != shape:
+            raise ValueError(
+                f"reweight: the state holds weights of shape {found} for leaf "
+                f"{name!r}, and its penalty needs {shape} (None: it is free); "
+                f"{NEW_STATE}, or of the rules"
+            )
 
 
 def _built(build: Build, penalty: Penalty) -> optax.GradientTransformationExtraArgs:
@@ -169,24 +191,3 @@ def _refreshed(
 def _units(penalty: Penalty, leaf: Any) -> jax.ShapeDtypeStruct:
     wide = jax.ShapeDtypeStruct(jnp.shape(leaf), wide_dtype(leaf))
     return jax.eval_shape(penalty.unit_sizes, wide)
-
-
-def _check_weights(parts: list[rules.Part], made: list[Any], params: Tree) -> None:
-    """Refuses a state that was made for other rules: its weights may yet broadcast."""
-    leaves = jax.tree.leaves(params)
-    for part in parts:
-        for place in part.places:
-            if isinstance(made[place], optax.MaskedNode):
-                raise ValueError(
-                    f"reweight: leaf {rules.paths(params)[place]!r} is penalised and "
-                    "was free when the state was made. After a change of rules call "
-                    "tx.init(params)"
-                )
-            wanted = _units(part.penalty, leaves[place]).shape
-            if made[place].shape != wanted:
-                raise ValueError(
-                    f"reweight: the state holds weights of shape {made[place].shape} "
-                    f"for leaf {rules.paths(params)[place]!r} of shape "
-                    f"{jnp.shape(leaves[place])}, whose penalty takes those of shape "
-                    f"{wanted}. After a change of rules call tx.init(params)"
-                )

@@ -16,6 +16,7 @@ from jaxreg.transforms.targets import (
     as_factor,
     at_count,
     check_schedule,
+    check_state,
     updates_to,
 )
 
@@ -76,6 +77,7 @@ def shrink(
         updates: Tree, state: ShrinkState, params: Tree | None = None, **extra: Any
     ) -> tuple[Tree, ShrinkState]:
         del extra
+        check_state("shrink", state, ShrinkState)
         rate = at_count(learning_rate, state.shrink_count)
         factor = at_count(schedule, state.shrink_count)
         step = rate * factor

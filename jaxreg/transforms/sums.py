@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxreg import rules
 from jaxreg.checks import check_numbers, check_params, check_prox
 from jaxreg.penalty import Penalty, Tree, flatten_like, wide_dtype, widened
-from jaxreg.transforms.targets import NEW_STATE, check_schedule
+from jaxreg.transforms.targets import NEW_STATE, check_schedule, check_updates
 
 
 class Arrays(NamedTuple):
@@ -56,6 +56,7 @@ def read(
     leaves, treedef = jax.tree.flatten(params)
     leaves = [jnp.asarray(leaf) for leaf in leaves]
     grads = flatten_like(treedef, updates, "updates", NEW_STATE)
+    check_updates(transform, parts, grads, params)
     columns = [flatten_like(treedef, tree, "the state", NEW_STATE) for tree in sums]
     for place, leaf in enumerate(leaves):
         for made in (column[place] for column in columns):

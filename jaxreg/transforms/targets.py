@@ -37,6 +37,7 @@ def updates_to(
     leaves, treedef = jax.tree.flatten(params)
     leaves = [jnp.asarray(leaf) for leaf in leaves]
     moves = flatten_like(treedef, updates, "updates", "pass updates for these params")
+    check_updates(transform, parts, moves, params)
     for part in parts:
         wide = [widened(leaf) for leaf in part.of(leaves)]
         points = [
@@ -48,6 +49,52 @@ def updates_to(
                 move = target - leaves[place]
                 moves[place] = move.astype(leaves[place].dtype)
     return jax.tree.unflatten(treedef, moves)
+
+
+def check_updates(
+    transform: str, parts: list[rules.Part], updates: list[Any], params: Tree
+) -> None:
+    """Refuses updates of another shape than their leaf, or not real where penalised.
+
+    What has no arrays, as None or what a mask hides, is left to the caller.
+    """
+    penalised = {place for part in parts for place in part.places}
+    for place, (update, leaf) in enumerate(
+        zip(updates, jax.tree.leaves(params), strict=True)
+    ):
+        if not jax.tree.leaves(update):
+            continue
+        check_shape(f"{transform}: updates", update, params, place)
+        dtype = jnp.result_type(update)
+        if place in penalised and not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"{transform}: updates has dtype {dtype} at leaf "
+                f"{rules.paths(params)[place]!r} of dtype {jnp.result_type(leaf)}; "
+                "allowed: the real floating gradient of a real loss"
+            )
+
+
+def check_shape(name: str, found: Any, params: Tree, place: int) -> None:
+    """Refuses what stands at a leaf of the parameters and has another shape."""
+    shape = jnp.shape(jax.tree.leaves(params)[place])
+    is_array = jax.tree_util.all_leaves([found])
+    if not is_array or jnp.shape(found) != shape:
+        has = f"shape {jnp.shape(found)}" if is_array else "a tree"
+        raise ValueError(
+            f"{name} has {has} at leaf {rules.paths(params)[place]!r} of shape "
+            f"{shape}; pass what belongs to these params, as the gradient of the loss "
+            "at params"
+        )
+
+
+def check_state(transform: str, state: Any, kind: type) -> None:
+    """Refuses the state of another transformation."""
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"{transform}: state is of type {type(state).__name__}; allowed: the "
+            f"{kind.__name__} that tx.init(params) returns. Restore a checkpoint into "
+            "the structure of tx.init(params)"
+        )
 
 
 def is_dead(penalty: Penalty, leaf: jax.Array) -> jax.Array:
