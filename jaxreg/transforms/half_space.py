@@ -78,6 +78,7 @@ def _kept(leaf: jax.Array, point: jax.Array, axis: Any, margin: Number) -> jax.A
     within = groups.within_axes(groups.indexing(axis), len(view))
     along = jnp.sum(moved * seen, axis=within, keepdims=True)
     square = jnp.sum(seen * seen, axis=within, keepdims=True)
-    is_alive = jnp.any(seen != 0, axis=within, keepdims=True)
-    is_kept = (along >= margin * square) & is_alive
-    return jnp.where(is_kept, moved, 0.0).reshape(leaf.shape)
+    is_dead = jnp.all(seen == 0, axis=within, keepdims=True)
+    # A NaN does not count as having left: it would pass for a zero, held for good.
+    is_zeroed = (along < margin * square) | is_dead
+    return jnp.where(is_zeroed, 0.0, moved).reshape(leaf.shape)

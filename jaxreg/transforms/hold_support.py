@@ -70,7 +70,9 @@ def orthant(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
 
     def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
         def one(leaf: jax.Array, point: jax.Array) -> jax.Array:
-            return jnp.where(jnp.sign(leaf) * point > 0, point, 0.0)
+            # A NaN stays one: as a zero it would be held for good.
+            is_zeroed = (leaf == 0) | (jnp.sign(leaf) * point <= 0)
+            return jnp.where(is_zeroed, 0.0, point)
 
         return list(map(one, leaves, points))
 
