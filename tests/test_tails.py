@@ -163,6 +163,18 @@ def test_half_space_of_blocks_and_of_a_penalty_without_groups() -> None:
         tx.update(moves, tx.init(x), x)
 
 
+@pytest.mark.parametrize(
+    "tail",
+    [jaxreg.orthant(jaxreg.L1(1.0)), jaxreg.half_space(jaxreg.GroupLasso(1.0, 0))],
+)
+def test_a_nan_gradient_is_seen_and_does_not_pass_for_a_zero(tail: Any) -> None:
+    x, grads = jnp.ones((3, 2)).at[2].set(0.0), jnp.full((3, 2), 0.1)
+    nan = grads.at[0, 1].set(jnp.nan).at[2, 1].set(jnp.nan)
+    found = apply(optax.chain(optax.sgd(1.0), tail), x, nan)
+    # What is held at zero stays so, whatever its gradient.
+    np.testing.assert_allclose(found, [[0.9, jnp.nan], [0.9, 0.9], [0, 0]], rtol=1e-6)
+
+
 def test_a_missing_gradient_leaves_its_leaf_out() -> None:
     params = {"trained": jnp.array([2.0]), "frozen": jnp.array([2.0])}
     grads = {"trained": jnp.array([1.0]), "frozen": None}
