@@ -21,6 +21,9 @@ from jaxreg.shards import COUPLED, refuse_part
 # The fields that hold penalties.
 _INNER = {"penalty", "penalties"}
 
+# What an int32 counts; JAX has no wider integers unless asked to.
+MOST = 2**31 - 1
+
 # ArrayLike names NumPy's types; a tracer is a jax.Array and not among them.
 _NUMBERS = (jax.Array, *typing.get_args(jax.typing.ArrayLike))
 
@@ -76,6 +79,15 @@ def check_leaf(penalty: Penalty, name: str, leaf: Any) -> None:
         )
     if not penalty.is_separable:
         refuse_part(f"{penalty!r} on leaf {name!r}", leaf, COUPLED)
+
+
+def check_countable(owner: str, total: int) -> None:
+    """Refuses more entries or groups than can be counted."""
+    if total > MOST:
+        raise ValueError(
+            f"{owner}: {total} entries or groups are counted together, in 32 bits; "
+            f"allowed: up to {MOST}. Take groups, or several rules of fewer leaves"
+        )
 
 
 def check_positive(name: str, number: Number) -> None:

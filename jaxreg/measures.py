@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg import rules
-from jaxreg.checks import check_prox
+from jaxreg.checks import MOST, check_prox
 from jaxreg.constraint import Constraint
 from jaxreg.penalty import Penalty, Tree, flatten_like, widened
 from jaxreg.shards import refuse_part
@@ -22,7 +22,7 @@ _OCTAVES = 100
 
 def zeros(leaf: Any) -> jax.Array:
     """The number of entries that are exactly zero."""
-    return jnp.sum(jnp.asarray(leaf) == 0)
+    return _counted([jnp.asarray(leaf) == 0])
 
 
 def dead_groups(penalty: Penalty, leaf: Any) -> jax.Array | None:
@@ -40,7 +40,7 @@ def zero_share(penalty: Penalty, params: Tree) -> jax.Array:
     """The share of exact zeros among the entries of the penalised leaves."""
     leaves = _penalised(penalty, params)
     entries = sum(leaf.size for leaf in leaves)
-    return sum((zeros(leaf) for leaf in leaves), start=jnp.zeros(())) / max(entries, 1)
+    return _counted([leaf == 0 for leaf in leaves]) / float(max(entries, 1))
 
 
 def stationarity_rms(penalty: Penalty, params: Tree, grads: Tree) -> jax.Array:
@@ -61,14 +61,15 @@ def measure(
     """Scalars about the penalised leaves for any logger; cheap, and runs inside jit.
 
     Returns:
-      `zeros`, the number of entries exactly 0; `zero_share`, of all entries;
-      `penalty`, its value; with groups `dead_groups`, the number of groups that are all
-      zero. With `grads`, the gradient of the loss at `params`, `stationarity`: the root
-      mean square over entries of the distance to a minimum of loss + penalty. With
-      `opt_state`, the state of an optimizer that holds one of jaxreg's transformations,
-      `strength_factor`: what the strengths were multiplied by at the last update, by a
-      schedule or `target_sparsity`. With `previous`, earlier parameters, `flips`: how
-      many entries became zero or ceased to be.
+      `zeros`, the number of entries exactly 0 (from 2^31 entries on in float32);
+      `zero_share`, of all entries; `penalty`, its value; with groups `dead_groups`,
+      the number of groups that are all zero. With `grads`, the gradient of the loss at
+      `params`, `stationarity`: the root mean square over entries of the distance to a
+      minimum of loss + penalty. With `opt_state`, the state of an optimizer that holds
+      one of jaxreg's transformations, `strength_factor`: what the strengths were
+      multiplied by at the last update, by a schedule or `target_sparsity`. With
+      `previous`, earlier parameters, `flips`: how many entries became zero or ceased to
+      be.
 
     Raises:
       TypeError, ValueError: a rule catches no leaf, a leaf the penalty cannot take,
@@ -84,7 +85,7 @@ def measure(
     parts, leaves = rules.check(penalty, params), jax.tree.leaves(params)
     _refuse_parts("measure", parts, params)
     found = {
-        "zeros": _total(zeros(leaf) for leaf in _penalised(penalty, params)),
+        "zeros": _counted([leaf == 0 for leaf in _penalised(penalty, params)]),
         "zero_share": zero_share(penalty, params),
         "penalty": penalty.value(params),
     }
@@ -102,11 +103,11 @@ def measure(
         structure = jax.tree.structure(params)
         earlier = flatten_like(structure, previous, "previous", mend)
         flips = [
-            jnp.sum((now == 0) != (before == 0))
+            (now == 0) != (before == 0)
             for part in parts
             for now, before in zip(part.of(leaves), part.of(earlier), strict=True)
         ]
-        found["flips"] = _total(flips)
+        found["flips"] = _counted(flips)
     return found
 
 
@@ -223,6 +224,16 @@ def _smallest_factor(penalty: Penalty, pulls: list[jax.Array]) -> jax.Array:
 def _largest(leaves: list[jax.Array]) -> jax.Array:
     sizes = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in leaves]
     return functools.reduce(jnp.maximum, sizes)
+
+
+def _counted(masks: list[jax.Array]) -> jax.Array:
+    """How many are true: an int32, and where that could overflow a float32."""
+    if sum(mask.size for mask in masks) <= MOST:
+        return _total(jnp.sum(mask, dtype=jnp.int32) for mask in masks)
+    # Ones alone would stay at 2^24 in float32: lines are counted before they are added.
+    lines = (jnp.sum(jnp.atleast_1d(x), axis=-1, dtype=jnp.int32) for x in masks)
+    counts = (jnp.sum(line.astype(jnp.float32)) for line in lines)
+    return sum(counts, start=jnp.zeros((), jnp.float32))
 
 
 def _total(counts: Iterable[jax.Array]) -> jax.Array:

@@ -157,3 +157,41 @@ def test_measure_refuses_another_structure_and_rules_that_catch_nothing() -> Non
     nothing = jaxreg.by_path([("none$", jaxreg.L1(1.0))])
     with pytest.raises(ValueError, match="matches no leaf"):
         jaxreg.measure(nothing, PARAMS)
+
+
+def test_counts_that_int32_cannot_hold_are_float32():
+    def found(rows):
+        leaf = jax.ShapeDtypeStruct((rows, 2**20), jnp.float32)
+        penalty = jaxreg.L1(1.0)
+        return jax.eval_shape(lambda x: jaxreg.measure(penalty, x, previous=x), leaf)
+
+    small, large = found(2**10), found(2**11)
+    assert {small[name].dtype for name in ("zeros", "flips")} == {jnp.dtype("int32")}
+    assert {large[name].dtype for name in ("zeros", "flips")} == {jnp.dtype("float32")}
+
+
+def test_counts_in_float32_are_those_in_int32(monkeypatch):
+    leaf = jnp.arange(48.0).reshape(6, 8) % 3
+    penalty = jaxreg.L1(1.0)
+    counted = jaxreg.measure(penalty, leaf, previous=leaf - 1)
+    monkeypatch.setattr(measures, "MOST", 10)
+    assert jaxreg.measure(penalty, leaf, previous=leaf - 1) == counted
+    assert counted["zeros"] == 16
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        jaxreg.target_sparsity(optax.sgd(0.1), jaxreg.L1(1.0), 0.5, 10),
+        jaxreg.project(jaxreg.TopK(fraction=0.5, scope="tree")),
+    ],
+    ids=["target_sparsity", "TopK"],
+)
+def test_more_entries_than_can_be_counted_are_refused(way):
+    leaf = jax.ShapeDtypeStruct((2**11, 2**20), jnp.float32)
+
+    def step(params):
+        return way.update(params, way.init(params), params)
+
+    with pytest.raises(ValueError, match="2147483648 entries or groups are counted"):
+        jax.eval_shape(step, leaf)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxreg.checks import is_known, is_number
+from jaxreg.checks import check_countable, is_known, is_number
 from jaxreg.constraint import Constraint
 from jaxreg.constraints._largest import largest
 from jaxreg.leafwise import check_floating, without_negative_zero
@@ -111,6 +111,7 @@ class TopK(Constraint):
 
     def _count(self, leaves: Sequence[jax.Array]) -> jax.Array:
         size = sum(leaf.size for leaf in leaves)
+        check_countable(repr(self), size)
         if self.fraction is None:
             return jnp.asarray(min(self.count or 0, size), jnp.int32)
         share = jnp.asarray(self.fraction, jnp.float32) * size

@@ -14,7 +14,7 @@ from jaxreg.calculus.grouped import GroupPenalty
 from jaxreg.calculus.nonnegative import MagnitudePenalty
 from jaxreg.calculus.scaled import Scaled
 from jaxreg.calculus.weighted import Weighted
-from jaxreg.checks import check_number, check_positive, is_known
+from jaxreg.checks import check_countable, check_number, check_positive, is_known
 from jaxreg.in_groups import WholeGroups
 from jaxreg.leafwise import Elementwise
 from jaxreg.penalties import SLOPE, FusedLasso
@@ -122,14 +122,18 @@ def counted(parts: list[rules.Part], points: Any) -> list[tuple[Penalty, int]]:
     Each by its penalty and place.
     """
 
-    def has_groups(part: rules.Part) -> bool:
+    def units_of(part: rules.Part) -> int:
         units = [jax.eval_shape(part.penalty.unit_sizes, x) for x in part.of(points)]
-        return sum(x.size for x in units) < sum(x.size for x in part.of(points))
+        return sum(x.size for x in units)
+
+    def has_groups(part: rules.Part) -> bool:
+        return units_of(part) < sum(x.size for x in part.of(points))
 
     for place in (place for part in parts for place in part.places):
         refuse_part("target_sparsity", points[place], "zeros are counted in all parts")
     some = zeroing(parts)
     chosen = [part for part in some if has_groups(part)] or some
+    check_countable("target_sparsity", sum(map(units_of, chosen)))
     return [(part.penalty, place) for part in chosen for place in part.places]
 
 
