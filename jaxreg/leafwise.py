@@ -159,7 +159,9 @@ class Leafwise(Penalty):
         if step.size > 1 and wide.shape != leaf.shape:
             step = self._seen(jnp.broadcast_to(step, leaf.shape))
         out = self.leaf_prox(wide, step.astype(wide.dtype))
-        return without_negative_zero(self._as_leaf(out, leaf).astype(leaf.dtype))
+        out = without_negative_zero(self._as_leaf(out, leaf).astype(leaf.dtype))
+        # No comparison holds of a NaN: it would pass for a zero of the penalty.
+        return jax.lax.select(leaf != leaf, leaf, out)
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         def one(leaf: Any, grad: Any) -> jax.Array:

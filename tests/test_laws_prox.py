@@ -201,6 +201,15 @@ def test_prox_has_no_nan_and_no_negative_zero_at_any_scale(
 
 
 @prox_rows
+def test_a_nan_never_passes_for_a_zero_of_the_prox(row: Row) -> None:
+    v = {name: np.array(leaf) for name, leaf in cast(row.full(1.0), "f4").items()}
+    for leaf in v.values():
+        leaf[(0,) * leaf.ndim if leaf.size else ...] = np.nan
+    for name, leaf in PROX(row.penalty, v, 1.0).items():
+        assert np.isnan(leaf).any() or not leaf.size, name
+
+
+@prox_rows
 @pytest.mark.parametrize("entry", [1e30, 1.0, 1e-30, None])
 def test_prox_in_float32_agrees_with_float64_at_any_scale(
     row: Row, entry: float | None

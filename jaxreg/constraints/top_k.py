@@ -79,7 +79,7 @@ class TopK(Constraint):
         metric = [jnp.ones(())] * len(leaves) if is_one else steps
         kept = self._kept([widened(leaf) for leaf in leaves], metric)
         out = [
-            jnp.where(mask | (one == 0), leaf, 0).astype(leaf.dtype)
+            jnp.where(mask | (one == 0) | jnp.isnan(leaf), leaf, 0).astype(leaf.dtype)
             for leaf, one, mask in zip(leaves, steps, kept, strict=True)
         ]
         return jax.tree.unflatten(treedef, map(without_negative_zero, out))
