@@ -135,7 +135,15 @@ STATE_ROWS = [
         "{way}: state is of type ...; allowed: the ... that tx.init(params) returns. "
         "Restore a checkpoint into the structure of tx.init(params)",
         with_state_of_adam,
-        (*PROXIMAL, "prox_sgd", *SUMS, "reweight", "add_penalty_gradient", "shrink"),
+        (
+            *NORMAL_MAPS,
+            *PROXIMAL,
+            "prox_sgd",
+            *SUMS,
+            "reweight",
+            "add_penalty_gradient",
+            "shrink",
+        ),
     ),
 ]
 

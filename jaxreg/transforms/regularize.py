@@ -39,6 +39,7 @@ from jaxreg.transforms.targets import (
     as_factor,
     at_count,
     check_schedule,
+    check_state,
     when,
 )
 
@@ -152,6 +153,7 @@ class NormalMap:
         **extra_args: Any,
     ) -> tuple[Tree, RegularizeState]:
         check_params("regularize", params)
+        check_state("regularize", state, RegularizeState)
         refuse_inner(state.inner_optimizer, extra_args)
         parts = rules.check(self.penalty, params)
         leaves, treedef = jax.tree.flatten(params)
@@ -289,9 +291,8 @@ class NormalMap:
             slack += 4 * part.penalty.prox_tolerance
             is_near = jnp.abs(seen - prox) <= slack * (size + self.width)
             # Negated, so that a latent that is NaN starts from repaired weights.
-            is_apart = ~is_near
-            is_by_entry = is_alone(part.penalty, leaf)
-            out[place] = is_apart if is_by_entry else jnp.any(is_apart)
+            is_alike = is_near if is_alone(part.penalty, leaf) else jnp.all(is_near)
+            out[place] = ~is_alike
         return out
 
 

@@ -22,7 +22,7 @@ from jaxreg.transforms.sparsity_ramp import (
     zero_share,
     zeroing,
 )
-from jaxreg.transforms.targets import NEW_STATE, is_dead, when
+from jaxreg.transforms.targets import NEW_STATE, check_state, is_dead, when
 
 
 class TargetSparsityState(NamedTuple):
@@ -139,6 +139,7 @@ class _Steered:
         params: Tree | None = None,
         **extra_args: Any,
     ) -> tuple[Tree, TargetSparsityState]:
+        check_state("target_sparsity", state, TargetSparsityState)
         is_held = state.regularize.update_count >= self.ramp.end_step
         normal_map = self._map(is_held, state.next_factor)
         updates, new = normal_map.update(
