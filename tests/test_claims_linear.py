@@ -5,10 +5,10 @@ import io
 import numpy as np
 import pytest
 
-from experiments import feature_noise, outliers, stability
+from experiments import feature_noise, generalization, outliers, stability
 from experiments._runner import run
 
-EXPERIMENTS = [feature_noise, outliers, stability]
+EXPERIMENTS = [feature_noise, generalization, outliers, stability]
 
 
 @pytest.mark.slow
@@ -82,3 +82,13 @@ def test_selection_stability_is_1_for_equal_supports_and_near_0_at_random():
     assert stability.selection_stability(np.repeat(drawn[:1], 5, axis=0)) == 1
     # The standard deviation of 400 random sets' agreement.
     assert abs(stability.selection_stability(drawn)) < 0.01
+
+
+def test_the_truth_decides_which_penalty_generalises():
+    def error(method, relevant):
+        cell = {"problem": generalization.LINEAR, "amount": relevant, "seed": 0}
+        row = generalization.measure(generalization.QUICK, method=method, **cell)
+        return row["error"]
+
+    assert error("L1", 5) < 1 < error("L2", 5)
+    assert error("L2", 200) < error("L1", 200)
