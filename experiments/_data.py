@@ -34,6 +34,21 @@ def digits(seed: int) -> Split:
     )
 
 
+def diabetes(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """442 patients, 10 features: training, validation and test part, 60, 20 and 20 %.
+
+    Features and answers have mean 0 and variance 1 in the training part.
+    """
+    data, target = datasets.load_diabetes(return_X_y=True)
+    order = np.random.default_rng(seed).permutation(len(data))
+    parts = np.split(order, [round(share * len(data)) for share in (0.6, 0.8)])
+    x, y = (
+        (whole - whole[parts[0]].mean(axis=0)) / whole[parts[0]].std(axis=0)
+        for whole in (data, target)
+    )
+    return [(x[part], y[part]) for part in parts]
+
+
 def data_folder(name: str) -> pathlib.Path:
     """The folder of a larger data set.
 
