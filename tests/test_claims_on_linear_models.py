@@ -1,0 +1,57 @@
+"""The experiments on the cost of L1, on decay and on feature selection."""
+
+import functools
+import io
+import pathlib
+import tempfile
+
+import pytest
+
+from experiments import _runner, cost
+
+# Each test reads the one quick run of its experiment: they belong on one worker.
+pytestmark = pytest.mark.xdist_group("claims_on_linear_models")
+
+
+@functools.cache
+def quick_run(experiment):
+    """The record of a quick run, and the size of its figure."""
+    with tempfile.TemporaryDirectory() as folder:
+        record = _runner.run(
+            experiment,
+            experiment.QUICK,
+            pathlib.Path(folder),
+            quick=True,
+            stream=io.StringIO(),
+        )
+        return record, (pathlib.Path(folder) / "figure.png").stat().st_size
+
+
+def rows_of(experiment, **wanted):
+    """The rows of the quick run's table with these values."""
+    table = quick_run(experiment)[0]["table"]
+    return [row for row in table if wanted.items() <= row.items()]
+
+
+@pytest.mark.parametrize("experiment", [cost], ids=_runner.name_of)
+def test_a_quick_run_of_an_experiment_reaches_its_figure(experiment):
+    record, size = quick_run(experiment)
+    assert record["verdict"] and record["table"]
+    assert size > 0
+
+
+@pytest.mark.parametrize("method", [m for m in cost.METHODS if m != cost.SUBGRADIENT])
+def test_a_method_with_a_prox_ends_at_the_solution_of_scikit_learn(method):
+    (row,) = rows_of(cost, method=method)
+    # Float64, and both sides solve to rounding.
+    assert row["worst_error"] < 1e-10 and row["worst_violation"] < 1e-10
+    assert row["zeros"] == row["sklearn_zeros"]
+
+
+def test_the_subgradient_method_takes_a_hundred_times_the_iterations_of_ista():
+    ((slow,), (ista,), (fista,)) = (
+        rows_of(cost, method=name) for name in (cost.SUBGRADIENT, cost.ISTA, cost.FISTA)
+    )
+    assert slow["arrived"] == 0 and slow["zeros"] == 0
+    assert 100 * ista["iterations"] < slow["iterations"]
+    assert fista["iterations"] < ista["iterations"]
