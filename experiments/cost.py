@@ -233,6 +233,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
     word = "holds" if is_dear else "holds with conditions" if is_slow else "false"
     exact = [row for name, row in table.items() if name in METHODS and row != slow]
     missed = len([row for row in rows if row.get("arrived") is False])
+    untuned = "more than " if slow["untuned"] == config.limit else ""
     return (
         f"{word}: a step with the prox of L1 takes {per_step[0]:.2f} times that with "
         f"the prox of L2 for the update alone, {per_step[1]:.2f} with the gradient. "
@@ -241,7 +242,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
         f"{ridge['iterations']:.0f}. What costs is the subgradient: "
         f"{slow['iterations']:.0f} iterations at the best of {len(config.scales)} "
         f"scales ({missed} of {config.seeds} problems not there in {config.limit}), "
-        f"{slow['untuned']:.0f} untuned, and {slow['zeros']:.0f} of "
+        f"{untuned}{slow['untuned']:.0f} untuned, and {slow['zeros']:.0f} of "
         f"{slow['sklearn_zeros']:.0f} zeros. All others agree with scikit-learn to "
         f"{max(row['worst_error'] for row in exact):.0e}."
     )
