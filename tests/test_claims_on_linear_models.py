@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from experiments import _runner, cost
+from experiments import _runner, cost, decay
 
 # Each test reads the one quick run of its experiment: they belong on one worker.
 pytestmark = pytest.mark.xdist_group("claims_on_linear_models")
@@ -33,7 +33,7 @@ def rows_of(experiment, **wanted):
     return [row for row in table if wanted.items() <= row.items()]
 
 
-@pytest.mark.parametrize("experiment", [cost], ids=_runner.name_of)
+@pytest.mark.parametrize("experiment", [cost, decay], ids=_runner.name_of)
 def test_a_quick_run_of_an_experiment_reaches_its_figure(experiment):
     record, size = quick_run(experiment)
     assert record["verdict"] and record["table"]
@@ -55,3 +55,28 @@ def test_the_subgradient_method_takes_a_hundred_times_the_iterations_of_ista():
     assert slow["arrived"] == 0 and slow["zeros"] == 0
     assert 100 * ista["iterations"] < slow["iterations"]
     assert fista["iterations"] < ista["iterations"]
+
+
+@pytest.mark.parametrize("problem", decay.DESIGNS)
+@pytest.mark.parametrize("way", decay.WAYS)
+@pytest.mark.parametrize("optimizer", decay.OPTIMIZERS)
+def test_decay_ends_at_the_fixed_point_of_theory(problem, optimizer, way):
+    (row,) = rows_of(decay, problem=problem, optimizer=optimizer, way=way)
+    # Adam's eps of 1e-8 counts over the least curvature, 0.01.
+    is_box = row["fixed_point"] == "box"
+    assert row["worst_error"] < (1e-5 if is_box else 1e-10)
+    assert is_box == (optimizer == "adam" and way in (decay.BESIDE, decay.PROX))
+
+
+def test_l2_in_the_loss_and_decay_train_one_network_under_sgd_alone():
+    (loss,), (beside,) = (
+        rows_of(decay, problem=decay.MLP, optimizer="sgd", way=way)
+        for way in (decay.LOSS, decay.BESIDE)
+    )
+    # The same arithmetic in another order.
+    assert loss["norm"] == pytest.approx(beside["norm"], rel=1e-5)
+    (loss,), (beside,) = (
+        rows_of(decay, problem=decay.MLP, optimizer="adam", way=way)
+        for way in (decay.LOSS, decay.BESIDE)
+    )
+    assert loss["norm"] < 0.99 * beside["norm"]
