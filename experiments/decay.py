@@ -202,7 +202,7 @@ def apart(rows: list[Row], optimizer: str) -> float:
     runs = [r for r in rows if r["problem"] == MLP and r["optimizer"] == optimizer]
     norms = {(r["way"], r["decay"], r["seed"]): r["norm"] for r in runs}
     return max(
-        abs(norms[LOSS, decay, seed] - norm) / norms[LOSS, decay, seed]
+        abs(norms[LOSS, decay, seed] - norm) / max(norms[LOSS, decay, seed], norm)
         for (way, decay, seed), norm in norms.items()
         if way == BESIDE
     )

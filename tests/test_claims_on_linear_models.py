@@ -65,7 +65,7 @@ def test_decay_ends_at_the_fixed_point_of_theory(problem, optimizer, way):
     # Adam's eps of 1e-8 counts over the least curvature, 0.01.
     is_box = row["fixed_point"] == "box"
     assert row["worst_error"] < (1e-5 if is_box else 1e-10)
-    assert is_box == (optimizer == "adam" and way in (decay.BESIDE, decay.PROX))
+    assert is_box == (optimizer == "adam" and way in decay.WAYS[1:3])
 
 
 def test_l2_in_the_loss_and_decay_train_one_network_under_sgd_alone():
