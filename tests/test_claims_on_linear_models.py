@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from experiments import _runner, cost, decay
+from experiments import _runner, cost, decay, feature_selection
 
 # Each test reads the one quick run of its experiment: they belong on one worker.
 pytestmark = pytest.mark.xdist_group("claims_on_linear_models")
@@ -33,7 +33,9 @@ def rows_of(experiment, **wanted):
     return [row for row in table if wanted.items() <= row.items()]
 
 
-@pytest.mark.parametrize("experiment", [cost, decay], ids=_runner.name_of)
+@pytest.mark.parametrize(
+    "experiment", [cost, decay, feature_selection], ids=_runner.name_of
+)
 def test_a_quick_run_of_an_experiment_reaches_its_figure(experiment):
     record, size = quick_run(experiment)
     assert record["verdict"] and record["table"]
@@ -80,3 +82,24 @@ def test_l2_in_the_loss_and_decay_train_one_network_under_sgd_alone():
         for way in (decay.LOSS, decay.BESIDE)
     )
     assert loss["norm"] < 0.99 * beside["norm"]
+
+
+def test_every_fit_of_feature_selection_is_that_of_scikit_learn():
+    for row in quick_run(feature_selection)[0]["table"]:
+        assert row["worst_error"] < 1e-6, row
+        assert row["worst_violation"] < 1e-6, row
+
+
+def test_the_diabetes_path_is_that_of_efron_and_others():
+    (path,) = rows_of(feature_selection, case="path")
+    assert path["order"] == feature_selection.ORDER
+    assert path["largest"] == pytest.approx(2.1480, abs=5e-5)
+    for case, counts in (("lasso", [3, 7, 10]), ("ridge", [10, 10, 10])):
+        (row,) = rows_of(feature_selection, case=case)
+        assert row["nonzeros_at_1_.1_.01"] == counts
+
+
+def test_the_lasso_path_has_the_right_signs_where_the_condition_holds():
+    part = feature_selection.SIGNS
+    (row,) = rows_of(feature_selection, part=part, case=feature_selection.HOLDS)
+    assert row["right"] == 1
