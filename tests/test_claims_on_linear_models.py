@@ -2,13 +2,16 @@
 
 import functools
 import io
+import os
 import pathlib
 import tempfile
 
 import pytest
 
-from experiments import _runner, cost, decay, feature_selection
+from experiments import _runner, cost, decay, feature_selection, gene_expression
 
+DATA = pathlib.Path(os.environ.get("JAXREG_DATA", ""))
+HAS_GENES = (DATA / "microarray").is_dir()
 # Each test reads the one quick run of its experiment: they belong on one worker.
 pytestmark = pytest.mark.xdist_group("claims_on_linear_models")
 
@@ -103,3 +106,20 @@ def test_the_lasso_path_has_the_right_signs_where_the_condition_holds():
     part = feature_selection.SIGNS
     (row,) = rows_of(feature_selection, part=part, case=feature_selection.HOLDS)
     assert row["right"] == 1
+
+
+def test_stability_is_one_for_equal_sets_and_about_zero_for_random_ones():
+    equal = [{1, 5}, {1, 5}, {1, 5}]
+    assert gene_expression.jaccard(equal) == gene_expression.nogueira(equal, 9) == 1
+    apart = [{0, 1}, {2, 3}]
+    assert gene_expression.jaccard(apart) == 0
+    # 1 - (4 / 8 / 2) / (1 / 4 * 3 / 4), by hand.
+    assert gene_expression.nogueira(apart, 8) == pytest.approx(1 - 0.25 / 0.1875)
+
+
+@pytest.mark.skipif(not HAS_GENES, reason="JAXREG_DATA holds no microarray/")
+def test_l1_keeps_fewer_genes_than_the_elastic_net_and_l2_keeps_all():
+    l1, net, l2 = quick_run(gene_expression)[0]["table"]
+    assert 0 < l1["genes"] < net["genes"] < l2["genes"] == l2["of"] == 2000
+    # The last fits stop where a step moves nothing by 1e-7 of its rate.
+    assert max(row["worst_violation"] for row in (l1, net, l2)) < 1e-6
