@@ -225,5 +225,6 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
         axes.set_xlabel("genes whose weight is not zero")
         axes.set_title(f"{name}: a point per split", fontsize=10)
         axes.legend(fontsize=8, loc="lower center")
+    panels[0].set_ylim(bottom=55)
     panels[0].set_ylabel("test accuracy, %")
     return figure
