@@ -22,7 +22,9 @@ pytestmark = pytest.mark.xdist_group("checkpoints")
 
 MORE_STEPS = 100
 ON_MESH = 20
-DEVICES = "--xla_force_host_platform_device_count=4"
+# The steps are compiled once and run some hundred times.
+QUICKLY_COMPILED = "--xla_backend_optimization_level=0"
+DEVICES = f"{QUICKLY_COMPILED} --xla_force_host_platform_device_count=4"
 PROGRAM = [str(Path(checkpoint_runs.__file__))]
 
 every_row = pytest.mark.parametrize("name", ROWS)
@@ -46,14 +48,16 @@ def results(folder: Path) -> Any:
     return np.load(folder / "history.npz"), state
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     seed = int(os.environ.get("JAXREG_KILL_SEED", random.SystemRandom().randrange(999)))
     kill_at = random.Random(seed).randrange(30, 90)
     print(f"JAXREG_KILL_SEED={seed}: killed at step {kill_at}")
     folder = tmp_path_factory.mktemp("killed")
     saved, resumed, alone = (folder / name for name in ("saved", "resumed", "alone"))
-    with child([*PROGRAM, str(saved)], folder / "killed.log") as training:
+    with child(
+        [*PROGRAM, str(saved)], folder / "killed.log", QUICKLY_COMPILED
+    ) as training:
         training.wait_for(f"{kill_at} steps")
         training.kill()
     done = checkpoint_runs.last_step(saved)
@@ -61,12 +65,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         out.mkdir()
     arguments = [str(saved), f"--steps={MORE_STEPS}"]
     arguments += [f"--resumed={resumed}", f"--alone={alone}"]
-    with child([*PROGRAM, *arguments], folder / "resumed.log") as training:
+    with child(
+        [*PROGRAM, *arguments], folder / "resumed.log", QUICKLY_COMPILED
+    ) as training:
         training.finish()
     return Runs(saved, done, *results(resumed), *results(alone))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def spread(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The same checkpoint gone on from over four devices, and from there on one."""
     out = tmp_path_factory.mktemp("spread")

@@ -263,7 +263,8 @@ def depends_on_others(row: Row) -> bool:
         name: np.where(stays[name], leaf, 2 * leaf + 1).astype(leaf.dtype)
         for name, leaf in params.items()
     }
-    before, after = (PROX(row.penalty, tree, 0.3) for tree in (params, moved))
+    found = (PROX(row.penalty, tree, 0.3) for tree in (params, moved))
+    before, after = (jax.tree.map(np.asarray, tree) for tree in found)
     return any(
         not np.array_equal(before[name][mask], after[name][mask])
         for name, mask in stays.items()

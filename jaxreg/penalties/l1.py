@@ -66,11 +66,9 @@ class L1(Elementwise):
 
 def soft_threshold(leaf: jax.Array, threshold: jax.Array) -> jax.Array:
     """`sign(v) max(|v| - threshold, 0)`, without a -0.0 and right for an infinity."""
-    threshold = jnp.asarray(threshold, leaf.dtype)
-    if threshold.ndim:
-        threshold = jnp.broadcast_to(threshold, leaf.shape)
-    # Clamping by a scalar is one instruction; jnp.clip would be seven per leaf.
-    return leaf - jax.lax.clamp(-threshold, leaf, threshold)
+    # Of the same shape: JAX cannot differentiate a clamp by a scalar bound.
+    bound = jnp.broadcast_to(threshold, leaf.shape).astype(leaf.dtype)
+    return leaf - jax.lax.clamp(-bound, leaf, bound)
 
 
 @exact_sum(L1, L1)

@@ -106,8 +106,7 @@ def _by_leaf(treedef: Any, gain: Any, *moments: Any) -> list[Any]:
 
 def _where_seen(moment: jax.Array, gain: jax.Array) -> jax.Array:
     """The gain, or 0 while an entry has had no gradient: it is not wiped out unseen."""
-    zeros = jnp.zeros_like(moment)
-    return jax.lax.select(moment > zeros, gain, zeros)
+    return jnp.where(moment > 0, gain, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -251,23 +251,21 @@ class NormalMap:
         out = list(latents)
         for part in parts:
             places = [place for place in part.places if place in edited]
+            if not places:
+                continue
             wide = [widened(leaves[place]) for place in places]
             fresh = start_of(part.penalty, wide, self.width)
             fresh = self._unless_free(part.penalty, wide, fresh)
-            for place, new in zip(places, fresh, strict=True):
+            pooled = [part.penalty.pooled(out[place]) for place in places]
+            proxes = self._prox_of(part.penalty, pooled)
+            found = zip(places, wide, fresh, proxes, strict=True)
+            for place, leaf, new, prox in found:
                 is_new = edited[place]
                 if not is_new.ndim:
-                    is_new &= self._is_moved(part.penalty, out[place], leaves[place])
+                    # What is not zero has one latent; a zero's says how far off it is.
+                    is_new &= (part.penalty.pooled(leaf) != 0) | (prox != 0)
                 out[place] = jnp.where(is_new, new, out[place])
         return out
-
-    def _is_moved(self, penalty: Penalty, latent: Any, leaf: Any) -> jax.Array:
-        """Where it is not a zero that stays zero, whose latent says how far off it is.
-
-        What is not zero has one latent.
-        """
-        (prox,) = self._prox_of(penalty, [penalty.pooled(latent)])
-        return (penalty.pooled(widened(leaf)) != 0) | (prox != 0)
 
     def _edited(
         self, part: rules.Part, latents: list[Any], leaves: list[Any]
