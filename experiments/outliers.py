@@ -35,6 +35,8 @@ import jaxreg
 from experiments import _data, _linear, _models, _stats, _train
 from experiments._experiment import Row
 
+DEFAULT = True
+
 METHODS = {
     "squared": ("squared", "none"),
     "squared + L2": ("squared", "L2"),

@@ -36,6 +36,8 @@ import jaxreg
 from experiments import _linear, _stats
 from experiments._experiment import Row
 
+DEFAULT = True
+
 DROP, REPLACE, TWINS = "samples left out", "one sample replaced", "equal columns"
 DIABETES, CANCER = "bootstrap, diabetes", "bootstrap, breast cancer"
 METHODS = ("L1", "elastic net", "L2")

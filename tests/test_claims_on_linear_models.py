@@ -37,7 +37,15 @@ def rows_of(experiment, **wanted):
 
 
 @pytest.mark.parametrize(
-    "experiment", [cost, decay, feature_selection], ids=_runner.name_of
+    "experiment",
+    [
+        cost,
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in (decay, feature_selection)
+        ),
+    ],
+    ids=_runner.name_of,
 )
 def test_a_quick_run_of_an_experiment_reaches_its_figure(experiment):
     record, size = quick_run(experiment)
@@ -62,6 +70,7 @@ def test_the_subgradient_method_takes_a_hundred_times_the_iterations_of_ista():
     assert fista["iterations"] < ista["iterations"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", decay.DESIGNS)
 @pytest.mark.parametrize("way", decay.WAYS)
 @pytest.mark.parametrize("optimizer", decay.OPTIMIZERS)
@@ -73,6 +82,7 @@ def test_decay_ends_at_the_fixed_point_of_theory(problem, optimizer, way):
     assert is_box == (optimizer == "adam" and way in decay.WAYS[1:3])
 
 
+@pytest.mark.slow
 def test_l2_in_the_loss_and_decay_train_one_network_under_sgd_alone():
     (loss,), (beside,) = (
         rows_of(decay, problem=decay.MLP, optimizer="sgd", way=way)
@@ -87,12 +97,14 @@ def test_l2_in_the_loss_and_decay_train_one_network_under_sgd_alone():
     assert loss["norm"] < 0.99 * beside["norm"]
 
 
+@pytest.mark.slow
 def test_every_fit_of_feature_selection_is_that_of_scikit_learn():
     for row in quick_run(feature_selection)[0]["table"]:
         assert row["worst_error"] < 1e-6, row
         assert row["worst_violation"] < 1e-6, row
 
 
+@pytest.mark.slow
 def test_the_diabetes_path_is_that_of_efron_and_others():
     (path,) = rows_of(feature_selection, case="path")
     assert path["order"] == feature_selection.ORDER
@@ -102,6 +114,7 @@ def test_the_diabetes_path_is_that_of_efron_and_others():
         assert row["nonzeros_at_1_.1_.01"] == counts
 
 
+@pytest.mark.slow
 def test_the_lasso_path_has_the_right_signs_where_the_condition_holds():
     part = feature_selection.SIGNS
     (row,) = rows_of(feature_selection, part=part, case=feature_selection.HOLDS)
