@@ -146,5 +146,9 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
             left = [sum(pair) for pair in zip(left, lengths, strict=True)]
         axes.set_title(f"{dtype} parameters")
         axes.set_xlabel(f"bytes per parameter, {config.devices[0]} devices")
-    panels[-1].legend(fontsize="small")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=len(PARTS),
+    )
     return figure
