@@ -29,9 +29,10 @@ class Kernels:
             return None
         return (
             f"has {len(shape)} axes, and the kernels of {self.call} have "
-            f"{len(self.axes)}, ({', '.join(self.axes)}). Narrow layers=, or name the "
-            "group_axis in a rule of by_path; stacked=1 is for layers that nn.scan or "
-            "nnx.vmap stacks along a leading axis"
+            f"{len(self.axes)}, ({', '.join(self.axes)}). Narrow layers=; or say with "
+            "stacked= how many leading axes nn.scan or nnx.vmap adds, and in "
+            "input_features and filters with spatial= along how many a layer "
+            "convolves; or name the group_axis in a rule of by_path"
         )
 
     def __repr__(self) -> str:
@@ -43,9 +44,11 @@ Pattern = str | Kernels
 
 def check_pattern(call: str, pattern: Any) -> None:
     """Refuses what is no regular expression."""
+    if not isinstance(pattern, str):
+        raise ValueError(f"{call}: {pattern!r} is no regular expression: no str")
     try:
         re.compile(pattern)
-    except (re.error, TypeError) as error:
+    except re.error as error:
         raise ValueError(
             f"{call}: {pattern!r} is no regular expression: {error}"
         ) from error

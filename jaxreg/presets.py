@@ -1,8 +1,8 @@
 """Rules in the words of a network, for the kernels of Flax: neurons, filters, heads.
 
-They tell leaves by their name and count their axes, and guess nothing: a kernel of
-another shape is refused. Biases, normalization layers and embeddings are not named
-`kernel` and stay free. Several of them make one list in `by_path`.
+They tell leaves by their name and count their axes, which is all that is checked: a
+kernel with more or fewer is refused. Biases, normalization layers and embeddings are
+not named `kernel` and stay free. Several of them make one list in `by_path`.
 """
 
 from __future__ import annotations

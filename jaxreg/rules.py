@@ -171,7 +171,7 @@ def by_path(rules: Iterable[tuple[Pattern, Penalty] | ByPath]) -> ByPath:
     >>> float(penalty.value(params))
     2.0
     """
-    rules = tuple(rules)
+    rules = (rules,) if isinstance(rules, ByPath) else tuple(rules)
     pairs = [pair for rule in rules for pair in _pairs_of(rule)]
     if not pairs or any(
         not isinstance(pair, tuple | list) or len(pair) != 2 for pair in pairs
@@ -274,6 +274,11 @@ def _no_match(part: Part, names: list[str]) -> str:
         if caught
         else "matches no leaf"
     )
+    if isinstance(part.pattern, Kernels):
+        why += (
+            f" (a leaf {part.pattern.leaf} whose path before that contains "
+            f"{part.pattern.layers!r})"
+        )
     return (
         f"by_path: the rule {part.pattern!r} ({part.penalty!r}) {why}. Leaves at hand: "
         f"{listed}. Correct or remove the pattern; leaves that Optax masks "

@@ -32,7 +32,7 @@ from jaxreg.transforms.latent import (
     refuse_inner,
     start_of,
 )
-from jaxreg.transforms.samples import cut_of, is_alone
+from jaxreg.transforms.samples import cut_of, is_edited
 from jaxreg.transforms.targets import (
     NEW_STATE,
     Schedule,
@@ -106,13 +106,11 @@ def regularize(
     check_positive("regularize: width", width)
     check_schedule("regularize", schedule)
     inner = optax.with_extra_args_support(optimizer)
-    normal_map = NormalMap(
-        inner=inner,
-        penalty=penalty,
-        width=width,
-        factor_of=lambda _, count: at_count(schedule, count),
-        is_free=lambda _: False,
-    )
+
+    def factor_of(_: Penalty, count: jax.Array) -> Any:
+        return at_count(schedule, count)
+
+    normal_map = NormalMap(inner, penalty, width, factor_of, lambda _: False)
     return optax.GradientTransformationExtraArgs(normal_map.init, normal_map.update)
 
 
@@ -229,7 +227,7 @@ class NormalMap:
             edited |= self._edited(part, latents, leaves)
         in_leaves = {place: flag for place, flag in edited.items() if not flag.ndim}
         alone = {place: flag for place, flag in edited.items() if flag.ndim}
-        latents = self._restarted(parts, latents, leaves, alone)
+        latents = self._restarted(parts, latents, leaves, alone, is_by_entry=True)
         if not in_leaves:
             return latents
         # One cond for all leaves: the common step moves no word for it on a CPU, and
@@ -246,6 +244,7 @@ class NormalMap:
         latents: list[Any],
         leaves: list[Any],
         edited: dict[int, jax.Array],
+        is_by_entry: bool = False,
     ) -> list[Any]:
         """The latents, new where a leaf or an entry was edited."""
         out = list(latents)
@@ -256,16 +255,24 @@ class NormalMap:
             wide = [widened(leaves[place]) for place in places]
             fresh = start_of(part.penalty, wide, self.width)
             fresh = self._unless_free(part.penalty, wide, fresh)
-            pooled = [part.penalty.pooled(out[place]) for place in places]
-            proxes = self._prox_of(part.penalty, pooled)
-            found = zip(places, wide, fresh, proxes, strict=True)
-            for place, leaf, new, prox in found:
-                is_new = edited[place]
-                if not is_new.ndim:
-                    # What is not zero has one latent; a zero's says how far off it is.
-                    is_new &= (part.penalty.pooled(leaf) != 0) | (prox != 0)
-                out[place] = jnp.where(is_new, new, out[place])
+            is_new = [edited[place] for place in places]
+            if not is_by_entry:
+                # What is not zero has one latent; a zero's says how far off it is.
+                dead = self._dead(part.penalty, wide, [out[place] for place in places])
+                is_new = [flag & ~zero for flag, zero in zip(is_new, dead, strict=True)]
+            for place, flag, new in zip(places, is_new, fresh, strict=True):
+                out[place] = jnp.where(flag, new, out[place])
         return out
+
+    def _dead(
+        self, penalty: Penalty, leaves: list[Any], latents: list[Any]
+    ) -> list[jax.Array]:
+        """Where leaves are zero and so is the prox of their latents."""
+        points = self._prox_of(penalty, list(map(penalty.pooled, latents)))
+        return [
+            (penalty.pooled(leaf) == 0) & (point == 0)
+            for leaf, point in zip(leaves, points, strict=True)
+        ]
 
     def _edited(
         self, part: rules.Part, latents: list[Any], leaves: list[Any]
@@ -278,20 +285,10 @@ class NormalMap:
         cuts = {place: cut_of(part.penalty, leaves[place]) for place in part.places}
         samples = [cut(latents[place]) for place, cut in cuts.items()]
         proxes = self._prox_of(part.penalty, samples)
-        out = {}
-        for (place, cut), prox in zip(cuts.items(), proxes, strict=True):
-            leaf = leaves[place]
-            seen = cut(leaf).astype(prox.dtype)
-            size, slack = jnp.abs(prox), 4 * jnp.finfo(leaf.dtype).eps
-            if part.penalty.is_coupled(leaf.shape):
-                # Coupled entries round as the largest does.
-                size = jnp.max(size, initial=0.0)
-            slack += 4 * part.penalty.prox_tolerance
-            is_near = jnp.abs(seen - prox) <= slack * (size + self.width)
-            # Negated, so that a latent that is NaN starts from repaired weights.
-            is_alike = is_near if is_alone(part.penalty, leaf) else jnp.all(is_near)
-            out[place] = ~is_alike
-        return out
+        return {
+            place: is_edited(part.penalty, leaves[place], cut, prox, self.width)
+            for (place, cut), prox in zip(cuts.items(), proxes, strict=True)
+        }
 
 
 def _latent_or_free(latent_leaf: Any, leaf: Any) -> Any:
