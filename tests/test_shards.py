@@ -263,12 +263,14 @@ def depends_on_others(row: Row) -> bool:
         name: np.where(stays[name], leaf, 2 * leaf + 1).astype(leaf.dtype)
         for name, leaf in params.items()
     }
-    found = (PROX(row.penalty, tree, 0.3) for tree in (params, moved))
-    before, after = (jax.tree.map(np.asarray, tree) for tree in found)
-    return any(
-        not np.array_equal(before[name][mask], after[name][mask])
-        for name, mask in stays.items()
-    )
+    # A jump penalty only asks on which side a group lies, which the long step changes.
+    for step in (0.3, 3.0):
+        found = (PROX(row.penalty, tree, step) for tree in (params, moved))
+        before, after = (jax.tree.map(np.asarray, tree) for tree in found)
+        for name, mask in stays.items():
+            if not np.array_equal(before[name][mask], after[name][mask]):
+                return True
+    return False
 
 
 def main() -> None:
