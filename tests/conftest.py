@@ -46,6 +46,12 @@ def few_programs_in_memory() -> Iterator[None]:
 
 
 @pytest.fixture
+def x64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """This test's own copy of the package of experiments."""
     shutil.copytree(TOYS, tmp_path / "toys")

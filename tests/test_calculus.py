@@ -28,12 +28,6 @@ RULES = jaxreg.by_path(
 V = np.linspace(-3, 3, 13)
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture(scope="module")
 def data() -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(0)

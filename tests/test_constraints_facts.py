@@ -16,12 +16,6 @@ pytestmark = pytest.mark.slow
 PROX = jax.jit(lambda penalty, leaf, step: penalty.prox(leaf, step))
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 

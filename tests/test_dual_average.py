@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -21,12 +20,6 @@ from tests.known_solutions import (
     gradient,
 )
 from tests.stepping import answers, trajectory
-
-
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def given_grads(steps: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -15,12 +15,6 @@ PROX = jax.jit(lambda penalty, v, step: penalty.prox(v, step))
 GRID = (-1.0, -0.25, 0.0, 0.5, 2.0)
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 # Each with its textbook value, about and beyond the bounds of convexity.
 CASES = [
     (jaxreg.Huber(1.0, 0.5), lambda x: textbook.huber(abs(x), 1.0, 0.5)),

@@ -15,12 +15,6 @@ START = jax.jit(lambda penalty, v, step: penalty.latent_start(v, step))
 GRID = (-1.0, -0.25, 0.0, 0.5, 2.0)
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 JUMPS = [
     jaxreg.L0(0.3),
     jaxreg.LHalf(0.3),

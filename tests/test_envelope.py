@@ -13,12 +13,6 @@ V = np.linspace(-3, 3, 13)
 L1 = jaxreg.L1(0.3)
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def test_the_envelope_of_the_l1_norm_is_hubers_function(x64) -> None:
     size, knot = abs(V), 0.6 * 0.5
     huber = np.where(size <= knot, V**2 / (2 * 0.5), 0.6 * (size - knot / 2))

@@ -133,10 +133,7 @@ available = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def x64() -> Any:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def alias(name: str) -> Callable[..., Any]:

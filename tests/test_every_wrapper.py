@@ -42,10 +42,7 @@ INNER = {"inner", "optimizer", "base_optimizer", "fast_optimizer", "transforms",
 INNER |= {"inner_factory", "tx"}
 
 
-@pytest.fixture(autouse=True)
-def x64() -> Any:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def cells(kind: Any) -> Iterator[Any]:

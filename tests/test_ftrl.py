@@ -23,12 +23,6 @@ from tests.known_solutions import (
 from tests.stepping import answers, trajectory
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def given_grads(steps: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).normal(0.4, 1.0, size=(steps, *shape))
 

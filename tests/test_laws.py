@@ -29,12 +29,6 @@ STATIONARITY = jax.jit(
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def points(leaves: Leaves) -> Leaves:
     """The leaves with a leading axis of one point."""
     return {name: np.asarray(leaf)[None] for name, leaf in leaves.items()}

@@ -24,12 +24,6 @@ def slope_of_prox(penalty, params, direction, step):
     return jax.jvp(prox, (params,), (direction,))[1]
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def unflat(points: np.ndarray, shapes: Shapes) -> Leaves:
     """Rows of numbers as leaves with a leading axis of points."""
     ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])

@@ -32,12 +32,6 @@ maps = pytest.mark.parametrize("penalty", MAPS, ids=repr)
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def normal(seed: int, shape: Any) -> Any:
     return np.random.default_rng(seed).normal(size=shape)
 

@@ -15,12 +15,6 @@ GRADS = np.random.default_rng(0).normal(size=(6, 4))
 LARGEST = abs(GRADS).max()
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture(scope="module")
 def diabetes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features of unit norm, centred targets, and the gradient at zero weights."""

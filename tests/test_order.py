@@ -19,12 +19,6 @@ PROX = jax.jit(lambda penalty, v, step: penalty.prox(v, step))
 FALLING = jax.jit(falling_regression)
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def signals(size: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(size)
     noise = generator.normal(size=size)

@@ -16,12 +16,6 @@ pytestmark = pytest.mark.slow
 PROX = jax.jit(lambda penalty, v, step: penalty.prox(v, step))
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def stray(v: np.ndarray, x: np.ndarray, threshold: np.ndarray) -> float:
     """How far `x` is from the optimality conditions of total variation.
 

@@ -13,12 +13,6 @@ pytestmark = pytest.mark.slow
 OVERLAP = jaxreg.Overlap(((0, 1, 2), (2, 3), (3, 4, 5, 6), (6, 7)), size=8)
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def test_overlapping_groups_are_split_evenly_and_merged_again() -> None:
     w = jnp.arange(1.0, 9.0)
     latent = OVERLAP.duplicate(w)

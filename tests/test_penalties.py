@@ -12,12 +12,6 @@ from sklearn.datasets import load_diabetes
 import jaxreg
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture(scope="module")
 def diabetes() -> tuple[np.ndarray, np.ndarray]:
     """Standardised features and a centred target of unit scale."""

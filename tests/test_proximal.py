@@ -16,12 +16,6 @@ from experiments._ways import mean_step
 CURVATURE, CENTRE = np.array([1.0, 100.0]), np.array([1.0, 0.02])
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def gradient(x: Any) -> Any:
     return CURVATURE * (x - CENTRE)
 

@@ -12,12 +12,6 @@ import jaxreg
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def test_the_sparse_group_lasso_is_l1_without_groups_and_groups_without_l1(x64):
     v = np.random.default_rng(0).normal(size=(5, 4))
     steps = 10.0 ** np.random.default_rng(1).uniform(-2, 2, (5, 4))

@@ -1,6 +1,5 @@
 """Weights on entries, groups and leaves: facts beyond the laws."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -19,12 +18,6 @@ PARAMS = {
 RULES = jaxreg.by_path(
     [("hidden/kernel", jaxreg.GroupLasso(0.3, group_axis=1)), ("kernel", L1)]
 )
-
-
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
 
 
 @pytest.fixture(scope="module")
