@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,6 +18,25 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 1200.0
 # XLA ends a process whose devices wait for each other for 40 seconds.
 PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=1200"
+
+
+EIGHT_DEVICES = f"--xla_force_host_platform_device_count=8 {PATIENCE}"
+
+
+def results_on_eight_devices(program: str, *arguments: str) -> Any:
+    """What a Python program prints as JSON, with eight simulated devices."""
+    settings = {"XLA_FLAGS": EIGHT_DEVICES, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, program, *arguments],
+        env={**os.environ, **settings, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -184,10 +184,12 @@ class Run:
         if mesh is None:
             self.params, self.tokens = jax.device_put((start(), tokens))
         else:
-            place = lambda path, leaf: jax.device_put(  # noqa: E731
-                leaf, NamedSharding(mesh, spec_of(layout, path, leaf))
+            self.params = jax.tree_util.tree_map_with_path(
+                lambda path, leaf: jax.device_put(
+                    leaf, NamedSharding(mesh, spec_of(layout, path, leaf))
+                ),
+                start(),
             )
-            self.params = jax.tree_util.tree_map_with_path(place, start())
             self.tokens = jax.device_put(tokens, NamedSharding(mesh, P("data")))
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.params)
         self.gradient = jax.jit(self.gradients, out_shardings=shardings)

@@ -1,17 +1,14 @@
 """Every prox on leaves spread over eight devices: it works, or says why not."""
 
 import json
-import os
-import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import jaxreg
 from jaxreg.rules import ByPath
+from tests.children import results_on_eight_devices
 from tests.row import Row
 from tests.table import ROWS
 
@@ -69,23 +66,7 @@ def measure(row: Row, kind: str, axis: int) -> dict[str, Any]:
 @cache
 def measured() -> dict[str, Any]:
     """All rows from one child process, which has eight simulated devices."""
-    root = Path(__file__).parents[1]
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(root),
-    }
-    child = subprocess.run(
-        [sys.executable, __file__],
-        env=environment,
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
-    return json.loads(child.stdout)
+    return results_on_eight_devices(__file__)
 
 
 kernel_rows = pytest.mark.parametrize("row", KERNEL_ROWS, ids=lambda row: row.name)

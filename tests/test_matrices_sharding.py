@@ -1,15 +1,13 @@
 """Matrix penalties on a leaf that is spread over several devices."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.children import results_on_eight_devices
 
 # Two minutes of compiling for eight devices.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("matrices on a mesh")]
@@ -58,19 +56,7 @@ def refusal(call: Callable[[], Any]) -> str:
 @cache
 def measured() -> dict[str, Any]:
     """All cases from one child process, which has eight simulated devices."""
-    root = Path(__file__).parents[1]
-    flag = f"--xla_force_host_platform_device_count={DEVICES}"
-    settings = {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    child = subprocess.run(
-        [sys.executable, __file__],
-        env={**os.environ, **settings},
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
-    return json.loads(child.stdout)
+    return results_on_eight_devices(__file__)
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)

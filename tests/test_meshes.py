@@ -1,24 +1,15 @@
 """A small Transformer under every layout of its parameters over eight devices."""
 
-import json
-import os
-import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.children import results_on_eight_devices
+
 # A minute and a half of compiling for eight devices.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("transformer on a mesh")]
 
-# XLA ends a process whose devices wait for each other for 40 seconds, as they do on a
-# machine that is asleep.
-FLAGS = (
-    "--xla_force_host_platform_device_count=8 "
-    "--xla_cpu_collective_call_terminate_timeout_seconds=1200"
-)
 EVERY_WAY = (
     "adam",
     "regularize",
@@ -50,18 +41,7 @@ every_case = pytest.mark.parametrize(
 @cache
 def measured() -> dict[str, Any]:
     """All cases from one child process, which has eight simulated devices."""
-    root = Path(__file__).parents[1]
-    settings = {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    child = subprocess.run(
-        [sys.executable, str(root / "tests" / "meshes.py"), *map(asked, CASES)],
-        env={**os.environ, **settings},
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
-    return json.loads(child.stdout)
+    return results_on_eight_devices("tests/meshes.py", *map(asked, CASES))
 
 
 def asked(where: str) -> str:

@@ -1,19 +1,15 @@
 """`regularize` on params that are spread over several devices."""
 
 import json
-import os
-import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.children import results_on_eight_devices
+
 # One worker runs the child whose results all tests read.
 pytestmark = pytest.mark.xdist_group("regularize on a mesh")
-
-DEVICES = 8
 
 # (mesh size, shape, sharded axis, penalty); the penalty samples its longest axis.
 CASES = {
@@ -106,23 +102,7 @@ def compare(found: Any, wanted: Any, on_mesh: Any) -> Any:
 @cache
 def measured() -> Any:
     """All cases from one child process, which has eight simulated devices."""
-    root = Path(__file__).parents[1]
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(root),
-    }
-    child = subprocess.run(
-        [sys.executable, __file__],
-        env=environment,
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
-    return json.loads(child.stdout)
+    return results_on_eight_devices(__file__)
 
 
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])

@@ -1,12 +1,8 @@
 """Blocks on a mesh, and penalties on the parts of leaves in a `shard_map`."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +13,7 @@ import pytest
 
 import jaxreg
 from jaxreg.rules import ByPath
+from tests.children import results_on_eight_devices
 from tests.row import Row
 from tests.table import prox_rows
 
@@ -25,12 +22,6 @@ on_a_mesh = pytest.mark.xdist_group("parts of leaves")
 
 DEVICES = 8
 SHAPE = (16, 24)
-# XLA ends a process whose devices wait for each other for 40 seconds, as they do on a
-# machine that is asleep.
-FLAGS = (
-    f"--xla_force_host_platform_device_count={DEVICES} "
-    "--xla_cpu_collective_call_terminate_timeout_seconds=1200"
-)
 # (block, sharded axis): whether the shards keep every block, or its whole axis, apart.
 FITS = {
     ((None, 4), 0): True,
@@ -166,18 +157,7 @@ WHOLE = {"regularize": ROWS_LASSO, "prox_adam": ROWS_LASSO, "measure": ROWS_LASS
 @cache
 def measured() -> dict[str, Any]:
     """All cases from one child process, which has eight simulated devices."""
-    root = Path(__file__).parents[1]
-    settings = {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    child = subprocess.run(
-        [sys.executable, __file__],
-        env={**os.environ, **settings},
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
-    return json.loads(child.stdout)
+    return results_on_eight_devices(__file__)
 
 
 @on_a_mesh
