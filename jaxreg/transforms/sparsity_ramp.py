@@ -126,15 +126,13 @@ def counted(parts: list[rules.Part], points: Any) -> list[tuple[Penalty, int]]:
         units = [jax.eval_shape(part.penalty.unit_sizes, x) for x in part.of(points)]
         return sum(x.size for x in units)
 
-    def has_groups(part: rules.Part) -> bool:
-        return units_of(part) < sum(x.size for x in part.of(points))
-
     for place in (place for part in parts for place in part.places):
         refuse_part("target_sparsity", points[place], "zeros are counted in all parts")
-    some = zeroing(parts)
-    chosen = [part for part in some if has_groups(part)] or some
-    check_countable("target_sparsity", sum(map(units_of, chosen)))
-    return [(part.penalty, place) for part in chosen for place in part.places]
+    some = [(part, units_of(part)) for part in zeroing(parts)]
+    groups = [(p, n) for p, n in some if n < sum(x.size for x in p.of(points))]
+    chosen = groups or some
+    check_countable("target_sparsity", sum(units for _, units in chosen))
+    return [(part.penalty, place) for part, _ in chosen for place in part.places]
 
 
 def zero_share(sizes: list[jax.Array]) -> jax.Array:

@@ -64,7 +64,14 @@ def check_updates(
     ):
         if not jax.tree.leaves(update):
             continue
-        check_shape(f"{transform}: updates", update, params, place)
+        shape, is_array = jnp.shape(leaf), jax.tree_util.all_leaves([update])
+        if not is_array or jnp.shape(update) != shape:
+            has = f"shape {jnp.shape(update)}" if is_array else "a tree"
+            raise ValueError(
+                f"{transform}: updates has {has} at leaf "
+                f"{rules.paths(params)[place]!r} of shape {shape}; pass what belongs "
+                "to these params, as the gradient of the loss at params"
+            )
         dtype = jnp.result_type(update)
         if place in penalised and not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
@@ -72,19 +79,6 @@ def check_updates(
                 f"{rules.paths(params)[place]!r} of dtype {jnp.result_type(leaf)}; "
                 "allowed: the real floating gradient of a real loss"
             )
-
-
-def check_shape(name: str, found: Any, params: Tree, place: int) -> None:
-    """Refuses what stands at a leaf of the parameters and has another shape."""
-    shape = jnp.shape(jax.tree.leaves(params)[place])
-    is_array = jax.tree_util.all_leaves([found])
-    if not is_array or jnp.shape(found) != shape:
-        has = f"shape {jnp.shape(found)}" if is_array else "a tree"
-        raise ValueError(
-            f"{name} has {has} at leaf {rules.paths(params)[place]!r} of shape "
-            f"{shape}; pass what belongs to these params, as the gradient of the loss "
-            "at params"
-        )
 
 
 def check_state(transform: str, state: Any, kind: type) -> None:
