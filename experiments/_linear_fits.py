@@ -32,6 +32,18 @@ def path(
 
 @jax.jit
 def lassos(design: Any, answers: Any, strengths: Any) -> tuple[jax.Array, jax.Array]:
+    return _solved(design, answers, jax.vmap(jaxreg.L1)(strengths))
+
+
+@jax.jit
+def ridges(design: Any, answers: Any, alphas: Any) -> tuple[jax.Array, jax.Array]:
+    samples = len(answers)
+    penalties = jax.vmap(lambda alpha: jaxreg.L2.from_sklearn(alpha, samples))(alphas)
+    return _solved(design, answers, penalties)
+
+
+def _solved(design: Any, answers: Any, penalties: Any) -> tuple[jax.Array, jax.Array]:
+    """The solution under each penalty, and the largest KKT violation."""
     gram = design.T @ design / len(answers)
     target = design.T @ answers / len(answers)
     rate = 1 / jnp.linalg.eigvalsh(gram)[-1]
@@ -39,13 +51,13 @@ def lassos(design: Any, answers: Any, strengths: Any) -> tuple[jax.Array, jax.Ar
     def gradient(w: jax.Array) -> jax.Array:
         return gram @ w - target
 
-    def solve(strength: jax.Array) -> _fista.Solution:
-        start, penalty = jnp.zeros_like(target), jaxreg.L1(strength)
+    def solve(penalty: Any) -> _fista.Solution:
+        start = jnp.zeros_like(target)
         return _fista.solve(
             gradient, penalty, rate, start, tolerance=1e-12, most=100_000
         )
 
-    found = jax.vmap(solve)(strengths)
+    found = jax.vmap(solve)(penalties)
     return found.params, jnp.max(found.violation)
 
 
@@ -77,23 +89,3 @@ def logistics(
 
     found = jax.vmap(solve)(strengths)
     return found.params, found.violation, strengths
-
-
-@jax.jit
-def ridges(design: Any, answers: Any, alphas: Any) -> tuple[jax.Array, jax.Array]:
-    gram = design.T @ design / len(answers)
-    target = design.T @ answers / len(answers)
-    rate = 1 / jnp.linalg.eigvalsh(gram)[-1]
-
-    def gradient(w: jax.Array) -> jax.Array:
-        return gram @ w - target
-
-    def solve(alpha: jax.Array) -> _fista.Solution:
-        penalty = jaxreg.L2.from_sklearn(alpha, len(answers))
-        start = jnp.zeros_like(target)
-        return _fista.solve(
-            gradient, penalty, rate, start, tolerance=1e-12, most=100_000
-        )
-
-    found = jax.vmap(solve)(alphas)
-    return found.params, jnp.max(found.violation)

@@ -7,10 +7,8 @@ module as a program, since devices are simulated from the start of a process.
 from __future__ import annotations
 
 import json
-import math
 import os
 import pathlib
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,10 +20,8 @@ import optax
 from jax.sharding import NamedSharding
 
 import jaxreg
+from experiments._steps import BASE, L1, RATE, after_adam, moved, step_of
 
-RATE = 1e-3
-BASE = "adamw"
-L1 = jaxreg.L1(1e-4)
 # Neurons, layer by layer: their inputs lie on all devices.
 COLUMNS = jaxreg.by_path(
     [
@@ -33,14 +29,6 @@ COLUMNS = jaxreg.by_path(
         ("", jaxreg.GroupLasso(1e-4, group_axis=(0, 2))),
     ]
 )
-_ARRAY = re.compile(r"\b[a-z]+(\d+)\w*\[([\d,]*)\]|\bpred\[([\d,]*)\]")
-_INSTRUCTION = re.compile(r"^ +(?:ROOT )?%([\w.-]+) = (.+?) ([\w-]+)\((.*?)\)", re.M)
-_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
-
-
-def _after_adam(last: Any) -> optax.GradientTransformation:
-    return optax.chain(optax.adam(RATE), last)
-
 
 WAYS: dict[str, Callable[[], optax.GradientTransformation]] = {
     BASE: lambda: optax.adamw(RATE),
@@ -51,10 +39,10 @@ WAYS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "target_sparsity(adam), columns": lambda: jaxreg.target_sparsity(
         optax.adam(RATE), COLUMNS, 0.5, end_step=100_000
     ),
-    "adam, shrink L1": lambda: _after_adam(jaxreg.shrink(L1, RATE)),
-    "adam, shrink columns": lambda: _after_adam(jaxreg.shrink(COLUMNS, RATE)),
-    "adam, project L2Ball": lambda: _after_adam(jaxreg.project(jaxreg.L2Ball(10.0))),
-    "adam, hold_support L1": lambda: _after_adam(jaxreg.hold_support(L1)),
+    "adam, shrink L1": lambda: after_adam(jaxreg.shrink(L1, RATE)),
+    "adam, shrink columns": lambda: after_adam(jaxreg.shrink(COLUMNS, RATE)),
+    "adam, project L2Ball": lambda: after_adam(jaxreg.project(jaxreg.L2Ball(10.0))),
+    "adam, hold_support L1": lambda: after_adam(jaxreg.hold_support(L1)),
     "add_penalty_gradient L1, adam": lambda: optax.chain(
         jaxreg.add_penalty_gradient(L1), optax.adam(RATE)
     ),
@@ -110,13 +98,8 @@ def measure(way: str, dtype: str, width: int, devices: int) -> dict[str, float]:
     made = jax.eval_shape(tx.init, params)
     state = jax.tree.map(lambda leaf: spread(leaf.shape, leaf.dtype), made)
 
-    def step(params: Any, state: Any, grads: Any) -> Any:
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    compiled: Any = (
-        jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
-    )
+    step = jax.jit(step_of(tx), donate_argnums=(0, 1))
+    compiled: Any = step.lower(params, state, params).compile()
     memory, own = compiled.memory_analysis(), _bytes(params) / devices
     latent = _bytes([node.latent for node in _regularize_states(made)]) / devices
     return {
@@ -128,34 +111,6 @@ def measure(way: str, dtype: str, width: int, devices: int) -> dict[str, float]:
         "temporaries": memory.temp_size_in_bytes,
         "moved": moved(compiled),
     }
-
-
-def moved(compiled: Any) -> float:
-    """The bytes that a common step reads and writes, without the cold branches.
-
-    These restart latents after weights were loaded; XLA counts them every time.
-    """
-    text = compiled.as_text()
-    listed = re.findall(r"branch_computations=\{([^}]*)\}", text)
-    cold = [name.strip("% ") for names in listed for name in names.split(",")]
-    total = compiled.cost_analysis()["bytes accessed"]
-    return total - sum(_moved_by(text, name) for name in cold)
-
-
-def _moved_by(text: str, computation: str) -> float:
-    """Operands and results of the instructions of one computation."""
-    body = re.search(rf"^%{re.escape(computation)} .*?^}}", text, re.DOTALL | re.M)
-    assert body is not None
-    sizes, total = {}, 0.0
-    for name, type_text, operation, operands in _INSTRUCTION.findall(body.group()):
-        sizes[name] = sum(
-            math.prod(map(int, re.findall(r"\d+", dims or flags))) * int(bits or 8) / 8
-            for bits, dims, flags in _ARRAY.findall(type_text)
-        )
-        if operation not in _FREE:
-            names = re.findall(r"%([\w.-]+)", operands)
-            total += sizes[name] + sum(sizes.get(operand, 0) for operand in names)
-    return total
 
 
 def _bytes(tree: Any) -> int:

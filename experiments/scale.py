@@ -25,7 +25,8 @@ from typing import Any
 import matplotlib.figure
 
 from experiments._experiment import Row
-from experiments._memory import BASE, WAYS, measured
+from experiments._memory import WAYS, measured
+from experiments._steps import BASE
 
 PARTS = ("parameters", "gradients", "state", "latent", "temporaries")
 BYTES = (*PARTS, "moved")

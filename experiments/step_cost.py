@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -34,23 +33,14 @@ import optax
 
 import jaxreg
 from experiments._experiment import Row
-
-_INSTRUCTION = re.compile(r"^ +(?:ROOT )?%([\w.-]+) = (.+?) ([\w-]+)\((.*?)\)", re.M)
-_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
+from experiments._steps import BASE, L1, RATE, after_adam, moved, step_of
 
 # The first of a process also wakes the compiler up.
 _COMPILATIONS = 2
 
 LEAVES, COLUMNS = 4, 1000
 SMALL = (64, 64)
-RATE = 1e-3
-L1 = jaxreg.L1(1e-4)
 ROWS = jaxreg.GroupLasso(1e-4, group_axis=0)
-BASE = "adamw"
-
-
-def _after_adam(last: Any) -> optax.GradientTransformation:
-    return optax.chain(optax.adam(RATE), last)
 
 
 WAYS: dict[str, Callable[[], optax.GradientTransformation]] = {
@@ -64,14 +54,14 @@ WAYS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "target_sparsity(adam), L1": lambda: jaxreg.target_sparsity(
         optax.adam(RATE), L1, 0.9, end_step=100_000
     ),
-    "adam, shrink L1": lambda: _after_adam(jaxreg.shrink(L1, RATE)),
-    "adam, shrink rows": lambda: _after_adam(jaxreg.shrink(ROWS, RATE)),
-    "adam, project Box": lambda: _after_adam(jaxreg.project(jaxreg.Box(-1.0, 1.0))),
-    "adam, project L2Ball": lambda: _after_adam(jaxreg.project(jaxreg.L2Ball(10.0))),
-    "adam, hold_support L1": lambda: _after_adam(jaxreg.hold_support(L1)),
-    "adam, hold_support rows": lambda: _after_adam(jaxreg.hold_support(ROWS)),
-    "adam, orthant L1": lambda: _after_adam(jaxreg.orthant(L1)),
-    "adam, half_space rows": lambda: _after_adam(jaxreg.half_space(ROWS)),
+    "adam, shrink L1": lambda: after_adam(jaxreg.shrink(L1, RATE)),
+    "adam, shrink rows": lambda: after_adam(jaxreg.shrink(ROWS, RATE)),
+    "adam, project Box": lambda: after_adam(jaxreg.project(jaxreg.Box(-1.0, 1.0))),
+    "adam, project L2Ball": lambda: after_adam(jaxreg.project(jaxreg.L2Ball(10.0))),
+    "adam, hold_support L1": lambda: after_adam(jaxreg.hold_support(L1)),
+    "adam, hold_support rows": lambda: after_adam(jaxreg.hold_support(ROWS)),
+    "adam, orthant L1": lambda: after_adam(jaxreg.orthant(L1)),
+    "adam, half_space rows": lambda: after_adam(jaxreg.half_space(ROWS)),
     "add_penalty_gradient L1, adam": lambda: optax.chain(
         jaxreg.add_penalty_gradient(L1), optax.adam(RATE)
     ),
@@ -123,7 +113,7 @@ def measure(config: Config, way: str, setup: str, parameters: int) -> Row:
     return {
         "ratio": statistics.median(ours) / statistics.median(base),
         "compile_ratio": None if is_large else runs[1].compiling / runs[0].compiling,
-        "words": _words(compiled) / count if is_large else None,
+        "words": moved(compiled) / 4 / count if is_large else None,
         "temporaries": held / 4 / count,
     }
 
@@ -157,42 +147,13 @@ def _compiled(
 ) -> tuple[float, Any]:
     """What XLA needs for a step, in seconds, and the step."""
 
-    def step(params: Any, state: Any, grads: Any) -> Any:
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
+    step = step_of(tx)
     # A name of its own, so that no cache on disk has it.
     step.__name__ = f"step_{time.time_ns()}"
     lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, grads)
     start = time.perf_counter()
     compiled = lowered.compile()
     return time.perf_counter() - start, compiled
-
-
-def _words(compiled: Any) -> float:
-    """Words that a common step reads and writes: XLA's count without the cold branch.
-
-    The branch restarts latents after weights were loaded; XLA counts it every time.
-    """
-    text = compiled.as_text()
-    total = compiled.cost_analysis()["bytes accessed"] / 4
-    listed = re.findall(r"branch_computations=\{([^}]*)\}", text)
-    cold = [name.strip("% ") for names in listed for name in names.split(",")]
-    return total - sum(_words_of(text, name) for name in cold)
-
-
-def _words_of(text: str, computation: str) -> float:
-    """Operands and results of the instructions of one computation."""
-    body = re.search(rf"^%{re.escape(computation)} .*?^}}", text, re.DOTALL | re.M)
-    assert body is not None
-    words, total = {}, 0.0
-    for name, type_text, operation, operands in _INSTRUCTION.findall(body.group()):
-        shapes = re.findall(r"\w+\[([\d,]*)\]", type_text)
-        words[name] = sum(math.prod(map(int, re.findall(r"\d+", s))) for s in shapes)
-        if operation not in _FREE:
-            names = re.findall(r"%([\w.-]+)", operands)
-            total += words[name] + sum(words.get(operand, 0) for operand in names)
-    return total
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
