@@ -58,18 +58,14 @@ def adam() -> optax.GradientTransformation:
     return optax.adam(RATE, eps=1e-3)
 
 
-def after_adam(last: Any) -> optax.GradientTransformation:
-    return optax.chain(adam(), last)
-
-
 WAYS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "adam": adam,
     "regularize": lambda: jaxreg.regularize(adam(), PENALTY),
     "prox_adam": lambda: jaxreg.prox_adam(RATE, PENALTY, eps=1e-3),
-    "shrink": lambda: after_adam(jaxreg.shrink(PENALTY, RATE)),
-    "project": lambda: after_adam(jaxreg.project(BOUNDS)),
-    "hold_support": lambda: after_adam(jaxreg.hold_support(PENALTY)),
-    "half_space": lambda: after_adam(jaxreg.half_space(PENALTY_ON_GROUPS)),
+    "shrink": lambda: optax.chain(adam(), jaxreg.shrink(PENALTY, RATE)),
+    "project": lambda: optax.chain(adam(), jaxreg.project(BOUNDS)),
+    "hold_support": lambda: optax.chain(adam(), jaxreg.hold_support(PENALTY)),
+    "half_space": lambda: optax.chain(adam(), jaxreg.half_space(PENALTY_ON_GROUPS)),
     "target_sparsity": lambda: jaxreg.target_sparsity(adam(), PENALTY, 0.5, 3),
     "dual_average": lambda: jaxreg.dual_average(RATE, PENALTY),
     "ftrl": lambda: jaxreg.ftrl(RATE, PENALTY),

@@ -12,7 +12,8 @@ import optax
 from flax.training.train_state import TrainState
 
 import jaxreg
-from tests.networks import NETWORKS, NnxMlp
+from tests.network_models import NnxMlp
+from tests.networks import NETWORKS
 
 STEPS = 100
 
