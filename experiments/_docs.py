@@ -3,6 +3,7 @@
 A document names the experiment between two comments, perhaps a value that rows must
 have and the columns to show (`results: ways kind=way way,zeros`). What stands between
 is the table of its last run: `python -m experiments._docs` writes it, a test compares.
+`verdicts` is the table of all verdicts, `answers` what the results mean for a user.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+import textwrap
 
 import jaxreg
-from experiments._report import columns, show
+from experiments._answers import ANSWERS
+from experiments._report import brief, columns, in_sections, load, show
 
 ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = ROOT / "experiments" / "results"
 _BLOCK = re.compile(
     r"(<!-- results: (\w+)(?: (\w+)=(\w+))?((?: [\w,]+)?) -->\n).*?(<!-- end -->)",
     flags=re.DOTALL,
 )
+_PAGE_PART = re.compile(r"(<!-- (verdicts|answers) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def documents() -> list[pathlib.Path]:
@@ -32,12 +37,41 @@ def documents() -> list[pathlib.Path]:
 
 def filled(text: str) -> str:
     """The text with every table as the results have it."""
-    return _BLOCK.sub(_fill, text)
+    return _PAGE_PART.sub(_fill_part, _BLOCK.sub(_fill, text))
+
+
+def _fill_part(match: re.Match[str]) -> str:
+    start, name, end = match.groups()
+    return f"{start}{_verdicts() if name == 'verdicts' else _answers()}\n{end}"
+
+
+def _verdicts() -> str:
+    """A table of all experiments with claim and verdict, ordered as in the report."""
+    rows = [
+        {
+            "experiment": f"`{result.name}`",
+            "claim": result.record["claim"],
+            "verdict": brief(result.record["verdict"]),
+        }
+        for part in in_sections(load(RESULTS)).values()
+        for result in part
+    ]
+    return jaxreg.Table(tuple(rows)).markdown()
+
+
+def _answers() -> str:
+    """Each question as a heading, its answer, and the experiments it rests on."""
+    return "\n".join(
+        f"## {answer.question}\n\n"
+        + textwrap.fill(" ".join(answer.text.split()), 88, break_on_hyphens=False)
+        + f"\n\nRests on {', '.join(f'`{name}`' for name in answer.rests_on)}.\n"
+        for answer in ANSWERS
+    )
 
 
 def _fill(match: re.Match[str]) -> str:
     start, name, key, value, chosen, end = match.groups()
-    path = ROOT / "experiments" / "results" / name / "run.json"
+    path = RESULTS / name / "run.json"
     rows = json.loads(path.read_text())["table"]
     table = [row for row in rows if key is None or str(row[key]) == value]
     header = chosen.strip().split(",") if chosen else columns(table)

@@ -8,16 +8,20 @@ the file; it holds no script and asks nothing of the network.
 import base64
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from ._answers import ANSWERS, OTHERS, SECTIONS, Answer
 from ._experiment import Row
 from ._style import STYLE
 
 TITLE = "jaxreg experiments"
 VERDICTS = ("holds with conditions", "holds", "false", "measured")
+# Characters of a verdict in the table of all verdicts.
+BRIEF = 200
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -35,13 +39,17 @@ class Result:
 
 def write_report(root: Path) -> Path:
     """Writes `root/report.html` from every finished experiment under `root`."""
-    results = [
+    report = root / "report.html"
+    report.write_text(render(load(root)), encoding="utf-8")
+    return report
+
+
+def load(root: Path) -> list[Result]:
+    """Every finished experiment under `root`, by name."""
+    return [
         Result(json.loads(path.read_text()), (path.parent / "figure.png").read_bytes())
         for path in sorted(root.glob("*/run.json"))
     ]
-    report = root / "report.html"
-    report.write_text(render(results), encoding="utf-8")
-    return report
 
 
 def columns(table: Sequence[Row]) -> list[str]:
@@ -77,7 +85,9 @@ def text_table(table: Sequence[Row]) -> str:
 
 def render(results: Sequence[Result]) -> str:
     """The whole page as text."""
-    body = "".join([_verdicts(results), *map(_section, results)])
+    sections = in_sections(results)
+    ordered = [result for part in sections.values() for result in part]
+    body = "".join([_verdicts(sections), _answers(results), *map(_section, ordered)])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -85,7 +95,7 @@ def render(results: Sequence[Result]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f"<title>{escape(TITLE)}</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<header>\n<h1>{escape(TITLE)}</h1>\n{_lead(results)}"
-        f"{_contents(results)}</header>\n<main>\n{body}</main>\n</body>\n</html>\n"
+        f"{_contents(sections)}</header>\n<main>\n{body}</main>\n</body>\n</html>\n"
     )
 
 
@@ -111,39 +121,110 @@ def _lead(results: Sequence[Result]) -> str:
     return f'<p class="lead">{text}</p>\n'
 
 
-def _contents(results: Sequence[Result]) -> str:
+def in_sections(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The results by section, as `_answers` orders them; a section may be absent."""
+    found = {result.name: result for result in results}
+    sections = {
+        title: [found.pop(name) for name in names if name in found]
+        for title, names in SECTIONS.items()
+    }
+    sections[OTHERS] = list(found.values())
+    return {title: part for title, part in sections.items() if part}
+
+
+def _contents(sections: dict[str, list[Result]]) -> str:
     items = "".join(
-        f'<li><a href="#{escape(result.name)}">{escape(result.name)}</a> '
-        f"<span>{escape(result.record['question'])}</span></li>\n"
-        for result in results
+        f"<li>{escape(title)}: {', '.join(map(_link, map(_name, part)))}</li>\n"
+        for title, part in sections.items()
     )
     return (
         '<nav aria-label="Contents">\n<h2>Contents</h2>\n<ol>\n'
-        f'<li><a href="#verdicts">All verdicts</a></li>\n{items}</ol>\n</nav>\n'
+        '<li><a href="#verdicts">All verdicts</a></li>\n'
+        f'<li><a href="#answers">What to use when</a></li>\n{items}</ol>\n</nav>\n'
     )
 
 
-def _verdicts(results: Sequence[Result]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row"><a href="#{escape(result.name)}">{escape(result.name)}'
-        f"</a></th><td>{escape(result.record['claim'])}</td>"
-        f"<td>{_verdict(result.record['verdict'])}</td></tr>\n"
-        for result in results
+def _answers(results: Sequence[Result]) -> str:
+    said = {result.name: result.record for result in results}
+    items = "".join(
+        f"<dt>{_prose(answer.question)}</dt><dd>{_prose(answer.text)}"
+        f"<p>{_ground(answer, said)}</p></dd>\n"
+        for answer in ANSWERS
     )
     return (
-        '<section id="verdicts">\n<h2>Verdicts</h2>\n<div class="card">'
+        '<section id="answers">\n<h2>What to use when</h2>\n'
+        f'<dl class="answers">\n{items}</dl>\n</section>\n'
+    )
+
+
+def _ground(answer: Answer, said: dict[str, Row]) -> str:
+    """The experiments an answer rests on, and whether they still say what it needs."""
+    ground = []
+    for name, word in answer.rests_on.items():
+        if name not in said:
+            ground.append(f"{escape(name)} (not run)")
+        elif said[name]["quick"] or verdict_word(said[name]["verdict"]) == word:
+            ground.append(_link(name))
+        else:
+            ground.append(f"{_link(name)} (<strong>now says otherwise</strong>)")
+    return f"Rests on {', '.join(ground)}."
+
+
+def _verdicts(sections: dict[str, list[Result]]) -> str:
+    body = "".join(
+        f'<tbody>\n<tr><th colspan="3" scope="rowgroup">{escape(title)}</th></tr>\n'
+        + "".join(
+            f'<tr><th scope="row">{_link(result.name)}</th>'
+            f"<td>{_prose(result.record['claim'])}</td>"
+            f"<td>{_verdict(brief(result.record['verdict']))}</td></tr>\n"
+            for result in part
+        )
+        + "</tbody>\n"
+        for title, part in sections.items()
+    )
+    return (
+        '<section id="verdicts">\n<h2>All verdicts</h2>\n<div class="card">'
         '<table class="verdicts">\n<thead><tr><th scope="col">Experiment</th>'
         '<th scope="col">Claim</th><th scope="col">Verdict</th></tr></thead>\n'
-        f"<tbody>\n{rows}</tbody>\n</table></div>\n</section>\n"
+        f"{body}</table></div>\n</section>\n"
     )
+
+
+def brief(verdict: str) -> str:
+    """The first clauses of a verdict, whole ones up to some thirty words."""
+    clauses = re.split(r"(?<=[.;]) ", verdict)
+    text = clauses[0]
+    for clause in clauses[1:]:
+        if len(text) + len(clause) > BRIEF:
+            return text.rstrip(";.") + "."
+        text = f"{text} {clause}"
+    return text
+
+
+def verdict_word(verdict: str) -> str:
+    """How a verdict begins: one of `VERDICTS`."""
+    return next(word for word in VERDICTS if verdict.startswith(word))
+
+
+def _name(result: Result) -> str:
+    return result.name
+
+
+def _link(name: str) -> str:
+    return f'<a href="#{escape(name)}">{escape(name)}</a>'
+
+
+def _prose(text: str) -> str:
+    """Escaped, with what stands in backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _verdict(text: str) -> str:
     """The verdict with its first words as a coloured label."""
-    word = next(word for word in VERDICTS if text.startswith(word))
+    word = verdict_word(text)
     rest = text[len(word) :].lstrip(" :;,.-")
     return (
-        f'<strong class="label {word.replace(" ", "-")}">{word}</strong> {escape(rest)}'
+        f'<strong class="label {word.replace(" ", "-")}">{word}</strong> {_prose(rest)}'
     )
 
 
@@ -152,7 +233,7 @@ def _section(result: Result) -> str:
     name = escape(result.name)
     image = base64.b64encode(result.figure).decode()
     said = "".join(
-        f"<dt>{label}</dt><dd>{escape(record[label.lower()])}</dd>\n"
+        f"<dt>{label}</dt><dd>{_prose(record[label.lower()])}</dd>\n"
         for label in ("Question", "Claim", "Expected")
     )
     return (

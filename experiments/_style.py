@@ -65,6 +65,11 @@ pre {
   margin: 1rem 0; padding: .7rem .9rem; border-radius: .5rem; background: var(--code);
   font: .88rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
 }
+code { font: .9em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+.answers { display: block; }
+.answers dt { color: var(--ink); font-weight: 600; margin-top: 1.1rem; }
+.answers p { margin: .25rem 0 0; color: var(--soft); font-size: .88rem; }
+.verdicts th[colspan] { color: var(--soft); background: var(--code); }
 details { font-size: .93rem; }
 summary { cursor: pointer; color: var(--soft); margin-bottom: .6rem; }
 @media (max-width: 40rem) {

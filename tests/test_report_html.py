@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from experiments._report import Result, render, show, text_table, write_report
+from experiments._answers import OTHERS
+from experiments._report import (
+    Result,
+    brief,
+    in_sections,
+    render,
+    show,
+    text_table,
+    write_report,
+)
 
 # One white pixel.
 PNG = base64.b64decode(
@@ -138,7 +147,7 @@ def test_every_link_stays_on_the_page_and_every_image_is_inside_it() -> None:
     tags = parsed(page(record("one"), record("two")))
     targets = {value for _, name, value in tags.attributes if name == "id"}
     links = [value for tag, name, value in tags.attributes if name == "href"]
-    assert {"#one", "#two", "#verdicts"} == set(links)
+    assert {"#one", "#two", "#verdicts", "#answers"} == set(links)
     assert {link.removeprefix("#") for link in links} <= targets
     images = [value for _, name, value in tags.attributes if name == "src"]
     assert len(images) == 2
@@ -167,9 +176,40 @@ def test_the_page_suits_phones_and_dark_mode() -> None:
 
 def test_the_verdict_table_comes_before_the_experiments() -> None:
     html = page(record("one"), record("two", verdict="false: nothing became 0."))
-    assert html.index("<nav") < html.index('id="verdicts"') < html.index('id="one"')
+    places = ["<nav", 'id="verdicts"', 'id="answers"', 'id="one"']
+    assert [html.index(place) for place in places] == sorted(map(html.index, places))
     assert html.count("nothing became 0.") == 2
     assert html.count('<strong class="label false">false</strong>') == 2
+
+
+def test_a_long_verdict_is_shortened_by_whole_clauses_in_the_table() -> None:
+    assert brief("false: short.") == "false: short."
+    clauses = [f"measured: {'a' * 90}", "b" * 90, "c" * 90, "d."]
+    assert brief("; ".join(clauses)) == "; ".join(clauses[:2]) + "."
+    html = page(record(verdict="; ".join(clauses)))
+    assert html.count("a" * 90) == 2
+    assert html.count("c" * 90) == 1
+
+
+def test_experiments_come_in_the_order_of_the_sections_and_unknown_ones_last() -> None:
+    sections = in_sections(
+        [Result(record(name), PNG) for name in ("a_new_one", "cost", "outliers")]
+    )
+    names = [[part.name for part in results] for results in sections.values()]
+    assert names == [["outliers"], ["cost"], ["a_new_one"]]
+    assert list(sections)[-1] == OTHERS
+
+
+def test_an_answer_whose_ground_is_gone_says_so() -> None:
+    ground = "now says otherwise"
+    assert ground not in page(record("outliers", verdict="false: the loss decides."))
+    assert ground in page(record("outliers", verdict="holds: it is robust."))
+    assert ground not in page(record("outliers", verdict="holds: it.", quick=True))
+    assert "outliers (not run)" in page(record("one"))
+
+
+def test_words_in_backticks_are_code() -> None:
+    assert "<code>L1&lt;2</code>" in page(record(claim="with `L1<2`"))
 
 
 @pytest.mark.parametrize(

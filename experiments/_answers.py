@@ -1,0 +1,169 @@
+"""What the results mean for a user: questions, answers, and what they rest on.
+
+An answer names the experiments it rests on with the first words of their verdicts. A
+run that finds something else takes the ground from under the answer; the page says so,
+and a test of the committed results fails. The numbers stand with the experiments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+SECTIONS = {
+    "What L1 and L2 do": (
+        "exact_zeros",
+        "keras_regularizer",
+        "feature_selection",
+        "neural_feature_selection",
+        "gene_expression",
+        "feature_noise",
+        "outliers",
+        "stability",
+        "generalization",
+        "decay",
+    ),
+    "Size, cost and strength": (
+        "smaller_models",
+        "lenet_mnist",
+        "language_model",
+        "sparsity_targets",
+        "choosing_strength",
+        "cost",
+        "step_cost",
+        "prox_cost",
+        "scale",
+    ),
+    "Does it solve what it says?": (
+        "lasso",
+        "ways",
+        "support_recovery",
+        "blind_spots",
+        "gallery",
+    ),
+}
+OTHERS = "Further experiments"
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """`rests_on` maps experiments to how their verdicts begin; Markdown's backticks."""
+
+    question: str
+    text: str
+    rests_on: Mapping[str, str]
+
+
+CONDITIONS = "holds with conditions"
+
+ANSWERS = (
+    Answer(
+        "When should I use L1?",
+        """
+        When weights are to be exactly zero: to keep few features of a linear
+        model, or few weights of a network, and when you believe that few of
+        them matter. Apply it with `jaxreg.regularize`: the same L1 in the loss,
+        as in Keras, leaves no zero. Do not use it to keep the chosen set steady
+        among features that resemble each other (take `ElasticNet`), nor against
+        wrong answers in the data: it is a Huber or absolute loss that helps
+        there.
+        """,
+        {
+            "exact_zeros": CONDITIONS,
+            "keras_regularizer": CONDITIONS,
+            "feature_selection": CONDITIONS,
+            "feature_noise": CONDITIONS,
+            "stability": CONDITIONS,
+            "outliers": "false",
+        },
+    ),
+    Answer(
+        "When should I use L2?",
+        """
+        When every feature matters a little, when features resemble each other,
+        when there are few samples or wrong labels, and when a fit must not
+        depend on single samples. It makes no zeros. Under Adam, L2 in the loss
+        and decoupled decay are different problems with different best
+        strengths: choose one, tune that one.
+        """,
+        {
+            "generalization": CONDITIONS,
+            "stability": CONDITIONS,
+            "decay": CONDITIONS,
+        },
+    ),
+    Answer(
+        "When should I use group penalties?",
+        """
+        When what you want to be rid of is a unit: an input feature, a neuron, a
+        filter, a head. Zeros in whole units can be cut out, and the smaller
+        network is faster on any device; scattered zeros save bytes. Penalise
+        the other kernels as well, or they grow. `grouped(MCP(...))` keeps the
+        large groups unshrunk and chooses better than `GroupLasso`.
+        """,
+        {
+            "neural_feature_selection": CONDITIONS,
+            "smaller_models": CONDITIONS,
+            "exact_zeros": CONDITIONS,
+        },
+    ),
+    Answer(
+        "Which way of applying a penalty?",
+        """
+        `regularize(optimizer, penalty)` unless you have a reason: any
+        optimizer, exact zeros that stay, one copy of the weights in memory.
+        `prox_sgd` and `prox_adam` solve the same problem without the copy, but
+        their zeros come and go with noisy gradients. `shrink` is the sparse
+        sibling of AdamW's decay and solves another problem. Know how many
+        weights or neurons may stay? `target_sparsity`, then train on under
+        `hold_support`, which removes the bias.
+        """,
+        {
+            "lasso": "holds",
+            "ways": CONDITIONS,
+            "support_recovery": CONDITIONS,
+            "sparsity_targets": CONDITIONS,
+            "smaller_models": CONDITIONS,
+        },
+    ),
+    Answer(
+        "How do I pick the strength?",
+        """
+        Begin at `max_strength`, where all is zero, and go down a grid of
+        factors, each judged on validation data; take the strongest within one
+        standard error of the best. Where the chosen set matters more than the
+        error, count how often a feature is chosen on half samples, or take
+        EBIC. Where a size is given, `target_sparsity` finds the strength in one
+        run.
+        """,
+        {
+            "choosing_strength": CONDITIONS,
+            "sparsity_targets": CONDITIONS,
+            "generalization": CONDITIONS,
+        },
+    ),
+    Answer(
+        "What does it cost?",
+        """
+        A prox of single weights costs no more than weight decay; groups cost up
+        to a few times the update, which is itself a small part of a training
+        step. What is slow is the subgradient of L1, which needs a thousand
+        times the iterations.
+        """,
+        {
+            "cost": CONDITIONS,
+            "step_cost": "measured",
+            "scale": "measured",
+        },
+    ),
+    Answer(
+        "What can go wrong without a message?",
+        """
+        Decay, clipping or averages outside the transformation, which it cannot
+        see.
+        """,
+        {
+            "blind_spots": "measured",
+        },
+    ),
+)

@@ -1,0 +1,79 @@
+"""Every experiment's quick run reaches its report, and a cell can be measured again."""
+
+import importlib
+import json
+import os
+import pathlib
+import pkgutil
+
+import pytest
+
+import experiments
+from experiments import __main__, _answers
+
+NAMES = [
+    found.name
+    for found in pkgutil.iter_modules(experiments.__path__)
+    if not found.name.startswith("_")
+]
+# What the tests of these experiments run and read.
+TESTED_ON_THEIR_OWN = {
+    "feature_noise",
+    "gene_expression",
+    "generalization",
+    "scale",
+}
+TIMED = {"prox_cost", "step_cost"}
+
+
+def module_of(name):
+    return importlib.import_module(f"experiments.{name}")
+
+
+def is_default(name):
+    return getattr(module_of(name), "DEFAULT", False)
+
+
+# CI runs those of the default suite by `python -m experiments --quick`.
+BY_NAME = [n for n in NAMES if not is_default(n) and n not in TESTED_ON_THEIR_OWN]
+
+
+def test_every_experiment_stands_in_one_section_of_the_report():
+    listed = [name for names in _answers.SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted(NAMES)
+
+
+def test_every_experiment_has_committed_results():
+    results = pathlib.Path(experiments.__path__[0], "results")
+    for name in NAMES:
+        record = json.loads((results / name / "run.json").read_text())
+        assert not record["quick"] and record["commit"] and record["versions"], name
+        assert not record["dirty"], f"{name}: measured with uncommitted changes"
+        assert (results / name / "table.csv").is_file(), name
+        assert (results / name / "figure.png").is_file(), name
+
+
+@pytest.mark.parametrize("answer", _answers.ANSWERS, ids=lambda a: a.question)
+def test_an_answer_rests_on_the_committed_verdicts(answer):
+    results = pathlib.Path(experiments.__path__[0], "results")
+    for name, word in answer.rests_on.items():
+        record = json.loads((results / name / "run.json").read_text())
+        assert record["verdict"].startswith(f"{word}:"), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_quick_run_reaches_its_report(name, tmp_path):
+    module = module_of(name)
+    absent = __main__._absent_data(module)
+    if absent:
+        pytest.skip(absent)
+    assert __main__.main([name, "--quick", "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "quick" / name
+    record = json.loads((folder / "run.json").read_text())
+    assert record["table"] and record["quick"]
+    assert name in (tmp_path / "quick" / "report.html").read_text()
+    if name not in TIMED:
+        line = json.loads((folder / "rows.jsonl").read_text().splitlines()[1])
+        again = module.measure(module.QUICK, **line["cell"])
+        assert json.loads(json.dumps(again)) == line["measured"]
