@@ -3,7 +3,8 @@
 A document names the experiment between two comments, perhaps a value that rows must
 have and the columns to show (`results: ways kind=way way,zeros`). What stands between
 is the table of its last run: `python -m experiments._docs` writes it, a test compares.
-`verdicts` is the table of all verdicts, `answers` what the results mean for a user.
+`verdicts` is the table of all verdicts, or of one section of the report if its title
+follows; `answers` is what the results mean for a user.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _BLOCK = re.compile(
     r"(<!-- results: (\w+)(?: (\w+)=(\w+))?((?: [\w,]+)?) -->\n).*?(<!-- end -->)",
     flags=re.DOTALL,
 )
-_PAGE_PART = re.compile(r"(<!-- (verdicts|answers) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PAGE_PART = re.compile(
+    r"(<!-- (verdicts|answers)(?:: ([^\n]+))? -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 
 def documents() -> list[pathlib.Path]:
@@ -41,19 +44,20 @@ def filled(text: str) -> str:
 
 
 def _fill_part(match: re.Match[str]) -> str:
-    start, name, end = match.groups()
-    return f"{start}{_verdicts() if name == 'verdicts' else _answers()}\n{end}"
+    start, name, section, end = match.groups()
+    return f"{start}{_verdicts(section) if name == 'verdicts' else _answers()}\n{end}"
 
 
-def _verdicts() -> str:
-    """A table of all experiments with claim and verdict, ordered as in the report."""
+def _verdicts(section: str | None) -> str:
+    """A table of experiments with claim and verdict, ordered as in the report."""
+    sections = in_sections(load(RESULTS))
     rows = [
         {
             "experiment": f"`{result.name}`",
             "claim": result.record["claim"],
             "verdict": brief(result.record["verdict"]),
         }
-        for part in in_sections(load(RESULTS)).values()
+        for part in ([sections[section]] if section else sections.values())
         for result in part
     ]
     return jaxreg.Table(tuple(rows)).markdown()
