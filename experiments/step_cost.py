@@ -32,6 +32,7 @@ import matplotlib.figure
 import optax
 
 import jaxreg
+from experiments import _by_hand
 from experiments._experiment import Row
 from experiments._steps import BASE, L1, RATE, after_adam, moved, step_of
 
@@ -68,6 +69,22 @@ WAYS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "dual_average, L1": lambda: jaxreg.dual_average(RATE, L1),
     "ftrl, L1": lambda: jaxreg.ftrl(RATE, L1),
 }
+# The same written out in plain JAX: what can be had through Optax's interface.
+BY_HAND: dict[str, Callable[[], optax.GradientTransformation]] = {
+    "adam, shrink rows": lambda: _by_hand.after_adam(_by_hand.rows, RATE * 1e-4),
+    "adam, project L2Ball": lambda: _by_hand.after_adam(_by_hand.ball, 10.0),
+    "regularize(adam), L1": lambda: _by_hand.normal_map(_by_hand.entries, jnp.sign),
+    "regularize(adam), rows": lambda: _by_hand.normal_map(
+        _by_hand.rows, lambda p: p / _by_hand.row_sizes(p)
+    ),
+}
+KINDS = {
+    "L1 by a prox after a direction": ("prox_sgd, L1", "prox_adam, L1"),
+    "rows by a prox after a direction": ("prox_sgd, rows", "prox_adam, rows"),
+    "regularize": ("regularize(adam), L1", "regularize(adam), rows"),
+    "shrink": ("adam, shrink L1", "adam, shrink rows"),
+}
+ALL = WAYS | {f"{way}, by hand": make for way, make in BY_HAND.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +109,7 @@ def cells(config: Config) -> list[Row]:
     return [
         {"way": way, "setup": setup, "parameters": size}
         for setup, size in setups
-        for way in WAYS
+        for way in ALL
     ]
 
 
@@ -100,7 +117,7 @@ def measure(config: Config, way: str, setup: str, parameters: int) -> Row:
     """Times both optimizers in turn, and reads what XLA says of the compiled step."""
     params = _leaves(setup, parameters)
     grads = [0.01 * leaf[::-1] for leaf in params]
-    runs = [_Run(WAYS[name](), params, grads) for name in (BASE, way)]
+    runs = [_Run(ALL[name](), params, grads) for name in (BASE, way)]
     count = sum(leaf.size for leaf in params)
     del params
     seconds = [[run.seconds(grads) for run in runs] for _ in range(config.rounds + 2)]
@@ -162,24 +179,37 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """The range of the ratios of each way over the sizes, and with small leaves."""
+    """The range of the ratios of each kind of way, and beside what is by hand."""
+    large, many = (
+        {(row["way"], row["parameters"]): row for row in rows if row["setup"] == setup}
+        for setup in ("large", "many")
+    )
     found = []
-    for way in WAYS:
-        runs = [row for row in rows if row["way"] == way]
-        large = [row["ratio"] for row in runs if row["setup"] == "large"]
-        (many,) = (row for row in runs if row["setup"] == "many")
-        found.append(
-            f"{way} {min(large):.2f} to {max(large):.2f}, many leaves "
-            f"{many['ratio']:.2f} (compiled {many['compile_ratio']:.1f})"
-        )
-    return f"measured: times adamw's step: {'; '.join(found)}."
+    for kind, ways in KINDS.items():
+        ratios = [row["ratio"] for (way, _), row in large.items() if way in ways]
+        small = [row["ratio"] for (way, _), row in many.items() if way in ways]
+        found.append(f"{kind} {_range(ratios)} (many leaves {_range(small)})")
+    beside = [
+        found["ratio"] / runs[f"{way}, by hand", size]["ratio"]
+        for runs in (large, many)
+        for (way, size), found in runs.items()
+        if way in BY_HAND
+    ]
+    return (
+        f"measured: of adamw's step: {', '.join(found)}; {len(BY_HAND)} ways against "
+        f"the same in plain JAX: {_range(beside)} times."
+    )
+
+
+def _range(ratios: list[float]) -> str:
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"
 
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """The ratios of each way: a marker per set-up."""
     figure = matplotlib.figure.Figure(figsize=(7, 5.5), layout="constrained")
     axes = figure.subplots()
-    names = list(WAYS)[::-1]
+    names = list(ALL)[::-1]
     for marker, size in zip("os^Dv", dict.fromkeys(map(_setup, rows)), strict=False):
         found = {row["way"]: row["ratio"] for row in rows if _setup(row) == size}
         heights = [names.index(way) for way in found]
