@@ -32,6 +32,7 @@ DIRECTIONS: dict[str, tuple[Any, Any]] = {
     "lamb": (LAMB, jaxreg.lamb_metric()),
     "uniform steps": (PLAIN, jaxreg.momentum_metric(0.5)),
 }
+SLOW = pytest.mark.slow
 SHAPES = {(50, 37): 1, (3, 3, 10, 13): 3, (13, 5, 11): (0, 2), (1, 600): 0}
 
 
@@ -61,7 +62,11 @@ def run(tx: Any, params: Any, grads: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [(name, (37, 50)) for name in DIRECTIONS] + [("adam", shape) for shape in SHAPES],
+    [
+        ("adam", (37, 50)),
+        *(pytest.param(n, (37, 50), marks=SLOW) for n in DIRECTIONS if n != "adam"),
+        *(pytest.param("adam", shape, marks=SLOW) for shape in SHAPES),
+    ],
 )
 def test_blocks_are_the_whole(name, shape, monkeypatch) -> None:
     direction, metric = DIRECTIONS[name]
@@ -105,6 +110,7 @@ def test_a_step_that_a_large_leaf_cannot_take_is_refused(monkeypatch) -> None:
         step_text(jnp.ones((37, 50)), jumpy)
 
 
+@SLOW
 def test_a_cut_update_maps_and_differentiates(monkeypatch) -> None:
     penalty = jaxreg.GroupLasso(0.3, group_axis=0)
     tx = jaxreg.prox_adam(0.1, penalty)

@@ -42,6 +42,7 @@ def test_a_search_finds_the_worst_change_of_the_theorem(part):
     assert row["searched"] <= row["worst"] * (1 + 1e-12)
 
 
+@pytest.mark.slow
 def test_irrelevant_features_hurt_l2_and_hardly_l1():
     cell = {"part": feature_noise.GAUSSIAN, "amount": 80.0, "seed": 0}
     l1, l2 = (
@@ -65,6 +66,7 @@ def test_one_sample_of_many_moves_the_weights_of_l1_alone(method):
         assert many == pytest.approx(few / 8, rel=0.2)
 
 
+@pytest.mark.slow
 def test_equal_columns_get_equal_weights_from_the_elastic_net_alone():
     gaps = {
         method: stability.measure(
@@ -84,6 +86,7 @@ def test_selection_stability_is_1_for_equal_supports_and_near_0_at_random():
     assert abs(stability.selection_stability(drawn)) < 0.01
 
 
+@pytest.mark.slow
 def test_the_truth_decides_which_penalty_generalises():
     def error(method, relevant):
         cell = {"problem": generalization.LINEAR, "amount": relevant, "seed": 0}

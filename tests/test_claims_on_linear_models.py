@@ -130,6 +130,7 @@ def test_stability_is_one_for_equal_sets_and_about_zero_for_random_ones():
     assert gene_expression.nogueira(apart, 8) == pytest.approx(1 - 0.25 / 0.1875)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_GENES, reason="JAXREG_DATA holds no microarray/")
 def test_l1_keeps_fewer_genes_than_the_elastic_net_and_l2_keeps_all():
     l1, net, l2 = quick_run(gene_expression)[0]["table"]

@@ -198,6 +198,7 @@ def test_donated_params_and_state_train_without_a_warning(penalty: Any) -> None:
 STRENGTHS = (0.0, 1e-3, 0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [None, 0])
 def test_a_vmapped_grid_of_strengths_gives_the_separate_runs(axis: int | None) -> None:
     def run(strength: Any) -> Any:
