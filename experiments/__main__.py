@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import experiments
 
@@ -155,7 +156,7 @@ def _run_all(
     ]
     skipped = 0
     for module, config in zip(modules, configs, strict=True):
-        absent = _absent_data(module)
+        absent = _absent_data(module, config)
         if absent:
             print(f"{name_of(module)}: skipped, {absent}")
             skipped += 1
@@ -176,9 +177,10 @@ def _run_all(
     return 1 if skipped and options.names else 0
 
 
-def _absent_data(module: ModuleType) -> str:
+def _absent_data(module: ModuleType, config: Any) -> str:
     """Why the data this experiment requires is not there; empty if it is."""
-    requires: tuple[str, ...] = getattr(module, "REQUIRES", ())
+    folders = getattr(module, "REQUIRES", ())
+    requires: tuple[str, ...] = folders(config) if callable(folders) else folders
     root = os.environ.get("JAXREG_DATA")
     if requires and not root:
         return f"set JAXREG_DATA to the folder that holds {', '.join(requires)}"

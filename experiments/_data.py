@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import os
 import pathlib
@@ -67,7 +68,12 @@ def data_folder(name: str) -> pathlib.Path:
 
 def mnist() -> Split:
     """60,000 and 10,000 images of 28x28 pixels, in the original order."""
-    folder = data_folder("mnist")
+    return images("mnist")
+
+
+def images(name: str) -> Split:
+    """What `mnist` gives, of a folder of four files named as those of MNIST."""
+    folder = data_folder(name)
     train_x, train_y, test_x, test_y = (
         _idx(folder / f"{name}.gz")
         for name in (
@@ -112,3 +118,22 @@ def gene_expression(name: str) -> tuple[np.ndarray, np.ndarray]:
     standard = (logs - logs.mean(axis=0)) / logs.std(axis=0)
     _, classes = np.unique(held["y"], return_inverse=True)
     return standard.astype(np.float32), classes.astype(np.float32)
+
+
+class Mice(NamedTuple):
+    """77 levels of protein per row, NaN where unmeasured; 15 rows of each mouse."""
+
+    levels: np.ndarray
+    classes: np.ndarray
+    mouse: np.ndarray
+
+
+def mice_protein() -> Mice:
+    """1,080 rows of 72 mice in 8 classes (genotype, treatment and training)."""
+    path = data_folder("mice-protein") / "Data_Cortex_Nuclear.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    levels = [[float(text) if text else np.nan for text in row[1:78]] for row in rows]
+    _, classes = np.unique([row[-1] for row in rows], return_inverse=True)
+    _, mouse = np.unique([row[0].split("_")[0] for row in rows], return_inverse=True)
+    return Mice(np.array(levels, np.float32), _labels(classes), mouse)

@@ -48,6 +48,19 @@ def fit(
     key: jax.Array,
 ) -> Params:
     """The parameters after `steps` updates on batches drawn with replacement."""
+    return fit_with_state(loss, tx, params, data, steps, batch, key)[0]
+
+
+def fit_with_state(
+    loss: Loss,
+    tx: optax.GradientTransformation,
+    params: Params,
+    data: tuple[Array, Array],
+    steps: int,
+    batch: int,
+    key: jax.Array,
+) -> tuple[Params, Any]:
+    """What `fit` returns, and the state of the optimizer."""
     x, y = data
 
     def step(carry: tuple[Params, Any], key: jax.Array) -> tuple[Any, None]:
@@ -58,5 +71,4 @@ def fit(
         return (optax.apply_updates(params, updates), state), None
 
     start = (params, tx.init(params))
-    (params, _), _ = jax.lax.scan(step, start, jax.random.split(key, steps))
-    return params
+    return jax.lax.scan(step, start, jax.random.split(key, steps))[0]

@@ -1,5 +1,6 @@
 """The command line: what is run, how fields are given, what a mistake is told."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -153,6 +154,19 @@ def test_absent_data_skips_with_a_reason(
     assert f"JAXREG_DATA={tmp_path} lacks digits" in capsys.readouterr().out
     (tmp_path / "digits").mkdir()
     assert main(["needy", *out], toys) == 0
+
+
+def test_the_data_required_may_depend_on_the_config(
+    toys: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needy = importlib.import_module("toys.needy")
+    monkeypatch.delenv("JAXREG_DATA", raising=False)
+    monkeypatch.setattr(
+        needy, "REQUIRES", lambda config: ("digits",) if config.loud else ()
+    )
+    words = ["needy", "--out", str(tmp_path / "out"), "--loud"]
+    assert main([*words, "false"], toys) == 0
+    assert main([*words, "true"], toys) == 1
 
 
 def test_a_stopped_suite_keeps_the_report_of_what_finished(
