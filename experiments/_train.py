@@ -46,13 +46,18 @@ def fit(
     steps: int,
     batch: int,
     key: jax.Array,
+    count: jax.Array | None = None,
 ) -> Params:
-    """The parameters after `steps` updates on batches drawn with replacement."""
+    """The parameters after `steps` updates on batches drawn with replacement.
+
+    With `count`, which jit may trace, they are drawn from the first so many samples.
+    """
     x, y = data
+    last = len(x) if count is None else count
 
     def step(carry: tuple[Params, Any], key: jax.Array) -> tuple[Any, None]:
         params, state = carry
-        chosen = jax.random.randint(key, (batch,), 0, len(x))
+        chosen = jax.random.randint(key, (batch,), 0, last)
         grads = jax.grad(loss)(params, x[chosen], y[chosen])
         updates, state = tx.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), None
