@@ -98,7 +98,9 @@ def _stable(config: Any, split: Any, strengths: Any, seed: int) -> np.ndarray:
     halves = jax.vmap(lambda key: jaxreg.fold_masks(key, 2, samples))(keys)
     masks = jnp.reshape(halves, (-1, samples))
     head = strengths[: config.strong]
-    found = _sweeps.sweep(config, _sweeps.SPARSE, _sweeps.DOWN, split, head, masks)
+    found = _sweeps.sweep(
+        config, _sweeps.SPARSE, _sweeps.DOWN, seed, split, head, masks
+    )
     selection = jaxreg.stability_selection(
         found.weights, config.threshold, config.false_positives
     )

@@ -23,7 +23,8 @@ DIABETES, CANCER = "diabetes, lasso", "breast cancer, logistic L1"
 SPARSE, DIGITS = "sparse truth, lasso", "digits, MLP"
 LINEAR = (DIABETES, CANCER, SPARSE)
 PROBLEMS = (*LINEAR, DIGITS)
-COLD, DOWN, UP = "each fit anew", "warm, strong to weak", "warm, weak to strong"
+COLD = "all at once, each from the start"
+DOWN, UP = "warm, strong to weak", "warm, weak to strong"
 
 
 class Found(NamedTuple):
@@ -79,33 +80,58 @@ def folds(config: Any, problem: str, split: _data.Split, seed: int) -> jax.Array
 def grid(config: Any, problem: str, split: _data.Split, seed: int) -> jax.Array:
     """From `max_strength` down; behind it the strength that nobody tuned."""
     if problem == DIGITS:
-        params, apply = _models.init_mlp(config.sizes, jax.random.key(seed))
-        loss = _train.cross_entropy(apply)
-        grads = jax.grad(loss)(params, *split[:2])
-        penalty: Any = jaxreg.on_kernels(jaxreg.L1(1.0))
+        largest = _largest_of_network(config, seed, split)
         shape = (config.network_strengths, config.network_ratio)
     else:
         y = split.train_y
-        grads = jnp.asarray(split.train_x.T @ (y - y.mean()) / len(y))
-        penalty = jaxreg.L1(1.0)
-        shape = (config.strengths, config.ratio)
-    largest = jaxreg.max_strength(penalty, grads).overall
+        pull = split.train_x.T @ (y - y.mean()) / len(y)
+        largest = jaxreg.max_strength(jaxreg.L1(1.0), jnp.asarray(pull)).overall
+        ratio = config.sparse_ratio if problem == SPARSE else config.ratio
+        shape = (config.strengths, ratio)
     return jnp.append(jaxreg.strength_grid(largest, *shape), config.untuned)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _largest_of_network(config: Any, seed: Any, split: Any) -> jax.Array:
+    params, apply = _models.init_mlp(config.sizes, jax.random.key(seed))
+    grads = jax.grad(_train.cross_entropy(apply))(params, *split[:2])
+    penalty = jaxreg.on_kernels(jaxreg.L1(1.0))
+    return jaxreg.max_strength(penalty, grads).overall
 
 
 @functools.partial(jax.jit, static_argnames=("config", "problem", "way"))
 def sweep(
-    config: Any, problem: str, way: str, split: Any, strengths: Any, masks: Any
+    config: Any,
+    problem: str,
+    way: str,
+    seed: Any,
+    split: Any,
+    strengths: Any,
+    masks: Any,
 ) -> Found:
-    """Fits at every strength, of every mask of samples held out."""
+    """Fits at every strength, of every mask of samples held out.
+
+    A network's weights and batches follow from the seed, the same for all of its fits.
+    """
     if problem == DIGITS:
-        return _network(config, way, split, strengths, masks)
+        return _network(config, way, seed, split, strengths, masks)
     is_logistic = problem == CANCER
-    width = split.train_x.shape[1]
+    x = split.train_x
+    # Outside of the sweep: the singular values of all samples bound those of a fold.
+    both = jnp.concatenate([jnp.ones((len(x), 1)), x], axis=1)
+    rate = (4 if is_logistic else 1) / jnp.linalg.norm(both, 2) ** 2
 
     def fit(strength: jax.Array, start: Any, mask: jax.Array) -> tuple[Any, Found]:
         train = ~mask / jnp.sum(~mask)
-        params = linear(config, is_logistic, strength, start, train, *split[:2])
+        params = linear(
+            config,
+            is_logistic,
+            strength,
+            start,
+            train,
+            rate * jnp.sum(~mask),
+            *split[:2],
+        )
         losses = _losses(is_logistic, params, *split[:2])
         found = Found(
             jnp.sum(mask * losses) / jnp.maximum(jnp.sum(mask), 1),
@@ -117,7 +143,10 @@ def sweep(
         return params, found
 
     def start(mask: jax.Array) -> Any:
-        return {"bias": jnp.zeros(()), "weights": jnp.zeros(width)}
+        # The solution at the largest strength: there no weight is to move.
+        mean = jnp.sum(~mask * split.train_y) / jnp.sum(~mask)
+        bias = jnp.log(mean / (1 - mean)) if is_logistic else mean
+        return {"bias": bias, "weights": jnp.zeros(x.shape[1])}
 
     return _in_order(way, fit, strengths, masks, start)
 
@@ -128,17 +157,16 @@ def linear(
     strength: jax.Array,
     start: Any,
     weights: jax.Array,
-    x: jax.Array,
-    y: jax.Array,
+    rate: Any,
+    x: Any,
+    y: Any,
 ) -> Any:
     """A lasso or a logistic regression under L1, with an intercept that is free.
 
-    `weights` are those of the samples, of sum 1.
+    `weights` are those of the samples, of sum 1, and `rate` at most 1 / curvature.
     """
     l1 = jaxreg.scaled(jaxreg.L1(1.0), strength)
     penalty = jaxreg.by_path([("weights", l1)])
-    both = jnp.concatenate([jnp.ones((len(x), 1)), x], axis=1)
-    curvature = jnp.linalg.norm(jnp.sqrt(weights)[:, None] * both, 2) ** 2
 
     def gradient(params: Any) -> Any:
         scores = params["bias"] + x @ params["weights"]
@@ -149,7 +177,7 @@ def linear(
     return _fista.solve(
         gradient,
         penalty,
-        (4 if is_logistic else 1) / curvature,
+        rate,
         start,
         tolerance=config.tolerance,
         most=config.most,
@@ -170,9 +198,11 @@ def _likelihood(is_logistic: bool, losses: jax.Array) -> jax.Array:
     return len(losses) / 2 * jnp.log(jnp.mean(losses))
 
 
-def _network(config: Any, way: str, split: Any, strengths: Any, masks: Any) -> Found:
+def _network(
+    config: Any, way: str, seed: Any, split: Any, strengths: Any, masks: Any
+) -> Found:
     rates = _train.warmup_cosine(config.peak, config.steps, config.warmup)
-    keys = jax.random.split(jax.random.key(config.network_seed), 2)
+    keys = jax.random.split(jax.random.key(seed))
     params, apply = _models.init_mlp(config.sizes, keys[0])
     loss = _train.cross_entropy(apply)
     x, y = map(jnp.asarray, split[:2])

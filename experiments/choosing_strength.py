@@ -10,8 +10,7 @@ Claim: lambda needs tuning.
 Expected: the worst strength fits nothing, and 0.01 is right for some problems by luck.
 The curve is flat for a third of a decade or more, and one standard error gives fewer
 non-zeros for little error. Where the truth is sparse, the minimum keeps several times
-too many features; EBIC of refits and stability selection find the truth. Warm starts
-are faster for linear models and ruin a network if they go from strong to weak.
+too many features; EBIC of refits and stability selection find the truth.
 
 Cost: about 1 minute on 2 cores.
 
@@ -24,8 +23,6 @@ import contextlib
 import dataclasses
 import math
 import statistics
-import time
-from typing import Any
 
 import jax
 import matplotlib.figure
@@ -34,8 +31,6 @@ import numpy as np
 import jaxreg
 from experiments import _choices, _stats, _strength_figure, _sweeps
 from experiments._experiment import Row
-
-CHOICE, SWEEP = "choice", "sweep"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +44,11 @@ class Config:
     seeds: int = 10
     network_seeds: int = 5
     untuned: float = 0.01
-    folds: int = 10
-    strengths: int = 30
-    ratio: float = 0.01
-    tolerance: float = 1e-6
+    folds: int = 5
+    strengths: int = 25
+    ratio: float = 1e-3
+    sparse_ratio: float = 0.01
+    tolerance: float = 1e-5
     most: int = 10_000
     samples: int = 200
     features: int = 400
@@ -60,21 +56,18 @@ class Config:
     size: float = 0.5
     test: int = 1000
     pairs: int = 25
-    strong: int = 15
+    strong: int = 10
     threshold: float = 0.75
     false_positives: float = 1.0
     network_folds: int = 5
     network_strengths: int = 12
     network_ratio: float = 1e-4
-    network_seed: int = 0
     sizes: tuple[int, ...] = (64, 64, 32, 10)
     steps: int = 800
     batch: int = 64
     peak: float = 1e-2
     warmup: int = 80
     width: float = 0.05
-    repeats: int = 3
-    timed: tuple[str, ...] = _sweeps.PROBLEMS
 
 
 QUICK = Config(
@@ -91,36 +84,29 @@ QUICK = Config(
     network_strengths=4,
     steps=60,
     warmup=10,
-    repeats=1,
-    timed=(_sweeps.DIABETES,),
 )
 
 
 def cells(config: Config) -> list[Row]:
-    """Choices per problem and seed; then the ways to sweep, timed, per problem."""
+    """One cell per problem and split."""
     return [
-        *(
-            {"part": CHOICE, "problem": problem, "seed": seed}
-            for problem in _sweeps.PROBLEMS
-            for seed in range(
-                config.network_seeds if problem == _sweeps.DIGITS else config.seeds
-            )
-        ),
-        *({"part": SWEEP, "problem": problem, "seed": 0} for problem in config.timed),
+        {"problem": problem, "seed": seed}
+        for problem in _sweeps.PROBLEMS
+        for seed in range(
+            config.network_seeds if problem == _sweeps.DIGITS else config.seeds
+        )
     ]
 
 
-def measure(config: Config, part: str, problem: str, seed: int) -> Row:
-    """The sweep of one split, and what each way chooses; or three ways to sweep."""
+def measure(config: Config, problem: str, seed: int) -> Row:
+    """The sweep of one split, and what each way chooses."""
     is_linear = problem in _sweeps.LINEAR
     with jax.enable_x64(True) if is_linear else contextlib.nullcontext():
         split, truth = _sweeps.load(config, problem, seed)
         masks = _sweeps.folds(config, problem, split, seed)
         strengths = _sweeps.grid(config, problem, split, seed)
-        if part == SWEEP:
-            return _ways(config, problem, split, strengths[:-1], masks)
         way = _sweeps.DOWN if is_linear else _sweeps.COLD
-        found = _sweeps.sweep(config, problem, way, split, strengths, masks)
+        found = _sweeps.sweep(config, problem, way, seed, split, strengths, masks)
         samples, width = split.train_x.shape
         candidates = width if is_linear else _sweeps.kernel_entries(config)
         chosen = _choices.on_the_grid(strengths, found, samples, candidates, truth)
@@ -144,29 +130,6 @@ def measure(config: Config, part: str, problem: str, seed: int) -> Row:
         }
 
 
-def _ways(config: Config, problem: str, split: Any, strengths: Any, masks: Any) -> Row:
-    """Three ways to sweep, taken in turn: the seconds, and the error at the choice."""
-    ways = (_sweeps.COLD, _sweeps.DOWN, _sweeps.UP)
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    errors = {}
-    # The first round compiles.
-    for repeat in range(config.repeats + 1):
-        for way in ways:
-            start = time.perf_counter()
-            found = _sweeps.sweep(config, problem, way, split, strengths, masks)
-            jax.block_until_ready(found)
-            if repeat:
-                seconds[way].append(time.perf_counter() - start)
-            best = jaxreg.validation_curve(found.validation[:, :-1]).least
-            errors[way] = float(found.test[best, -1])
-    medians = [statistics.median(taken) for taken in seconds.values()]
-    return {
-        "ways": list(ways),
-        "times": [median / medians[0] for median in medians],
-        "errors": list(errors.values()),
-    }
-
-
 def _flat(rows: list[Row]) -> list[Row]:
     """One row per problem, seed and way."""
     names = _choices.Chosen._fields
@@ -178,13 +141,12 @@ def _flat(rows: list[Row]) -> list[Row]:
             **dict(zip(names, numbers, strict=True)),
         }
         for row in rows
-        if row["part"] == CHOICE
         for way, numbers in zip(row["ways"], row["chosen"], strict=True)
     ]
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
-    """Means over seeds per way to choose, over those of the least error; the sweeps."""
+    """Means over seeds per way to choose, and the error over that of the tuned."""
     table = []
     flat = _flat(rows)
     for problem in _sweeps.PROBLEMS:
@@ -199,21 +161,7 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
             ]
             (means,) = _stats.over_seeds(ours, ("problem", "way"), measured)
             means["times_the_error"] = means["test_error"] / base
-            table.append({"part": CHOICE, **means})
-    for row in rows:
-        if row["part"] == CHOICE:
-            continue
-        lines = zip(row["ways"], row["times"], row["errors"], strict=True)
-        table += [
-            {
-                "part": SWEEP,
-                "problem": row["problem"],
-                "way": way,
-                "test_error": error,
-                "time": taken,
-            }
-            for way, taken, error in lines
-        ]
+            table.append(means)
     return table
 
 
@@ -248,7 +196,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
     all_worst = all(is_worse for _, is_worse in worst.values())
     word = "holds" if worse == len(untuned) else "holds with conditions"
     word = word if all_worst and worse else "false"
-    decades = [row["flat_decades"] for row in rows if row["part"] == CHOICE]
+    decades = [row["flat_decades"] for row in rows]
     wrong = {
         way: sum(
             _mean(by_problem[_sweeps.SPARSE], way, column)
@@ -274,5 +222,4 @@ def _span(excesses: dict[str, tuple[float, bool]]) -> str:
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """Curves with the choices, the front of the network, the sets of features."""
-    curves = [row for row in rows if row["part"] == CHOICE]
-    return _strength_figure.draw(curves, _flat(rows))
+    return _strength_figure.draw(rows, _flat(rows))

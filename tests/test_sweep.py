@@ -8,7 +8,7 @@ import pytest
 from sklearn import datasets, linear_model, model_selection
 
 import jaxreg
-from experiments import _fista
+from experiments import _sweeps, choosing_strength
 
 FOLDS = 5
 
@@ -19,32 +19,21 @@ def diabetes(x64):
     return (x - x.mean(axis=0)) / x.std(axis=0), (y - y.mean()) / y.std()
 
 
-def lasso(strength, start, weights, x, y):
-    """The lasso with an intercept, on samples of these weights, which sum to 1."""
-    penalty = jaxreg.by_path([("weights", jaxreg.scaled(jaxreg.L1(1.0), strength))])
-    both = jnp.concatenate([jnp.ones((len(x), 1)), x], axis=1)
-    rate = 1 / jnp.linalg.eigvalsh(both.T @ (weights[:, None] * both))[-1]
-
-    def gradient(params):
-        residuals = weights * (params["bias"] + x @ params["weights"] - y)
-        return {"bias": residuals.sum(), "weights": x.T @ residuals}
-
-    fit = _fista.solve(gradient, penalty, rate, start, tolerance=1e-10, most=50_000)
-    return fit.params
-
-
-def zero(mask):
-    return {"bias": jnp.zeros(()), "weights": jnp.zeros(10)}
-
-
 @jax.jit
 def sweep_lasso(x, y, strengths, masks):
     """The weights and the errors on the fold, of cold and warm starts."""
+    config = choosing_strength.Config(tolerance=1e-10, most=50_000)
+    # Centred columns are orthogonal to that of the intercept.
+    rate = 1 / jnp.maximum(len(x), jnp.linalg.norm(x, 2) ** 2)
 
     def fit(strength, params, mask):
-        params = lasso(strength, params, ~mask / jnp.sum(~mask), x, y)
+        train, step = ~mask / jnp.sum(~mask), rate * jnp.sum(~mask)
+        params = _sweeps.linear(config, False, strength, params, train, step, x, y)
         off = params["bias"] + x @ params["weights"] - y
         return params, (params["weights"], jnp.sum(mask * off**2) / jnp.sum(mask))
+
+    def zero(mask):
+        return {"bias": jnp.zeros(()), "weights": jnp.zeros(x.shape[1])}
 
     return [
         jaxreg.sweep(fit, strengths, masks, start=zero, warm_start=warm)
@@ -112,7 +101,7 @@ def test_warm_starts_find_the_solutions_of_cold_ones_and_every_fold_its_own(diab
     (cold, _), (warm, _) = sweep_lasso(x, y, strengths, masks)
     np.testing.assert_allclose(warm, cold, atol=1e-8)
     for fold, mask in enumerate(masks):
-        alone = linear_model.Lasso(alpha=float(strengths[3]), tol=1e-12)
+        alone = linear_model.Lasso(float(strengths[3]), tol=1e-12, max_iter=100_000)
         alone.fit(x[~mask], y[~mask])
         np.testing.assert_allclose(cold[3, fold], alone.coef_, atol=1e-8)
 
