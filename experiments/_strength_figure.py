@@ -12,11 +12,12 @@ import jaxreg
 from experiments import _choices, _sweeps
 from experiments._experiment import Row
 
-ERRORS = {
-    _sweeps.DIABETES: "mean squared error",
-    _sweeps.CANCER: "cross-entropy",
-    _sweeps.SPARSE: "mean squared error",
-    _sweeps.DIGITS: "share of wrong labels",
+# The model, and the error that is measured.
+_WORDS = {
+    _sweeps.DIABETES: ("diabetes, lasso", "mean squared error"),
+    _sweeps.CANCER: ("breast cancer, logistic L1", "cross-entropy"),
+    _sweeps.SPARSE: ("sparse truth, lasso", "mean squared error"),
+    _sweeps.DIGITS: ("digits, MLP", "share of wrong labels"),
 }
 _MARKS = {
     _choices.LEAST: "o",
@@ -35,8 +36,9 @@ def draw(rows: list[Row], chosen: list[Row]) -> matplotlib.figure.Figure:
     for axes, problem in zip(places, _sweeps.PROBLEMS, strict=False):
         curves = [row for row in rows if row["problem"] == problem]
         _curve(axes, curves, [row for row in chosen if row["problem"] == problem])
-        axes.set_title(problem, fontsize=10)
-        axes.set_ylabel(ERRORS[problem], fontsize=9)
+        title, error = _WORDS[problem]
+        axes.set_title(title, fontsize=10)
+        axes.set_ylabel(error, fontsize=9)
     _front(places[4], [row for row in rows if row["problem"] == _sweeps.DIGITS])
     _sets(places[5], [row for row in chosen if row["problem"] == _sweeps.SPARSE])
     places[0].legend(fontsize=7)
@@ -90,7 +92,7 @@ def _front(axes: Any, curves: list[Row]) -> None:
     )
     axes.set_xlabel("zero weights, %", fontsize=9)
     axes.set_ylabel("test accuracy, %", fontsize=9)
-    axes.set_title(f"{_sweeps.DIGITS}: accuracy and sparsity", fontsize=10)
+    axes.set_title("digits, MLP: accuracy and sparsity", fontsize=10)
     axes.legend(fontsize=8)
 
 
@@ -110,5 +112,5 @@ def _sets(axes: Any, chosen: list[Row]) -> None:
     axes.set_yticks(range(len(ways)), ways, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("features", fontsize=9)
-    axes.set_title(f"{_sweeps.SPARSE}: wrong features", fontsize=10)
+    axes.set_title("sparse truth, lasso: wrong features", fontsize=10)
     axes.legend(fontsize=8)

@@ -19,8 +19,8 @@ from sklearn import datasets, model_selection
 import jaxreg
 from experiments import _data, _fista, _models, _train
 
-DIABETES, CANCER = "diabetes, lasso", "breast cancer, logistic L1"
-SPARSE, DIGITS = "sparse truth, lasso", "digits, MLP"
+DIABETES, CANCER = "diabetes", "breast_cancer"
+SPARSE, DIGITS = "sparse_truth", "digits"
 LINEAR = (DIABETES, CANCER, SPARSE)
 PROBLEMS = (*LINEAR, DIGITS)
 COLD = "all at once, each from the start"
