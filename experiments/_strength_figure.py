@@ -19,6 +19,7 @@ _WORDS = {
     _sweeps.SPARSE: ("sparse truth, lasso", "mean squared error"),
     _sweeps.DIGITS: ("digits, MLP", "share of wrong labels"),
 }
+_LEAST = 80
 _MARKS = {
     _choices.LEAST: "o",
     _choices.ONE: "s",
@@ -39,6 +40,7 @@ def draw(rows: list[Row], chosen: list[Row]) -> matplotlib.figure.Figure:
         title, error = _WORDS[problem]
         axes.set_title(title, fontsize=10)
         axes.set_ylabel(error, fontsize=9)
+        axes.set_yscale("log" if problem == _sweeps.DIGITS else "linear")
     _front(places[4], [row for row in rows if row["problem"] == _sweeps.DIGITS])
     _sets(places[5], [row for row in chosen if row["problem"] == _sweeps.SPARSE])
     places[0].legend(fontsize=7)
@@ -69,7 +71,6 @@ def _curve(axes: Any, curves: list[Row], chosen: list[Row]) -> None:
         error = np.mean([row["test_error"] for row in mine])
         axes.plot(strength, error, mark, color=f"C{place + 1}", ms=7, label=way)
     axes.set_xscale("log")
-    axes.set_yscale("log")
     axes.set_xlabel("strength", fontsize=9)
 
 
@@ -91,7 +92,8 @@ def _front(axes: Any, curves: list[Row]) -> None:
         sparsity[front], accuracy[front], "o-", color="C3", label="front of means"
     )
     axes.set_xlabel("zero weights, %", fontsize=9)
-    axes.set_ylabel("test accuracy, %", fontsize=9)
+    axes.set_ylim(_LEAST, 100)
+    axes.set_ylabel(f"test accuracy, % (below {_LEAST} not shown)", fontsize=9)
     axes.set_title("digits, MLP: accuracy and sparsity", fontsize=10)
     axes.legend(fontsize=8)
 
@@ -113,4 +115,4 @@ def _sets(axes: Any, chosen: list[Row]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("features", fontsize=9)
     axes.set_title("sparse truth, lasso: wrong features", fontsize=10)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower right")

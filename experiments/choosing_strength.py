@@ -196,22 +196,23 @@ def verdict(config: Config, rows: list[Row]) -> str:
     all_worst = all(is_worse for _, is_worse in worst.values())
     word = "holds" if worse == len(untuned) else "holds with conditions"
     word = word if all_worst and worse else "false"
-    decades = [row["flat_decades"] for row in rows]
-    wrong = {
-        way: sum(
-            _mean(by_problem[_sweeps.SPARSE], way, column)
-            for column in ("false_positives", "false_negatives")
-        )
+    decades = [
+        statistics.fmean(row["flat_decades"] for row in rows if row["problem"] == name)
+        for name in _sweeps.PROBLEMS
+    ]
+    sparse = by_problem[_sweeps.SPARSE]
+    wrong = "; ".join(
+        f"{_mean(sparse, way, 'false_positives'):.1f} and "
+        f"{_mean(sparse, way, 'false_negatives'):.1f} by {way}"
         for way in (_choices.LEAST, _choices.REFITTED, _choices.STABLE)
-    }
+    )
     return (
         f"{word}: the worst strength of the grid has {_span(worst)} times the test "
-        f"error of the cross-validated one; an untuned {config.untuned:g} "
-        f"{_span(untuned)} times, and is worse in {worse} of {len(untuned)} problems. "
-        f"Strengths over {statistics.fmean(decades):.1f} decades are within one "
-        f"standard error. Wrong features, sparse truth: "
-        + ", ".join(f"{count:.1f} by {way}" for way, count in wrong.items())
-        + "."
+        f"error of the cross-validated one, an untuned {config.untuned:g} "
+        f"{_span(untuned)} times (worse in {worse} of {len(untuned)} problems). "
+        f"Strengths over {min(decades):.1f} to {max(decades):.1f} decades are within "
+        "one standard error. Features kept for nothing and missed, of a sparse truth: "
+        f"{wrong}."
     )
 
 

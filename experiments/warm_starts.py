@@ -38,13 +38,12 @@ class Config(choosing_strength.Config):
     """The problems of choosing_strength; each way is timed `repeats` times in turn."""
 
     seeds: int = 5
-    repeats: int = 3
+    repeats: int = 1
     problems: tuple[str, ...] = _sweeps.PROBLEMS
 
 
 QUICK = Config(
     **dataclasses.asdict(choosing_strength.QUICK),
-    repeats=1,
     problems=(_sweeps.DIABETES,),
 )
 

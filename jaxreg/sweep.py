@@ -21,7 +21,7 @@ def strength_grid(largest: Any, count: int, ratio: Any = 1e-3) -> jax.Array:
 
     With `jaxreg.max_strength(penalty, grads).overall` as `largest` it is the grid of
     glmnet and scikit-learn (there `ratio` is `lambda.min.ratio` or `eps`): at its first
-    strength all weights are zero. These are factors on the penalty:
+    strength all weights are zero, up to rounding. These are factors on the penalty:
     `jaxreg.scaled(penalty, strength)` has them. Runs inside jit.
 
     Args:
