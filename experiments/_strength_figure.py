@@ -110,7 +110,7 @@ def _sets(axes: Any, chosen: list[Row]) -> None:
         label = column.replace("_", " ")
         axes.plot(counts, heights, mark, ms=4, alpha=0.6, label=label)
     axes.set_xscale("symlog", linthresh=1)
-    axes.set_xlim(-0.3, None)
+    axes.set_xlim(-0.3, 4000)
     axes.set_yticks(range(len(ways)), ways, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("features", fontsize=9)

@@ -115,7 +115,12 @@ def sweep(
     """
     if problem == DIGITS:
         return _network(config, way, seed, split, strengths, masks)
-    is_logistic = problem == CANCER
+    return _linear_models(config, way, problem == CANCER, split, strengths, masks)
+
+
+def _linear_models(
+    config: Any, way: str, is_logistic: bool, split: Any, strengths: Any, masks: Any
+) -> Found:
     x = split.train_x
     # Outside of the sweep: the singular values of all samples bound those of a fold.
     both = jnp.concatenate([jnp.ones((len(x), 1)), x], axis=1)

@@ -110,8 +110,11 @@ def information_criteria(
     >>> import jax.numpy as jnp, jaxreg
     >>> found = jaxreg.information_criteria(jnp.array([90.0, 80.0]), jnp.array([1, 3]),
     ...                                     samples=100, candidates=50)
-    >>> print({name: row.round(1).tolist() for name, row in found._asdict().items()})
-    {'aic': [182.0, 166.0], 'bic': [184.6, 173.8], 'ebic': [192.4, 193.5]}
+    >>> for name, numbers in found._asdict().items():
+    ...     print(name, [round(float(number)) for number in numbers])
+    aic [182, 166]
+    bic [185, 174]
+    ebic [192, 194]
     """
     name = "information_criteria"
     if is_known(lambda n: n < 1, samples):
