@@ -126,10 +126,10 @@ def sweep(
       for networks: fits are independent of each other, and of the rest of the grid.
     - With `warm_start` each fit begins where the one before it ended, in the order of
       `strengths`, and the axes alone run under `vmap`. For convex problems solved to a
-      tolerance, from strong to weak, it finds the same solutions with fewer iterations
-      (measured two to three times as fast). For networks that order is wrong: what the
-      strongest strength has zeroed has no gradient and does not return. There go from
-      weak to strong, or start each fit anew.
+      tolerance, from strong to weak, it finds the same solutions with fewer iterations.
+      For networks that order is wrong: what the strongest strength has zeroed has no
+      gradient and does not return. There go from weak to strong, or start each fit
+      anew.
 
     Call it inside `jax.jit`, with the data as arguments. Each fit is traced once; all
     of those that run at once are held in memory together.
