@@ -46,9 +46,13 @@ def fit(
     steps: int,
     batch: int,
     key: jax.Array,
+    count: jax.Array | None = None,
 ) -> Params:
-    """The parameters after `steps` updates on batches drawn with replacement."""
-    return fit_with_state(loss, tx, params, data, steps, batch, key)[0]
+    """The parameters after `steps` updates on batches drawn with replacement.
+
+    With `count`, which jit may trace, they are drawn from the first so many samples.
+    """
+    return fit_with_state(loss, tx, params, data, steps, batch, key, count)[0]
 
 
 def fit_with_state(
@@ -59,13 +63,15 @@ def fit_with_state(
     steps: int,
     batch: int,
     key: jax.Array,
+    count: jax.Array | None = None,
 ) -> tuple[Params, Any]:
     """What `fit` returns, and the state of the optimizer."""
     x, y = data
+    last = len(x) if count is None else count
 
     def step(carry: tuple[Params, Any], key: jax.Array) -> tuple[Any, None]:
         params, state = carry
-        chosen = jax.random.randint(key, (batch,), 0, len(x))
+        chosen = jax.random.randint(key, (batch,), 0, last)
         grads = jax.grad(loss)(params, x[chosen], y[chosen])
         updates, state = tx.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), None

@@ -70,6 +70,17 @@ from jaxreg.report import Table, describe, summary
 # Which penalty acts on which leaf: by its path
 from jaxreg.rules import by_path
 
+# Choosing from a sweep
+from jaxreg.selection import (
+    information_criteria,
+    pareto_front,
+    stability_selection,
+    validation_curve,
+)
+
+# One solution per strength
+from jaxreg.sweep import fold_masks, strength_grid, sweep
+
 # Ways to apply a penalty
 from jaxreg.transforms import (
     AddPenaltyGradientState,
@@ -174,12 +185,14 @@ __all__ = [
     "dual_average",
     "envelope",
     "filters",
+    "fold_masks",
     "ftrl",
     "grouped",
     "half_space",
     "heads",
     "hold_support",
     "identity_metric",
+    "information_criteria",
     "input_features",
     "lamb_metric",
     "latent",
@@ -190,6 +203,7 @@ __all__ = [
     "nonnegative",
     "on_kernels",
     "orthant",
+    "pareto_front",
     "project",
     "prox_adagrad",
     "prox_adam",
@@ -203,8 +217,12 @@ __all__ = [
     "scaled",
     "shrink",
     "spectral",
+    "stability_selection",
+    "strength_grid",
     "summary",
+    "sweep",
     "target_sparsity",
+    "validation_curve",
     "weighted",
     "yogi_metric",
 ]

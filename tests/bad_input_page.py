@@ -5,6 +5,7 @@ from tests import ways
 from tests.bad_input_outcomes import MEASURED
 from tests.bad_inputs import PARAMS_ROWS, PENALTY_ROWS, Row
 from tests.bad_steps import CHANGED_ROWS, GRADS_ROWS, STATE_ROWS
+from tests.bad_sweeps import SWEEP_ROWS
 
 PAGE = ROOT / "docs" / "bad_input.md"
 HEAD = """# Bad input
@@ -21,6 +22,7 @@ SECTIONS = {
     "The state": STATE_ROWS,
     "Changes between steps": CHANGED_ROWS,
     **MEASURED,
+    "A sweep over strengths": SWEEP_ROWS,
 }
 # Longer lists first: what they hold is not listed again.
 SETS = {

@@ -34,7 +34,7 @@ LAYERS = [
     {"patterns", "rules"},
     {"presets"},
     {"transforms", "measures"},
-    {"report"},
+    {"report", "sweep", "selection"},
 ]
 ALLOWED = {"jax", "jaxlib", "optax", "jaxreg"} | set(sys.stdlib_module_names)
 

@@ -29,14 +29,12 @@ def test_the_examples_in_docstrings_give_what_they_show(module):
     assert failed == 0
 
 
-@pytest.mark.parametrize("document", WITH_CODE, ids=name_of)
-def test_the_python_blocks_of_a_document_run_in_order_and_print_what_follows(
-    document, capsys
-):
+def run_blocks(document, fence, capsys):
+    """Runs the blocks whose fence matches, in order; what they leave behind."""
     namespace = {}
     # A block of text right behind a block of code is what that prints.
     blocks = re.findall(
-        r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?",
+        fence + r"\n(.*?)```\n(?:\n```text\n(.*?)```\n)?",
         document.read_text(),
         re.DOTALL,
     )
@@ -44,7 +42,28 @@ def test_the_python_blocks_of_a_document_run_in_order_and_print_what_follows(
         exec(compile(block, str(document), "exec"), namespace)
         printed = capsys.readouterr().out
         assert not shown or printed == shown
-    assert namespace["jaxreg"] is jaxreg
+    return namespace
+
+
+@pytest.mark.parametrize("document", WITH_CODE, ids=name_of)
+def test_the_python_blocks_of_a_document_run_in_order_and_print_what_follows(
+    document, capsys
+):
+    assert run_blocks(document, "```python", capsys)["jaxreg"] is jaxreg
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("document", "package"),
+    [
+        pytest.param(path, package, id=f"{path.name} {package}")
+        for path in DOCUMENTS
+        for package in re.findall(r"^```python (\w+)$", path.read_text(), re.MULTILINE)
+    ],
+)
+def test_blocks_that_need_a_package_run_behind_the_others(document, package, capsys):
+    pytest.importorskip(package)
+    assert package in run_blocks(document, f"```python(?: {package})?", capsys)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
