@@ -15,18 +15,20 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 keras: Any = importlib.import_module("keras")
 
 
+Weights = list[np.ndarray]
+
+
 def train(
-    start: list[np.ndarray],
-    x: np.ndarray,
-    y: np.ndarray,
+    start: Weights,
+    parts: list[tuple[np.ndarray, np.ndarray]],
     *,
     strength: float,
     rate: float,
-    batch: int,
-) -> list[np.ndarray]:
+) -> list[Weights]:
     """Kernel and bias of the hidden layer and of the outputs, in float64.
 
-    One pass of `fit` over x and y, batch by batch, as they stand.
+    Each part, batches of x and of y, is one pass of `fit`, batch by batch as they
+    stand; the weights after every part are returned.
     """
     double = {"dtype": "float64"}
     model = keras.Sequential(
@@ -40,9 +42,13 @@ def train(
             keras.layers.Dense(start[2].shape[1], **double),
         ]
     )
-    model.build((None, x.shape[1]))
+    model.build((None, start[0].shape[0]))
     model.set_weights(start)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, **double)
     model.compile(optimizer=keras.optimizers.Adam(rate), loss=loss)
-    model.fit(x, y, batch_size=batch, shuffle=False, verbose=0)
-    return list(map(np.asarray, model.get_weights()))
+    found = []
+    for x, y in parts:
+        rows = x.reshape(-1, x.shape[-1])
+        model.fit(rows, y.ravel(), batch_size=y.shape[1], shuffle=False, verbose=0)
+        found.append([keras.ops.convert_to_numpy(w) for w in model.weights])
+    return found
