@@ -50,5 +50,5 @@ def train(
     for x, y in parts:
         rows = x.reshape(-1, x.shape[-1])
         model.fit(rows, y.ravel(), batch_size=y.shape[1], shuffle=False, verbose=0)
-        found.append([keras.ops.convert_to_numpy(w) for w in model.weights])
+        found.append([np.array(weight.value) for weight in model.weights])
     return found
