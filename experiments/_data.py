@@ -112,3 +112,10 @@ def gene_expression(name: str) -> tuple[np.ndarray, np.ndarray]:
     standard = (logs - logs.mean(axis=0)) / logs.std(axis=0)
     _, classes = np.unique(held["y"], return_inverse=True)
     return standard.astype(np.float32), classes.astype(np.float32)
+
+
+def tiny_shakespeare() -> np.ndarray:
+    """1,115,394 characters of Shakespeare in order, as numbers of 65 symbols."""
+    text = (data_folder("tinyshakespeare") / "input.txt").read_bytes()
+    _, tokens = np.unique(np.frombuffer(text, np.uint8), return_inverse=True)
+    return tokens.astype(np.int32)
