@@ -69,8 +69,8 @@ class Config:
     shares: tuple[float, ...] = (0.5, 0.8, 0.9)
     shrink_strengths: tuple[float, ...] = (0.04, 0.1, 0.2)
     strengths: tuple[float, ...] = (5e-6, 2e-5)
-    rising_strengths: tuple[float, ...] = (2e-5, 5e-5)
-    unit_strengths: tuple[float, ...] = (1e-5, 3e-5)
+    rising_strengths: tuple[float, ...] = (6e-5, 1.5e-4)
+    unit_strengths: tuple[float, ...] = (2e-5, 6e-5)
     seeds: int = 5
     layers: int = 2
     width: int = 64
