@@ -90,7 +90,7 @@ class Config:
 
 
 QUICK = Config(
-    ways=(DENSE, CUT, REGULARIZE),
+    ways=(DENSE, CUT, UNITS),
     shares=(0.5,),
     shrink_strengths=(0.3,),
     strengths=(1e-4,),
