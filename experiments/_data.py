@@ -66,13 +66,11 @@ def data_folder(name: str) -> pathlib.Path:
     return folder
 
 
-def mnist() -> Split:
-    """60,000 and 10,000 images of 28x28 pixels, in the original order."""
-    return images("mnist")
-
-
 def images(name: str) -> Split:
-    """What `mnist` gives, of a folder of four files named as those of MNIST."""
+    """60,000 and 10,000 images of 28x28 pixels, in the original order.
+
+    Of the folder "mnist" or "fashion-mnist".
+    """
     folder = data_folder(name)
     train_x, train_y, test_x, test_y = (
         _idx(folder / f"{name}.gz")
@@ -137,3 +135,10 @@ def mice_protein() -> Mice:
     _, classes = np.unique([row[-1] for row in rows], return_inverse=True)
     _, mouse = np.unique([row[0].split("_")[0] for row in rows], return_inverse=True)
     return Mice(np.array(levels, np.float32), _labels(classes), mouse)
+
+
+def tiny_shakespeare() -> np.ndarray:
+    """1,115,394 characters of Shakespeare in order, as numbers of 65 symbols."""
+    text = (data_folder("tinyshakespeare") / "input.txt").read_bytes()
+    _, tokens = np.unique(np.frombuffer(text, np.uint8), return_inverse=True)
+    return tokens.astype(np.int32)
