@@ -65,9 +65,12 @@ def data_folder(name: str) -> pathlib.Path:
     return folder
 
 
-def mnist() -> Split:
-    """60,000 and 10,000 images of 28x28 pixels, in the original order."""
-    folder = data_folder("mnist")
+def images(name: str) -> Split:
+    """60,000 and 10,000 images of 28x28 pixels, in the original order.
+
+    Of the folder "mnist" or "fashion-mnist".
+    """
+    folder = data_folder(name)
     train_x, train_y, test_x, test_y = (
         _idx(folder / f"{name}.gz")
         for name in (
