@@ -41,7 +41,7 @@ class Config:
     mcp_strengths: tuple[float, ...] = (1e-4, 3e-4)
     mcp_targets: bool = True
     mcp_knot: float = 1.0
-    neuron_strengths: tuple[float, ...] = (1e-4, 3e-4)
+    neuron_strengths: tuple[float, ...] = (3e-5, 1e-4)
     neuron_targets: tuple[float, ...] = (0.8, 0.9)
     lenet_5_steps: int = 1500
     lenet_5_refit_steps: int = 500
