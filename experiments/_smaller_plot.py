@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.figure
@@ -11,8 +12,8 @@ import numpy as np
 from experiments import _inference, _lenet
 from experiments._experiment import Row
 
-# DeepHoyer (Yang, Wen and Li 2020): weights left of LeNet-300-100, accuracy in %.
-PUBLISHED = (1 / 54, 98.4)
+# DeepHoyer (Yang, Wen and Li 2020): % of the weights of LeNet-300-100 left, accuracy.
+PUBLISHED = (100 / 54, 98.4)
 _PANELS = (
     ("mnist", _lenet.LENET_300, (96.5, 98.8)),
     ("fashion-mnist", _lenet.LENET_300, (85.0, 91.0)),
@@ -64,7 +65,7 @@ def _accuracy(axes: Any, rows: list[Row], limits: tuple[float, float]) -> None:
         for column in ("accuracy", "refit_accuracy"):
             is_refit = column == "refit_accuracy"
             axes.errorbar(
-                [row["share_left"] for row in mine],
+                [100 * row["share_left"] for row in mine],
                 [np.clip(100 * row[column], *limits) for row in mine],
                 [100 * np.nan_to_num(row[f"{column}_se"]) for row in mine],
                 fmt=_MARKS[way],
@@ -72,10 +73,23 @@ def _accuracy(axes: Any, rows: list[Row], limits: tuple[float, float]) -> None:
                 markerfacecolor=colour if is_refit else "none",
                 label=f"{way}, {by}, {recipe} run" + (", refit" if is_refit else ""),
             )
-    axes.set_xscale("log")
     axes.set_ylim(*limits)
-    axes.set_xlabel("share of weights left")
     axes.set_ylabel(f"test accuracy, % (below {limits[0]:g} at the edge)")
+    _shares(axes)
+
+
+def _shares(axes: Any) -> None:
+    _logarithmic(axes, (1, 2, 5, 10, 20, 50))
+    axes.set_xlabel("% of the weights left")
+
+
+def _logarithmic(axes: Any, ticks: Sequence[float]) -> None:
+    """The first axis, with these of the ticks that lie in its range."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
+    axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
 
 
 def _bytes(axes: Any, rows: list[Row]) -> None:
@@ -83,15 +97,14 @@ def _bytes(axes: Any, rows: list[Row]) -> None:
     is_mine = [(row["data"], row["model"]) == _PANELS[0][:2] for row in rows]
     mine = [r for r, mine in zip(rows, is_mine, strict=True) if mine]
     mine = [row for row in mine if row["recipe"] != "dense"]
-    left = [row["share_left"] for row in mine]
+    left = [100 * row["share_left"] for row in mine]
     for name, mark in _FORMATS.items():
         fewer = [row["bytes_dense"] / row[f"bytes_{name}"] for row in mine]
         axes.plot(left, fewer, mark, ms=5, label=_LABELS[name])
-    axes.plot(left, [1 / share for share in left], "k.", ms=3, label="weights alone")
-    axes.set_xscale("log")
+    axes.plot(left, [100 / share for share in left], "k.", ms=3, label="weights alone")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axes.set_xlabel("share of weights left")
+    _shares(axes)
     axes.set_ylabel("times fewer bytes than dense")
     axes.set_title(f"{_PANELS[0][1]}, {_PANELS[0][0]}: bytes stored", fontsize=10)
     axes.legend(fontsize=8)
@@ -110,7 +123,7 @@ def _times(axes: Any, rows: list[Row]) -> None:
         axes.plot(*zip(*points, strict=True), "o", ms=5, label=label)
     axes.set_yticks(range(len(names)), [_LABELS[name] for name in names], fontsize=8)
     axes.axvline(1.0, color="0.4", ls=":")
-    axes.set_xscale("log")
+    _logarithmic(axes, (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50))
     axes.set_xlabel("time over that of the dense network")
     axes.set_title("inference", fontsize=10)
     axes.legend(fontsize=7)
