@@ -66,7 +66,7 @@ def measure(config: Config, strength: float, seed: int) -> Row:
     return jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), found)
 
 
-_mnist = functools.cache(_data.mnist)
+_mnist = functools.cache(functools.partial(_data.images, "mnist"))
 
 
 @functools.partial(jax.jit, static_argnames="config")
