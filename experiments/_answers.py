@@ -29,6 +29,7 @@ SECTIONS = {
         "language_model",
         "sparsity_targets",
         "choosing_strength",
+        "warm_starts",
         "cost",
         "step_cost",
         "prox_cost",
@@ -102,7 +103,7 @@ ANSWERS = (
         large groups unshrunk and chooses better than `GroupLasso`.
         """,
         {
-            "neural_feature_selection": CONDITIONS,
+            "neural_feature_selection": "holds",
             "smaller_models": CONDITIONS,
             "exact_zeros": CONDITIONS,
         },
@@ -129,12 +130,12 @@ ANSWERS = (
     Answer(
         "How do I pick the strength?",
         """
-        Begin at `max_strength`, where all is zero, and go down a grid of
-        factors, each judged on validation data; take the strongest within one
-        standard error of the best. Where the chosen set matters more than the
-        error, count how often a feature is chosen on half samples, or take
-        EBIC. Where a size is given, `target_sparsity` finds the strength in one
-        run.
+        Begin at `max_strength`, where all is zero, and go down a grid
+        (`strength_grid`, `sweep`), judged on validation data; take the best, or
+        the strongest within one standard error of it. The best for prediction
+        keeps too many features: where the set matters take EBIC of refits, or
+        `stability_selection`, which keeps hardly any wrongly and misses more.
+        Where a size is given, `target_sparsity` finds the strength in one run.
         """,
         {
             "choosing_strength": CONDITIONS,

@@ -67,6 +67,7 @@ def test_blocks_that_need_a_package_run_behind_the_others(document, package, cap
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+@pytest.mark.usefixtures("committed_results")
 def test_the_tables_of_a_document_are_those_of_the_results(document):
     text = document.read_text()
     assert text == _docs.filled(text), "run: python -m experiments._docs"

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import pathlib
 import pkgutil
 
 import pytest
@@ -42,21 +41,20 @@ def test_every_experiment_stands_in_one_section_of_the_report():
     assert sorted(listed) == sorted(NAMES)
 
 
-def test_every_experiment_has_committed_results():
-    results = pathlib.Path(experiments.__path__[0], "results")
+def test_every_experiment_has_committed_results(committed_results):
     for name in NAMES:
-        record = json.loads((results / name / "run.json").read_text())
+        folder = committed_results / name
+        record = json.loads((folder / "run.json").read_text())
         assert not record["quick"] and record["commit"] and record["versions"], name
         assert not record["dirty"], f"{name}: measured with uncommitted changes"
-        assert (results / name / "table.csv").is_file(), name
-        assert (results / name / "figure.png").is_file(), name
+        assert (folder / "table.csv").is_file(), name
+        assert (folder / "figure.png").is_file(), name
 
 
 @pytest.mark.parametrize("answer", _answers.ANSWERS, ids=lambda a: a.question)
-def test_an_answer_rests_on_the_committed_verdicts(answer):
-    results = pathlib.Path(experiments.__path__[0], "results")
+def test_an_answer_rests_on_the_committed_verdicts(answer, committed_results):
     for name, word in answer.rests_on.items():
-        record = json.loads((results / name / "run.json").read_text())
+        record = json.loads((committed_results / name / "run.json").read_text())
         assert record["verdict"].startswith(f"{word}:"), name
 
 
