@@ -99,7 +99,7 @@ class Config:
     rounds: int = 15
 
 
-QUICK = Config(sizes=(4_000_000,), small_leaves=20, rounds=3)
+QUICK = Config(sizes=(400_000,), small_leaves=4, rounds=3)
 
 
 def cells(config: Config) -> list[Row]:

@@ -16,10 +16,15 @@ NAMES = [
 ]
 # What the tests of these experiments run and read.
 TESTED_ON_THEIR_OWN = {
+    "choosing_strength",
     "feature_noise",
     "gene_expression",
     "generalization",
+    "language_model",
+    "neural_feature_selection",
     "scale",
+    "smaller_models",
+    "warm_starts",
 }
 TIMED = {"prox_cost", "step_cost"}
 
@@ -62,7 +67,7 @@ def test_an_answer_rests_on_the_committed_verdicts(answer, committed_results):
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_quick_run_reaches_its_report(name, tmp_path):
     module = module_of(name)
-    absent = __main__._absent_data(module)
+    absent = __main__._absent_data(module, module.QUICK)
     if absent:
         pytest.skip(absent)
     assert __main__.main([name, "--quick", "--out", str(tmp_path)]) == 0
