@@ -162,7 +162,8 @@ def verdict(config: Config, rows: list[Row]) -> str:
         shares = ", ".join(f"{100 * both(name, method):.1f}" for method in methods)
         lines.append(f"{name} {shares}")
     told = "; ".join(
-        f"{way} on {', '.join(won) or 'none'}" for way, won in wins.items()
+        f"{way} on {'all' if won == names else ', '.join(won) or 'none'}"
+        for way, won in wins.items()
     )
     return (
         f"{word}: test accuracy in % on the chosen inputs (mean of two learners; group "
@@ -203,7 +204,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     panels[0, 0].set_yticks(range(len(config.methods)), config.methods)
     panels[0, 0].invert_yaxis()
     title = "dotted: LassoNet\nas published"
-    panels[0, 0].legend(title=title, title_fontsize=7, fontsize=7, loc="lower left")
+    panels[0, -1].legend(title=title, title_fontsize=7, fontsize=7, loc="lower left")
     return figure
 
 
