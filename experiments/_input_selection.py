@@ -39,7 +39,10 @@ class Settings(NamedTuple):
 def chosen(
     settings: Settings, method: str, x: np.ndarray, y: np.ndarray, k: int, seed: int
 ) -> np.ndarray:
-    """The places of the k inputs that a method chooses, in rising order."""
+    """The places of the k inputs that a method chooses, in rising order.
+
+    Of equal scores the first: where a group penalty leaves fewer than k, these fill up.
+    """
     classes = int(y.max()) + 1
     if method == ALL:
         return np.arange(x.shape[1])
@@ -65,7 +68,7 @@ def trees(seed: int) -> Any:
 def _row_norms(
     settings: Settings, method: str, k: int, classes: int, x: Any, y: Any, seed: Any
 ) -> jax.Array:
-    """Of each input the norm of its weights, of which k are not 0.
+    """Of each input the norm of its weights, of which at most k are not 0.
 
     The unit of the dead zone and of the knot is the root mean square of a weight at the
     start.

@@ -82,7 +82,7 @@ def test_a_gain_within_twice_its_standard_error_is_none():
             row |= {"network": 0.81, "forest": 0.81}
     told = experiment.verdict(experiment.QUICK, rows)
     assert told.startswith("holds with conditions: ")
-    assert "baseline: group MCP on none; group lasso on digits." in told
+    assert "baseline: group MCP on none; group lasso on all." in told
 
 
 def rows_where(better):
@@ -113,7 +113,7 @@ def test_the_verdict_says_which_group_penalties_beat_every_baseline(better, word
     told = experiment.verdict(experiment.QUICK, rows_where(better))
     assert told.startswith(word)
     for method in (selection.MCP, selection.LASSO):
-        assert f"{method} on {'digits' if method in better else 'none'}" in told
+        assert f"{method} on {'all' if method in better else 'none'}" in told
 
 
 @pytest.mark.slow
