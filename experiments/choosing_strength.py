@@ -32,6 +32,8 @@ import jaxreg
 from experiments import _choices, _stats, _strength_figure, _sweeps
 from experiments._experiment import Row
 
+DEFAULT = True
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 
-import jax
 import numpy as np
 import pytest
 from sklearn import linear_model
@@ -83,9 +82,11 @@ def test_places_leave_out_saturated_fits_and_the_untuned_strength():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [choosing_strength, warm_starts])
-def test_a_quick_run_is_whole(module, tmp_path):
-    record = run(module, module.QUICK, tmp_path, quick=True, stream=io.StringIO())
+def test_a_quick_run_of_warm_starts_is_whole_and_all_ways_choose_alike(tmp_path):
+    record = run(
+        warm_starts, warm_starts.QUICK, tmp_path, quick=True, stream=io.StringIO()
+    )
     assert (tmp_path / "figure.png").stat().st_size > 10_000
-    assert {"problem", "way", "test_error"} <= set(record["table"][0])
-    assert jax.numpy.isfinite(record["table"][0]["test_error"])
+    errors = [row["test_error"] for row in record["table"]]
+    # Fits of three orders, to the tolerance of the quick run.
+    assert errors == pytest.approx([errors[0]] * 3, rel=1e-3)
