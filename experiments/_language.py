@@ -16,11 +16,11 @@ from experiments._transformer import Transformer
 from jaxreg import measures
 
 DENSE = "AdamW"
-CUT, REFIT = "AdamW, cut", "AdamW, cut, refit"
+CUT, REFIT = "AdamW then cut", "AdamW then cut and refit"
 SHRINK, REGULARIZE = "shrink(L1)", "regularize(L1)"
-RISING = "regularize(L1), rising"
+RISING = "regularize(rising L1)"
 TARGET = "target_sparsity(L1)"
-UNITS = "heads and neurons, rising"
+UNITS = "heads and neurons (rising)"
 WAYS = (DENSE, CUT, REFIT, SHRINK, REGULARIZE, RISING, TARGET, UNITS)
 
 # Chunks of held-out windows whose logits are in memory together.
