@@ -25,7 +25,6 @@ SECTIONS = {
     ),
     "Size, cost and strength": (
         "smaller_models",
-        "lenet_mnist",
         "language_model",
         "sparsity_targets",
         "choosing_strength",

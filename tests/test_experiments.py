@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import pathlib
 import statistics
 
@@ -13,7 +12,6 @@ from experiments import (
     blind_spots,
     exact_zeros,
     lasso,
-    lenet_mnist,
     support_recovery,
     ways,
 )
@@ -23,7 +21,6 @@ OURS = [method for method in lasso.METHODS if method.startswith("regularize")]
 # One problem by default, another in the slow run.
 SEEDS = [0, pytest.param(1, marks=pytest.mark.slow)]
 RESULTS = pathlib.Path(ways.__file__).parent / "results"
-HAS_MNIST = os.path.isdir(os.path.join(os.environ.get("JAXREG_DATA", ""), "mnist"))
 
 
 @pytest.mark.parametrize("method", OURS)
@@ -142,12 +139,3 @@ def test_l1_inside_regularize_prunes_the_digits_network_within_a_point():
     sparse = mean("regularize L1", 3e-4, "test_accuracy")
     assert sparse >= 0.970
     assert sparse >= mean("no penalty", 0.0, "test_accuracy") - 0.01
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not HAS_MNIST, reason="JAXREG_DATA holds no mnist/")
-def test_lenet_on_mnist_keeps_its_accuracy_with_97_percent_zeros():
-    config = lenet_mnist.Config()
-    rows = [lenet_mnist.measure(config, strength=1e-4, seed=s) for s in range(3)]
-    assert statistics.fmean(row["test_accuracy"] for row in rows) >= 0.980
-    assert statistics.fmean(row["zeros"] for row in rows) >= 0.975

@@ -43,8 +43,10 @@ class Hierarchical(Penalty):
     `L2` on the later kernels: else they grow, and the first layer shrinks below its
     bound for free. The set is not convex, but the prox is exact. The subgradient at 0
     is 0 and leaves the bound aside; `stationarity` is the prox residual. Under
-    `regularize`, parameters off the set start at the nearest point of it. bfloat16 is
-    computed in float32.
+    `regularize`, parameters off the set start at the nearest point of it, but with a
+    large bound hardly an input dies: noise of the first layer counts `bound` times
+    against its dead zone. Take the paper's way, `prox_sgd` with momentum and a rising
+    `schedule`. bfloat16 is computed in float32.
 
     Args:
       strength: >= 0, in units of loss per unit of weight.
