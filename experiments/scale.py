@@ -115,22 +115,23 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 def verdict(config: Config, rows: list[Row]) -> str:
     """What the ways hold beyond the base, and how well small models foretold it."""
     found = []
-    for row in rows:
-        (base,) = (
-            other
-            for other in rows
-            if (other["way"], other["dtype"]) == (BASE, row["dtype"])
+    for dtype in dict.fromkeys(row["dtype"] for row in rows):
+        mine = [row for row in rows if row["dtype"] == dtype]
+        (base,) = (row for row in mine if row["way"] == BASE)
+        more = {
+            row["way"]: sum(row[part] - base[part] for part in PARTS) for row in mine
+        }
+        most = max(more, key=lambda way: more[way])
+        errors = (
+            max(row[f"{what}_error"] for row in mine) for what in ("held", "moved")
         )
-        more = sum(row[part] - base[part] for part in PARTS)
-        found.append(f"{row['way']} in {row['dtype']} {more:.2f}")
-    held, moved = (
-        max(row[f"{what}_error"] for row in rows) for what in ("held", "moved")
-    )
-    return (
-        f"measured: bytes held are foretold within {held:.2%}, bytes moved within "
-        f"{moved:.2%}. Bytes per parameter beyond {BASE}, on {config.devices[0]} "
-        f"devices: {'; '.join(found)}."
-    )
+        found.append(
+            f"in {dtype} a penalty holds {min(more.values()):.2f} to {more[most]:.2f} "
+            f"bytes per parameter beyond {BASE} (most: {most}), regularize(adam) with "
+            f"L1 {more['regularize(adam), L1']:.2f}; small models foretell what is "
+            "held within {:.1%} and what is moved within {:.1%}".format(*errors)
+        )
+    return f"measured on {config.devices[0]} devices: {'; '.join(found)}."
 
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
