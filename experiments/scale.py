@@ -131,7 +131,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
             f"L1 {more['regularize(adam), L1']:.2f}; small models foretell what is "
             "held within {:.1%} and what is moved within {:.1%}".format(*errors)
         )
-    return f"measured on {config.devices[0]} devices: {'; '.join(found)}."
+    return f"measured: on {config.devices[0]} devices, {'; '.join(found)}."
 
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
