@@ -36,7 +36,7 @@ _MARKS = {"L1": "o", "MCP": "s", "neurons": "^"}
 
 def draw(table: list[Row]) -> matplotlib.figure.Figure:
     """A panel of accuracy per network and data set, one of bytes and one of times."""
-    figure = matplotlib.figure.Figure(figsize=(12, 7.4), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(12, 8), layout="constrained")
     places = list(figure.subplots(2, 3).flat)
     for axes, (data, model, limits) in zip(places, _PANELS, strict=False):
         mine = [r for r in table if (r.get("data"), r["model"]) == (data, model)]
@@ -46,9 +46,15 @@ def draw(table: list[Row]) -> matplotlib.figure.Figure:
             axes.plot(*PUBLISHED, "k*", markersize=12, label="published: DeepHoyer")
     _bytes(places[3], [row for row in table if row["part"] == "test"])
     _times(places[4], [row for row in table if row["part"] == "inference"])
-    handles, labels = places[0].get_legend_handles_labels()
-    places[5].axis("off")
-    places[5].legend(handles, labels, loc="center", fontsize=9)
+    keys = places[5]
+    keys.axis("off")
+    for axes, title, corner in (
+        (places[0], "accuracy (open marks: before the refit)", "upper left"),
+        (places[4], "inference", "lower left"),
+    ):
+        found = axes.get_legend_handles_labels()
+        small = {"fontsize": 8, "title_fontsize": 8, "labelspacing": 0.2}
+        keys.add_artist(keys.legend(*found, title=title, loc=corner, **small))
     return figure
 
 
@@ -71,8 +77,9 @@ def _accuracy(axes: Any, rows: list[Row], limits: tuple[float, float]) -> None:
                 fmt=_MARKS[way],
                 color=colour,
                 markerfacecolor=colour if is_refit else "none",
-                label=f"{way}, {by}, {recipe} run" + (", refit" if is_refit else ""),
+                label=f"{way}, {by}, {recipe} run" if is_refit else None,
             )
+    axes.set_xlim(0.8, 25)
     axes.set_ylim(*limits)
     axes.set_ylabel(f"test accuracy, % (below {limits[0]:g} at the edge)")
     _shares(axes)
@@ -126,4 +133,3 @@ def _times(axes: Any, rows: list[Row]) -> None:
     _logarithmic(axes, (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50))
     axes.set_xlabel("time over that of the dense network")
     axes.set_title("inference", fontsize=10)
-    axes.legend(fontsize=7)

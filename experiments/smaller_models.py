@@ -14,7 +14,7 @@ run's settings come from earlier trials, which had looked at test images of MNIS
 they meet two others on 5,000 images held out of the training set, with other seeds, and
 serve Fashion-MNIST unchanged. Dense is the better of before and after its refit.
 
-Cost: about 40 minutes on one core; needs MNIST and Fashion-MNIST in JAXREG_DATA.
+Cost: about 1 hour on 2 busy cores; needs MNIST and Fashion-MNIST in JAXREG_DATA.
 
 Command: python -m experiments smaller_models
 """
