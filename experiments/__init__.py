@@ -2,7 +2,8 @@
 
 A module `experiments/<name>.py` is an experiment when its name has no leading
 underscore. It states its case in its docstring, in five labelled paragraphs
-(`Question:`, `Claim:`, `Expected:`, `Cost:`, `Command:`), and exposes
+(`Question:`, `Claim:`, `Expected:`, `Cost:`, `Command:`), where the numbers came out
+otherwise than expected also in `Corrected:`, and exposes
 
     Config              frozen dataclass; every field has a default and is an int,
                         a float, a str, a bool or a tuple of these

@@ -18,6 +18,8 @@ from typing import Any
 Row = dict[str, Any]
 
 LABELS = ("Question", "Claim", "Expected", "Cost", "Command")
+# Where the numbers are not as expected: what came out, and why.
+CORRECTED = "Corrected"
 PARTS = ("Config", "QUICK", "cells", "measure", "summarise", "plot", "verdict")
 OPTIONS = ("list", "quick", "all", "fresh", "out", "help")
 FIELD_TYPES = (int, float, str, bool)
@@ -38,7 +40,7 @@ def statement(module: ModuleType) -> dict[str, str]:
     Raises:
       RunError: a label is absent or has no text.
     """
-    either = "|".join(LABELS)
+    either = "|".join((*LABELS, CORRECTED))
     found = re.findall(
         rf"^({either}):(.*?)(?=^[ \t]*$|^(?:{either}):|\Z)",
         inspect.cleandoc(module.__doc__ or ""),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ._answers import ANSWERS, OTHERS, SECTIONS, Answer
-from ._experiment import Row
+from ._experiment import CORRECTED, Row
 from ._style import STYLE
 
 TITLE = "jaxreg experiments"
@@ -234,7 +234,8 @@ def _section(result: Result) -> str:
     image = base64.b64encode(result.figure).decode()
     said = "".join(
         f"<dt>{label}</dt><dd>{_prose(record[label.lower()])}</dd>\n"
-        for label in ("Question", "Claim", "Expected")
+        for label in ("Question", "Claim", "Expected", CORRECTED)
+        if label.lower() in record
     )
     return (
         f'<section id="{name}">\n<h2>{name}</h2>\n<dl class="said">\n{said}'

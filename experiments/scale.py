@@ -12,6 +12,9 @@ parameter, from widths 256 and 512 to 4096 within 1 %. Elementwise penalties in 
 optimizer's chain hold nothing; regularize one float32 per parameter; groups that are
 looked at several times arrays of the size of a leaf for a while.
 
+Corrected: in bfloat16 a step of two ways, that of the smaller model on one device, is
+off by half, since XLA fuses it otherwise; all others are within 2 %.
+
 Cost: about four minutes on 2 cores and little memory: steps are compiled, not run.
 
 Command: python -m experiments scale

@@ -208,6 +208,12 @@ def test_an_answer_whose_ground_is_gone_says_so() -> None:
     assert "outliers (not run)" in page(record("one"))
 
 
+def test_what_came_out_otherwise_than_expected_stands_below() -> None:
+    assert "Corrected" not in page(record())
+    html = page(record(corrected="A third, since zeros cost."))
+    assert html.index("More than half.") < html.index("A third, since zeros cost.")
+
+
 def test_words_in_backticks_are_code() -> None:
     assert "<code>L1&lt;2</code>" in page(record(claim="with `L1<2`"))
 
