@@ -80,7 +80,7 @@ def fold_masks(
       folds: how many, at least 2 and at most `samples`.
       samples: how many.
       labels: a class per sample, shape (samples,); any numbers that are equal within
-        a class.
+        a class, and differ between classes in 32 bits unless JAX has 64.
 
     Returns:
       Booleans of shape (folds, samples), True for validation.
