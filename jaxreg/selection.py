@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxreg.checks import check_number, is_known
+from jaxreg.checks import check_number, is_known, is_number
 
 
 class ValidationCurve(NamedTuple):
@@ -25,15 +25,17 @@ def validation_curve(errors: Any) -> ValidationCurve:
     `least` is the place of the smallest mean error, `one_standard_error` that of the
     strongest strength whose mean error is within one standard error of it: the sparsest
     model that the data do not tell from the best. A strength with an error that is NaN
-    is not chosen. The standard error, of the mean over folds, takes folds as
-    independent; they share training samples, so it is a rough guide.
+    is not chosen. Every fold counts alike, as in scikit-learn (glmnet weighs folds by
+    their samples; those of `fold_masks` differ by one at most). The standard error, of
+    the mean over folds, takes folds as independent; they share training samples, so it
+    is a rough guide. Half precision is averaged in float32.
 
     Args:
       errors: of validation samples, shape (strengths, folds) or (strengths, seeds),
         strongest first, smaller is better, two folds or more.
 
     Raises:
-      ValueError: not of that shape, or no strength has errors that are numbers.
+      ValueError: not of that shape, or no strength has errors that are all finite.
 
     Reference: Breiman, Friedman, Olshen and Stone 1984, Section 3.4.3; Hastie,
       Tibshirani and Friedman 2009, Section 7.10.
@@ -50,17 +52,21 @@ def validation_curve(errors: Any) -> ValidationCurve:
             f"validation_curve: errors has shape {errors.shape}; allowed: (strengths, "
             "folds) with at least one strength and two folds"
         )
+    errors = errors.astype(jnp.promote_types(errors.dtype, jnp.float32))
     mean = jnp.mean(errors, axis=1)
-    if is_known(lambda x: jnp.all(jnp.isnan(x)), mean):
+    if is_known(lambda x: ~jnp.any(jnp.isfinite(x)), mean):
         raise ValueError(
-            "validation_curve: errors has a NaN at every strength; allowed: numbers "
-            "at one strength or more. Lower the learning rate, or end the grid earlier"
+            "validation_curve: errors has a NaN or an infinity at every strength; "
+            "allowed: finite numbers at one strength or more. Lower the learning rate, "
+            "or end the grid earlier"
         )
     spread = jnp.std(errors, axis=1, ddof=1) / errors.shape[1] ** 0.5
     ranked = jnp.where(jnp.isnan(mean), jnp.inf, mean)
     least = jnp.argmin(ranked)
-    within = ranked <= ranked[least] + spread[least]
-    return ValidationCurve(mean, spread, least, jnp.argmax(within))
+    # Without an index, which an axis that is sharded explicitly does not take.
+    is_least = jnp.arange(len(ranked)) == least
+    limit = jnp.sum(jnp.where(is_least, ranked + spread, 0))
+    return ValidationCurve(mean, spread, least, jnp.argmax(ranked <= limit))
 
 
 class InformationCriteria(NamedTuple):
@@ -85,11 +91,13 @@ def information_criteria(
     The number of non-zeros is an unbiased estimate of the degrees of freedom of the
     lasso; for networks and for penalties that are not convex it is a rough one.
 
-    AIC is for prediction, BIC for the right set, EBIC for the right set where there are
-    as many candidates as samples or more. For a set, give the likelihood of a refit
+    AIC is for prediction, BIC for the right set among few candidates, EBIC for it among
+    more than about the square root of the samples, where BIC tends to take in wrong
+    ones however many samples there are. For a set, give the likelihood of a refit
     without the penalty: the shrinkage of L1 makes sparse models look worse than they
     are. With more parameters than samples the likelihood has no bound: leave out fits
-    with more than about half as many non-zeros as samples.
+    with more than about half as many non-zeros as samples. A likelihood that is NaN
+    makes criteria that are NaN: `jnp.nanargmin` passes them by, `jnp.argmin` does not.
 
     Args:
       negative_log_likelihood: of all training samples, a sum and not a mean. For least
@@ -98,8 +106,8 @@ def information_criteria(
       nonzeros: how many parameters are not zero.
       samples: the training samples, at least 1.
       candidates: how many parameters there are to choose from.
-      weight: of the last term, in [0, 1]; 0 is BIC, and 1 is for the most candidates.
-      All of them numbers, or arrays that broadcast.
+      weight: of the last term, one number in [0, 1]; 0 is BIC, and 1 is for the most
+        candidates. The others are numbers, or arrays that broadcast.
 
     Raises:
       ValueError: more non-zeros than candidates, no samples, a weight outside [0, 1].
@@ -119,7 +127,7 @@ def information_criteria(
     name = "information_criteria"
     if is_known(lambda n: n < 1, samples):
         raise ValueError(f"{name}: samples is {samples}; allowed: 1 or more")
-    if is_known(lambda k, p: (k < 0) | (k > p), nonzeros, candidates):
+    if is_known(_is_no_count, nonzeros, candidates):
         raise ValueError(
             f"{name}: nonzeros is {nonzeros} of {candidates} candidates; allowed: "
             "from 0 to the number of candidates"
@@ -131,10 +139,16 @@ def information_criteria(
         jnp.asarray(x, float)
         for x in (negative_log_likelihood, nonzeros, samples, candidates)
     )
-    lgamma = jax.scipy.special.gammaln
-    ways = lgamma(p + 1) - lgamma(k + 1) - lgamma(p - k + 1)
+    # log C(p, k); a difference of log factorials loses it to rounding from p = 1e6 on.
+    ways = -jnp.log(p + 1) - jax.scipy.special.betaln(k + 1, p - k + 1)
     bic = 2 * f + k * jnp.log(n)
     return InformationCriteria(2 * f + 2 * k, bic, bic + 2 * weight * ways)
+
+
+def _is_no_count(nonzeros: Any, candidates: Any) -> Any:
+    # As floats: an int32 does not hold the parameters of a large network.
+    k, p = jnp.asarray(nonzeros, float), jnp.asarray(candidates, float)
+    return (k < 0) | (k > p)
 
 
 class StabilitySelection(NamedTuple):
@@ -159,8 +173,11 @@ def stability_selection(
     the rest of the grid may go as far down as it likes.
 
     The bound takes for granted that units without effect are alike, and that the fits
-    select no worse than at random. Half samples come from `fold_masks(key, 2, samples)`
-    with 25 to 50 keys, which gives 50 to 100 fits.
+    select no worse than at random. Without that it holds, of complementary pairs, for
+    the stable units that a fit selects, at some strength, with a probability of at most
+    `q / p`. Half samples come from `fold_masks(key, 2, samples)` with 25 to 50 keys,
+    which gives 50 to 100 fits in such pairs. Here `q` is an estimate, and so is the
+    bound.
 
     Args:
       units: parameters, or masks, or norms of groups, shape (strengths, fits, units),
@@ -173,8 +190,8 @@ def stability_selection(
       number of strengths, 0 if already the first one selects too many.
 
     Raises:
-      ValueError: `units` of another shape, `threshold` outside (0.5, 1],
-        `false_positives` of 0 or less.
+      ValueError: `units` of another shape or NaN, `threshold` not a number in (0.5, 1],
+        `false_positives` not one above 0.
 
     Reference: Meinshausen and Buhlmann 2010, Theorem 1; Shah and Samworth 2013
       (complementary pairs).
@@ -185,18 +202,26 @@ def stability_selection(
     >>> print(found.is_stable, found.frequency, round(float(found.bound), 3))
     [ True False False False] [1.  0.5 0.  0. ] 0.703
     """
-    selected = jnp.asarray(units) != 0
+    units = jnp.asarray(units)
+    selected = units != 0
     if selected.ndim != 3 or 0 in selected.shape:
         raise ValueError(
             f"stability_selection: units has shape {selected.shape}; allowed: "
             "(strengths, fits, units), none of them 0"
         )
-    if is_known(lambda x: (x <= 0.5) | (x > 1) | (x != x), threshold):
+    if is_known(jnp.isnan, units):
+        raise ValueError(
+            "stability_selection: units holds NaN, as of a fit that diverged; allowed: "
+            "numbers"
+        )
+    is_share = is_number(threshold)
+    if not is_share or is_known(lambda x: (x <= 0.5) | (x > 1) | (x != x), threshold):
         raise ValueError(
             f"stability_selection: threshold is {threshold}; allowed: above 0.5 and at "
             "most 1"
         )
-    if is_known(lambda x: (x <= 0) | (x != x), false_positives):
+    is_count = is_number(false_positives)
+    if not is_count or is_known(lambda x: (x <= 0) | (x != x), false_positives):
         raise ValueError(
             f"stability_selection: false_positives is {false_positives}; allowed: a "
             "number above 0"
@@ -204,12 +229,16 @@ def stability_selection(
     so_far = jax.lax.cummax(selected.astype(jnp.int32), axis=0)
     average = jnp.mean(jnp.sum(so_far, axis=2), axis=1)
     bounds = average**2 / ((2 * threshold - 1) * selected.shape[2])
-    is_used = bounds <= false_positives
-    count = jnp.sum(is_used)
-    shares = jnp.where(is_used[:, None], jnp.mean(selected, axis=1), 0.0)
-    frequency = jnp.max(shares, axis=0)
-    bound = jnp.max(jnp.where(is_used, bounds, 0.0))
-    return StabilitySelection(frequency, frequency >= threshold, bound, count)
+    # What is equal but for rounding is within: 30 of 50 fits are a share of 0.6.
+    is_used = bounds <= false_positives * (1 + 1e-5)
+    hits = jnp.where(is_used[:, None], jnp.sum(selected, axis=1), 0)
+    most, fits = jnp.max(hits, axis=0), selected.shape[1]
+    return StabilitySelection(
+        frequency=most / fits,
+        is_stable=most >= threshold * fits - 1e-3,
+        bound=jnp.max(jnp.where(is_used, bounds, 0.0)),
+        strengths_used=jnp.sum(is_used),
+    )
 
 
 def pareto_front(sparsity: Any, accuracy: Any) -> jax.Array:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg.checks import check_number, is_known
+from jaxreg.checks import check_number, is_known, is_number
 from jaxreg.penalty import Tree
 
 
@@ -34,7 +34,8 @@ def strength_grid(largest: Any, count: int, ratio: Any = 1e-3) -> jax.Array:
       An array of shape (count,), strongest first.
 
     Raises:
-      ValueError: `largest` is 0 or infinite, `count` below 2, `ratio` outside (0, 1).
+      ValueError: `largest` is 0, infinite or not one number, `count` below 2,
+        `ratio` outside (0, 1).
 
     Reference: Friedman, Hastie and Tibshirani 2010, Section 2.5.
 
@@ -44,7 +45,8 @@ def strength_grid(largest: Any, count: int, ratio: Any = 1e-3) -> jax.Array:
     [2.0, 0.2, 0.02]
     """
     _check_count("strength_grid: count", count)
-    if is_known(lambda x: (x <= 0) | ~jnp.isfinite(x), largest):
+    is_size = is_number(largest)
+    if not is_size or is_known(lambda x: (x <= 0) | ~jnp.isfinite(x), largest):
         raise ValueError(
             f"strength_grid: largest is {largest}; allowed: a finite number above 0. "
             "max_strength is infinite for a penalty without a kink at 0 (L2) and 0 for "
@@ -78,7 +80,7 @@ def fold_masks(
       folds: how many, at least 2 and at most `samples`.
       samples: how many.
       labels: a class per sample, shape (samples,); any numbers that are equal within
-        a class.
+        a class, and differ between classes in 32 bits unless JAX has 64.
 
     Returns:
       Booleans of shape (folds, samples), True for validation.

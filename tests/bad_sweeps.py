@@ -66,6 +66,8 @@ LARGEST += "without a kink at 0 (L2) and 0 for one whose zero is always stationa
 ONE_AXIS = "allowed: one axis with at least one strength"
 LENGTH = "allowed: arrays with one common length of at least 1 along their first axis"
 TWO_FOLDS = "allowed: (strengths, folds) with at least one strength and two folds"
+NO_NUMBERS = "errors has a NaN or an infinity at every strength; allowed: finite "
+NO_NUMBERS += "numbers at one strength or more"
 UNITS = "allowed: (strengths, fits, units), none of them 0"
 ONE_LENGTH = "allowed: one axis each, of one length"
 
@@ -73,6 +75,12 @@ SWEEP_ROWS = [
     grid("a largest strength of infinity", f"largest is inf; {LARGEST}", jnp.inf, 5),
     grid("a largest strength of 0", f"largest is 0.0; {LARGEST}", 0.0, 5),
     grid("a largest strength of NaN", f"largest is nan; {LARGEST}", NAN, 5),
+    grid(
+        "two largest strengths",
+        f"largest is ...; {LARGEST}",
+        jnp.ones(2),
+        2,
+    ),
     grid("a grid of 1", "count is 1; allowed: an int of at least 2", 1.0, 1),
     grid("a grid of 2.5", "count is 2.5; allowed: an int of at least 2", 1.0, 2.5),
     grid("a ratio of 1", "ratio is 1; allowed: a number between 0 and 1", 1.0, 5, 1),
@@ -149,8 +157,14 @@ SWEEP_ROWS = [
     chosen(
         "validation_curve",
         "a NaN at every strength",
-        "errors has a NaN at every strength; allowed: numbers at one strength or more",
+        NO_NUMBERS,
         jnp.array([[NAN, 1.0], [1.0, NAN]]),
+    ),
+    chosen(
+        "validation_curve",
+        "an infinity at every strength",
+        NO_NUMBERS,
+        jnp.array([[jnp.inf, 1.0], [1.0, jnp.inf]]),
     ),
     chosen(
         "information_criteria",
@@ -196,6 +210,25 @@ SWEEP_ROWS = [
         jnp.ones((2, 3, 4)),
         0.9,
         0,
+    ),
+    chosen(
+        "stability_selection",
+        "a threshold per strength",
+        "threshold is ...; allowed: above 0.5 and at most 1",
+        jnp.ones((2, 3, 4)),
+        jnp.array([0.9, 0.8]),
+    ),
+    chosen(
+        "stability_selection",
+        "false positives allowed per strength",
+        "false_positives is ...; allowed: a number above 0",
+        *(jnp.ones((2, 3, 4)), 0.9, jnp.ones(2)),
+    ),
+    chosen(
+        "stability_selection",
+        "units that are NaN",
+        "units holds NaN, as of a fit that diverged; allowed: numbers",
+        jnp.full((2, 3, 4), NAN),
     ),
     chosen(
         "pareto_front",

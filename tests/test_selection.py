@@ -34,6 +34,25 @@ def test_a_strength_that_diverged_is_not_chosen():
     assert np.isnan(curve.mean[0])
 
 
+def test_errors_of_half_precision_are_averaged_in_float32():
+    # In float16 both means are 1, and the spread of the others overflows.
+    close = jnp.array([[1.0, 1.0], [1.0, 0.999]], jnp.float16)
+    wide = jnp.array([[1000.0, 9000.0], [500.0, 4000.0]], jnp.float16)
+    assert jaxreg.validation_curve(close).least == 1
+    np.testing.assert_allclose(
+        jaxreg.validation_curve(wide).standard_error, [4000, 1750], rtol=1e-6
+    )
+
+
+def test_a_curve_takes_strengths_that_are_spread_over_an_explicit_mesh():
+    mesh = jax.sharding.AbstractMesh((4,), ("at",), (jax.sharding.AxisType.Explicit,))
+    spread = jax.NamedSharding(mesh, jax.P("at"))
+    errors = jax.ShapeDtypeStruct((8, 5), np.float32, sharding=spread)
+    with jax.sharding.use_abstract_mesh(mesh):
+        curve = jax.eval_shape(jaxreg.validation_curve, errors)
+    assert curve.mean.shape == (8,) and curve.one_standard_error.shape == ()
+
+
 @pytest.mark.parametrize("criterion", ["aic", "bic"])
 def test_aic_and_bic_are_those_of_lasso_lars_ic(criterion, x64):
     x, y = datasets.load_diabetes(return_X_y=True)
@@ -52,8 +71,28 @@ def test_ebic_counts_the_sets_of_that_size(weight, x64):
         found = jaxreg.information_criteria(7.0, nonzeros, 20, candidates, weight)
         sets = math.comb(candidates, nonzeros)
         wanted = 14 + nonzeros * math.log(20) + 2 * weight * math.log(sets)
-        assert float(found.ebic) == pytest.approx(wanted, rel=1e-12)
+        # betaln of JAX has nine digits.
+        assert float(found.ebic) == pytest.approx(wanted, rel=1e-9)
         assert float(found.bic) == pytest.approx(14 + nonzeros * math.log(20))
+
+
+@pytest.mark.parametrize("nonzeros", [0, 1, 5, 1000, 10**7])
+def test_ebic_counts_sets_of_a_large_network_in_float32(nonzeros):
+    # The difference of two log factorials would lose this: log 1e8! is 1.7e9.
+    found = jaxreg.information_criteria(0.0, nonzeros, 1, 10**8)
+    wanted = 2 * (
+        math.lgamma(1e8 + 1)
+        - math.lgamma(nonzeros + 1)
+        - math.lgamma(1e8 - nonzeros + 1)
+    )
+    assert float(found.ebic) == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+
+
+def test_criteria_take_more_candidates_than_an_int32_counts():
+    counts = jnp.array([1, 2])
+    found = jaxreg.information_criteria(0.0, counts, 1, 3 * 10**9)
+    wanted = [2 * math.log(math.comb(3 * 10**9, count)) for count in (1, 2)]
+    np.testing.assert_allclose(found.ebic, wanted, rtol=1e-5)
 
 
 def test_a_stable_unit_is_one_of_high_frequency_at_some_allowed_strength():
@@ -80,6 +119,26 @@ def test_a_first_strength_that_selects_too_much_leaves_nothing_stable():
     found = jaxreg.stability_selection(jnp.ones((2, 4, 10)))
     assert found.strengths_used == 0
     assert not found.is_stable.any() and found.bound == 0
+
+
+@pytest.mark.parametrize("fits", [20, 50, 100, 200])
+@pytest.mark.parametrize("percent", [55, 60, 75, 80, 85, 90, 95, 100])
+def test_a_unit_exactly_at_the_threshold_is_stable_inside_jit_too(fits, percent):
+    count = percent * fits // 100
+    if 100 * count != percent * fits:
+        count += 1
+    units = np.zeros((1, fits, 200), bool)
+    units[0, :count, 0], units[0, : count - 1, 1] = True, True
+    for select in (jaxreg.stability_selection, jax.jit(jaxreg.stability_selection)):
+        found = select(units, percent / 100)
+        np.testing.assert_array_equal(np.flatnonzero(found.is_stable), [0])
+
+
+def test_a_bound_exactly_at_the_number_allowed_is_used_inside_jit_too():
+    units = np.zeros((1, 10, 20), bool)
+    units[0, :, :4] = True  # 4^2 / ((2 * 0.9 - 1) * 20) = 1
+    for select in (jaxreg.stability_selection, jax.jit(jaxreg.stability_selection)):
+        assert select(units, 0.9, 1.0).strengths_used == 1
 
 
 def test_the_bound_of_stability_selection_holds_for_noise():
