@@ -148,7 +148,7 @@ def sweep(
       `result` with axes (strengths, points of the first axis, ...) put before its own.
 
     Raises:
-      TypeError: `fit` does not give a pair.
+      TypeError: `fit` or `start` is no function, or `fit` does not give a pair.
       ValueError: `strengths` is not one axis of numbers >= 0, an axis has no entries or
         leaves of several lengths, or a warm start meets parameters of another kind.
 
@@ -164,6 +164,12 @@ def sweep(
      [1 1]
      [2 2]]
     """
+    for name, given in (("fit", fit), ("start", start)):
+        if not callable(given):
+            raise TypeError(
+                f"sweep: {name} is {type(given).__name__}; allowed: a function, as in "
+                "sweep(fit, strengths, folds, start=lambda fold: params)"
+            )
     strengths = jnp.asarray(strengths)
     if strengths.ndim != 1 or not len(strengths):
         raise ValueError(

@@ -129,6 +129,14 @@ SWEEP_ROWS = [
         (jnp.ones(2), jnp.ones(3)),
     ),
     swept(
+        "parameters in place of `fit`",
+        "fit is float; allowed: a function, as in sweep(fit, strengths, folds, "
+        "start=lambda fold: params)",
+        0.0,
+        jnp.ones(2),
+        error=TypeError,
+    ),
+    swept(
         "a `fit` that gives no pair",
         "fit gave float; allowed: a pair (params, result)",
         lambda strength, params: 0.0,
