@@ -204,15 +204,16 @@ def verdict(config: Config, rows: list[Row]) -> str:
         row["refit_accuracy"] >= _LEAST.get(round(row["times_fewer"]), 0.0)
         for row in long
     )
-    timed = [r for r in table if r["part"] == INFERENCE and r["model"] == LENET_300]
-    sparse = [r for r in timed if r["way"] == "L1"]
+    timed = [r for r in table if r["part"] == INFERENCE]
+    sparse = [r for r in timed if (r["model"], r["way"]) == (LENET_300, "L1")]
     spans = {
         name: _span([row[f"ratio_{name}"] for row in sparse])
         for name in ("csr_scipy", "bcoo_jax", "smaller_jax")
     }
-    is_fast = all(row[f"ratio_{name}"] < 1 for row in sparse for name in spans)
+    ratios = [row.get(f"ratio_{name}") for row in timed for name in spans]
+    slower = sum(ratio > 1 for ratio in ratios if ratio is not None)
     fewer = long[0]["bytes_dense"] / long[0]["bytes_csr16"]
-    word = "holds" if is_met and is_fast else "holds with conditions"
+    word = "holds" if is_met and not slower else "holds with conditions"
     best = max(dense["accuracy"], dense["refit_accuracy"])
     return (
         f"{word if is_met and fewer > 1 else 'false'}: LeNet-300-100 on MNIST has "
@@ -220,7 +221,9 @@ def verdict(config: Config, rows: list[Row]) -> str:
         f"stored in {fewer:.0f}x fewer bytes (CSR, first of these). Time over dense "
         f"at batch {' and '.join(map(str, config.batches))}: SciPy's CSR "
         f"{spans['csr_scipy']}, JAX's BCOO {spans['bcoo_jax']}, a network "
-        f"without dead units {spans['smaller_jax']}."
+        f"without dead units {spans['smaller_jax']}; of all that was timed, filters and "
+        f"neurons too, {slower} of {sum(r is not None for r in ratios)} are slower than "
+        "dense."
     )
 
 
