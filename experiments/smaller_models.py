@@ -221,8 +221,9 @@ def verdict(config: Config, rows: list[Row]) -> str:
         f"stored in {fewer:.0f}x fewer bytes (CSR, first of these). Time over dense "
         f"at batch {' and '.join(map(str, config.batches))}: SciPy's CSR "
         f"{spans['csr_scipy']}, JAX's BCOO {spans['bcoo_jax']}, a network "
-        f"without dead units {spans['smaller_jax']}. With networks that lost neurons or "
-        f"filters {slower} of {sum(r is not None for r in ratios)} are slower than dense."
+        f"without dead units {spans['smaller_jax']}. {slower} of "
+        f"{sum(r is not None for r in ratios)} are slower than dense, if networks that "
+        "lost neurons or filters count."
     )
 
 

@@ -164,12 +164,7 @@ def sweep(
      [1 1]
      [2 2]]
     """
-    for name, given in (("fit", fit), ("start", start)):
-        if not callable(given):
-            raise TypeError(
-                f"sweep: {name} is {type(given).__name__}; allowed: a function, as in "
-                "sweep(fit, strengths, folds, start=lambda fold: params)"
-            )
+    _check_functions(fit=fit, start=start)
     strengths = jnp.asarray(strengths)
     if strengths.ndim != 1 or not len(strengths):
         raise ValueError(
@@ -207,6 +202,15 @@ def sweep(
 def _check_count(name: str, count: Any) -> None:
     if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 2:
         raise ValueError(f"{name} is {count!r}; allowed: an int of at least 2")
+
+
+def _check_functions(**functions: Any) -> None:
+    for name, given in functions.items():
+        if not callable(given):
+            raise TypeError(
+                f"sweep: {name} is {type(given).__name__}; allowed: a function, as in "
+                "sweep(fit, strengths, folds, start=lambda fold: params)"
+            )
 
 
 def _check_axis(number: int, axis: Any) -> None:
