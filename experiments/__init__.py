@@ -21,8 +21,9 @@ otherwise than expected also in `Corrected:`, and exposes
 
 and, where needed, `DEFAULT = True` (part of the default suite) and `REQUIRES`, a
 tuple of folders under the environment variable JAXREG_DATA without which the
-experiment is skipped, or a function of the config that returns it. Nothing is
-registered anywhere: the file is the experiment.
+experiment is skipped, or a function of the config that returns it; `PACKAGES` does the
+same for packages of the extra `peers`. Nothing is registered anywhere: the file is the
+experiment.
 
 `_experiment` checks this contract, `_runner` measures the cells and writes
 `results/<name>/` (quick runs: `results/quick/<name>/`), `_rows` is its checkpoint,

@@ -11,7 +11,7 @@ goes on where it stopped when the same command is given again.
 """
 
 import argparse
-import importlib
+import importlib.util
 import inspect
 import os
 import pkgutil
@@ -156,7 +156,7 @@ def _run_all(
     ]
     skipped = 0
     for module, config in zip(modules, configs, strict=True):
-        absent = _absent_data(module, config)
+        absent = absent_packages(module) or absent_data(module, config)
         if absent:
             print(f"{name_of(module)}: skipped, {absent}")
             skipped += 1
@@ -177,7 +177,15 @@ def _run_all(
     return 1 if skipped and options.names else 0
 
 
-def _absent_data(module: ModuleType, config: Any) -> str:
+def absent_packages(module: ModuleType) -> str:
+    """Which packages it compares with are not installed; empty if all are."""
+    packages: tuple[str, ...] = getattr(module, "PACKAGES", ())
+    absent = [name for name in packages if importlib.util.find_spec(name) is None]
+    mend = 'not installed: pip install -e ".[peers]"'
+    return f"{', '.join(absent)} {mend}" if absent else ""
+
+
+def absent_data(module: ModuleType, config: Any) -> str:
     """Why the data this experiment requires is not there; empty if it is."""
     folders = getattr(module, "REQUIRES", ())
     requires: tuple[str, ...] = folders(config) if callable(folders) else folders

@@ -1,12 +1,9 @@
 """The experiments on the catalogue show and time what they say."""
 
-import importlib.util
-
 import pytest
 
 import jaxreg
 from experiments import _catalogue, gallery, prox_cost
-from experiments._experiment import RunError
 from jaxreg.leafwise import Elementwise
 
 
@@ -48,9 +45,3 @@ def test_what_prox_cost_times_gives_the_answer_of_jaxreg(pair):
     row = prox_cost.measure(prox_cost.QUICK, operator=operator, against=against)
     # Float32 answers of two algorithms.
     assert row["error"] < 1e-4
-
-
-def test_prox_cost_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RunError, match=r"numba .* pip install -e \"\.\[peers\]\""):
-        prox_cost.cells(prox_cost.QUICK)

@@ -67,7 +67,9 @@ def test_an_answer_rests_on_the_committed_verdicts(answer, committed_results):
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_quick_run_reaches_its_report(name, tmp_path):
     module = module_of(name)
-    absent = __main__._absent_data(module, module.QUICK)
+    absent = __main__.absent_packages(module) or __main__.absent_data(
+        module, module.QUICK
+    )
     if absent:
         pytest.skip(absent)
     assert __main__.main([name, "--quick", "--out", str(tmp_path)]) == 0

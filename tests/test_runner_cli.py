@@ -169,6 +169,24 @@ def test_the_data_required_may_depend_on_the_config(
     assert main([*words, "true"], toys) == 1
 
 
+def test_absent_packages_skip_with_what_to_install(
+    toys: ModuleType,
+    toy: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    monkeypatch.setattr(toy, "PACKAGES", ("json", "no_such_package"), raising=False)
+    monkeypatch.delenv("JAXREG_DATA", raising=False)
+    assert main(["--all", *out], toys) == 0
+    told = "toy: skipped, no_such_package not installed: pip install -e"
+    assert told in capsys.readouterr().out
+    assert main(["toy", *out], toys) == 1
+    monkeypatch.setattr(toy, "PACKAGES", ("json",))
+    assert main(["toy", *out], toys) == 0
+
+
 def test_a_stopped_suite_keeps_the_report_of_what_finished(
     toys: ModuleType, toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
