@@ -18,7 +18,7 @@ from tests.checkpoint_table import END_STEP, ROWS
 from tests.children import child
 
 # One worker runs the children whose results all tests read.
-pytestmark = pytest.mark.xdist_group("checkpoints")
+pytestmark = [pytest.mark.xdist_group("checkpoints"), pytest.mark.slow]
 
 MORE_STEPS = 100
 ON_MESH = 20
@@ -120,7 +120,6 @@ def test_the_state_after_a_kill_is_that_of_a_run_left_alone(
         np.testing.assert_array_equal(bits(left), bits(right), str(path))
 
 
-@pytest.mark.slow
 @every_row
 def test_a_checkpoint_goes_on_over_four_devices_and_back_on_one(
     name: str, runs: Runs, spread: Any

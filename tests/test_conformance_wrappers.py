@@ -149,7 +149,9 @@ def test_multisteps_outside_is_one_step_with_the_mean_gradient(penalty: Any) -> 
     assert_close(updates, tx.update(params, tx.init(params), params)[0])
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)]
+)
 @every_penalty
 def test_apply_if_finite_skips_a_nan_step_and_goes_on(penalty: Any, dtype: Any) -> None:
     tx = optax.apply_if_finite(jaxreg.regularize(optax.adam(1e-2), penalty), 3)

@@ -210,6 +210,7 @@ def test_a_learning_rate_that_decays_to_zero_brings_the_start_back(x64) -> None:
     assert abs(last(0.01)[0] - 0.5) < 0.004
 
 
+@pytest.mark.slow
 def test_it_finds_the_support_of_a_lasso_and_keeps_it() -> None:
     config = support_recovery.Config(
         rows=500, features=50, support=5, steps=3000, batch=16

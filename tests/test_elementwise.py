@@ -98,6 +98,7 @@ def as_array(prox, v: np.ndarray, *numbers: float) -> np.ndarray:
     return np.array([prox(float(entry), *numbers) for entry in v])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0.01, 0.3, 1.0, 1.4])
 def test_skglm_has_the_same_prox_where_its_own_is_right(step: float, x64) -> None:
     peer = importlib.import_module("skglm.utils.prox_funcs")

@@ -15,6 +15,7 @@ HAS_KERAS = importlib.util.find_spec("keras") is not None
 pytestmark = pytest.mark.xdist_group("keras_regularizer")
 
 
+@pytest.mark.slow
 def test_a_penalty_gradient_before_adam_gives_the_weights_of_keras_formulas():
     config = dataclasses.replace(QUICK, steps=10, early=5)
     row = keras_regularizer.measure(config, way=SAME, **CELL)

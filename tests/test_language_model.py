@@ -35,6 +35,7 @@ def build():
     return Transformer(7, 6, layers=2, width=8, heads=2, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_no_logit_sees_a_later_character(model):
     tokens = jnp.array([[1, 2, 3, 4, 5], [1, 2, 6, 0, 0], [1, 2, 3, 4, 6]])
     one, other, last = np.asarray(nnx.jit(lambda m, x: m(x))(model, tokens))
@@ -50,6 +51,7 @@ def kernels(params):
     return [leaf for path, leaf in leaves if "kernel" in jax.tree_util.keystr(path)]
 
 
+@pytest.mark.slow
 def test_cutting_zeroes_the_smallest_weights_of_all_kernels_together(model):
     params = nnx.state(model)
     before, after = kernels(params), kernels(_language.cut(params, 0.7))
@@ -61,6 +63,7 @@ def test_cutting_zeroes_the_smallest_weights_of_all_kernels_together(model):
     assert sizes[left == 0].max() < sizes[left != 0].min()
 
 
+@pytest.mark.slow
 def test_a_head_without_values_or_output_and_a_neuron_nobody_reads_are_dead(model):
     graph, params = nnx.split(model)
     tokens = jnp.array([[1, 2, 3]])

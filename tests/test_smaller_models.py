@@ -31,6 +31,7 @@ IMAGES = np.random.default_rng(1).random((20, 784), np.float32)
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", [_lenet.LENET_300, pytest.param(_lenet.LENET_5, marks=SLOW)]
 )

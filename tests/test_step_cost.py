@@ -8,6 +8,7 @@ from experiments import step_cost
 from experiments._steps import step_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", step_cost.BY_HAND)
 def test_what_is_written_by_hand_does_what_the_way_does(way):
     keys = jax.random.split(jax.random.key(0), 3)

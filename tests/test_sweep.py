@@ -79,6 +79,7 @@ def test_folds_follow_the_key_alone_and_are_the_same_inside_jit():
     assert (one != other).any()
 
 
+@pytest.mark.slow
 def test_the_curve_and_the_choice_are_those_of_lasso_cv(diabetes):
     x, y = diabetes
     masks = jaxreg.fold_masks(jax.random.key(0), FOLDS, len(y))
@@ -94,6 +95,7 @@ def test_the_curve_and_the_choice_are_those_of_lasso_cv(diabetes):
         assert path[curve.least] == theirs.alpha_
 
 
+@pytest.mark.slow
 def test_warm_starts_find_the_solutions_of_cold_ones_and_every_fold_its_own(diabetes):
     x, y = diabetes
     masks = jaxreg.fold_masks(jax.random.key(0), FOLDS, len(y))
