@@ -80,13 +80,12 @@ class Config:
 QUICK = Config(
     models=("MLP",),
     weight_targets=(0.9,),
-    neuron_targets=(0.5,),
+    neuron_targets=(),
     weight_strengths=(1e-4,),
-    neuron_strengths=(3e-4,),
+    neuron_strengths=(),
     seeds=1,
     steps=400,
     weight_base=1e-4,
-    neuron_base=1e-4,
     refit_steps=200,
 )
 
