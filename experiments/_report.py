@@ -134,7 +134,7 @@ def in_sections(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 def _contents(sections: dict[str, list[Result]]) -> str:
     items = "".join(
-        f"<li>{escape(title)}: {', '.join(map(_link, map(_name, part)))}</li>\n"
+        f"<li>{escape(title)}: {', '.join(_link(one.name) for one in part)}</li>\n"
         for title, part in sections.items()
     )
     return (
@@ -204,10 +204,6 @@ def brief(verdict: str) -> str:
 def verdict_word(verdict: str) -> str:
     """How a verdict begins: one of `VERDICTS`."""
     return next(word for word in VERDICTS if verdict.startswith(word))
-
-
-def _name(result: Result) -> str:
-    return result.name
 
 
 def _link(name: str) -> str:

@@ -203,10 +203,27 @@ def stability_selection(
     [ True False False False] [1.  0.5 0.  0. ] 0.703
     """
     units = jnp.asarray(units)
+    _check_selection(units, threshold, false_positives)
     selected = units != 0
-    if selected.ndim != 3 or 0 in selected.shape:
+    so_far = jax.lax.cummax(selected.astype(jnp.int32), axis=0)
+    average = jnp.mean(jnp.sum(so_far, axis=2), axis=1)
+    bounds = average**2 / ((2 * threshold - 1) * selected.shape[2])
+    # What is equal but for rounding is within: 30 of 50 fits are a share of 0.6.
+    is_used = bounds <= false_positives * (1 + 1e-5)
+    hits = jnp.where(is_used[:, None], jnp.sum(selected, axis=1), 0)
+    most, fits = jnp.max(hits, axis=0), selected.shape[1]
+    return StabilitySelection(
+        frequency=most / fits,
+        is_stable=most >= threshold * fits - 1e-3,
+        bound=jnp.max(jnp.where(is_used, bounds, 0.0)),
+        strengths_used=jnp.sum(is_used),
+    )
+
+
+def _check_selection(units: jax.Array, threshold: Any, false_positives: Any) -> None:
+    if units.ndim != 3 or 0 in units.shape:
         raise ValueError(
-            f"stability_selection: units has shape {selected.shape}; allowed: "
+            f"stability_selection: units has shape {units.shape}; allowed: "
             "(strengths, fits, units), none of them 0"
         )
     if is_known(jnp.isnan, units):
@@ -226,19 +243,6 @@ def stability_selection(
             f"stability_selection: false_positives is {false_positives}; allowed: a "
             "number above 0"
         )
-    so_far = jax.lax.cummax(selected.astype(jnp.int32), axis=0)
-    average = jnp.mean(jnp.sum(so_far, axis=2), axis=1)
-    bounds = average**2 / ((2 * threshold - 1) * selected.shape[2])
-    # What is equal but for rounding is within: 30 of 50 fits are a share of 0.6.
-    is_used = bounds <= false_positives * (1 + 1e-5)
-    hits = jnp.where(is_used[:, None], jnp.sum(selected, axis=1), 0)
-    most, fits = jnp.max(hits, axis=0), selected.shape[1]
-    return StabilitySelection(
-        frequency=most / fits,
-        is_stable=most >= threshold * fits - 1e-3,
-        bound=jnp.max(jnp.where(is_used, bounds, 0.0)),
-        strengths_used=jnp.sum(is_used),
-    )
 
 
 def pareto_front(sparsity: Any, accuracy: Any) -> jax.Array:

@@ -166,15 +166,7 @@ def sweep(
     """
     _check_functions(fit=fit, start=start)
     strengths = jnp.asarray(strengths)
-    if strengths.ndim != 1 or not len(strengths):
-        raise ValueError(
-            f"sweep: strengths has shape {strengths.shape}; allowed: one axis with at "
-            "least one strength"
-        )
-    if is_known(lambda x: ~(jnp.isfinite(x) & (x >= 0)), strengths):
-        raise ValueError(
-            f"sweep: strengths holds {strengths}; allowed: finite numbers >= 0"
-        )
+    _check_strengths(strengths)
     for number, axis in enumerate(axes):
         _check_axis(number, axis)
 
@@ -211,6 +203,18 @@ def _check_functions(**functions: Any) -> None:
                 f"sweep: {name} is {type(given).__name__}; allowed: a function, as in "
                 "sweep(fit, strengths, folds, start=lambda fold: params)"
             )
+
+
+def _check_strengths(strengths: jax.Array) -> None:
+    if strengths.ndim != 1 or not len(strengths):
+        raise ValueError(
+            f"sweep: strengths has shape {strengths.shape}; allowed: one axis with at "
+            "least one strength"
+        )
+    if is_known(lambda x: ~(jnp.isfinite(x) & (x >= 0)), strengths):
+        raise ValueError(
+            f"sweep: strengths holds {strengths}; allowed: finite numbers >= 0"
+        )
 
 
 def _check_axis(number: int, axis: Any) -> None:

@@ -28,13 +28,8 @@ def sparse_network(model: str) -> _lenet.Params:
 IMAGES = np.random.default_rng(1).random((20, 784), np.float32)
 
 
-SLOW = pytest.mark.slow
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "model", [_lenet.LENET_300, pytest.param(_lenet.LENET_5, marks=SLOW)]
-)
+@pytest.mark.parametrize("model", [_lenet.LENET_300, _lenet.LENET_5])
 def test_a_network_without_what_is_dead_computes_the_same(model) -> None:
     params = sparse_network(model)
     first, second, third, *_ = params.values()

@@ -137,9 +137,8 @@ def test_a_warm_start_begins_where_the_fit_before_ended_a_cold_one_at_start():
     np.testing.assert_array_equal(swept(False), [[1, 11], [2, 12], [4, 14]])
 
 
-@pytest.mark.slow
-def test_a_strong_warm_start_leaves_a_network_dead_and_a_weak_one_does_not():
-    """What the docstring of `sweep` warns of."""
+def small_network():
+    """A fit of a network to a sum of two units, and its start."""
     x = jax.random.normal(jax.random.key(0), (64, 4))
     y = jax.nn.relu(x[:, 0]) + jax.nn.relu(x[:, 1])
     penalty = jaxreg.on_kernels(jaxreg.L1(1.0))
@@ -166,6 +165,14 @@ def test_a_strong_warm_start_leaves_a_network_dead_and_a_weak_one_does_not():
             name: {"kernel": 0.5 * jax.random.normal(key, shape)}
             for key, (name, shape) in zip(keys, shapes.items(), strict=True)
         }
+
+    return fit, start
+
+
+@pytest.mark.slow
+def test_a_strong_warm_start_leaves_a_network_dead_and_a_weak_one_does_not():
+    """What the docstring of `sweep` warns of."""
+    fit, start = small_network()
 
     def swept(strengths, warm):
         run = jax.jit(
