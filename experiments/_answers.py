@@ -31,6 +31,7 @@ SECTIONS = {
         "warm_starts",
         "cost",
         "step_cost",
+        "step_bandwidth",
         "prox_cost",
         "scale",
     ),

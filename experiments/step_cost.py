@@ -30,53 +30,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-import time
 from collections.abc import Callable
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import optax
 
-import jaxreg
 from experiments import _by_hand
 from experiments._experiment import Row
-from experiments._steps import BASE, L1, RATE, after_adam, moved, step_of
+from experiments._step_runs import WAYS, Run, gradients, large, matrices
+from experiments._steps import BASE, RATE, moved
 
-# The first of a process also wakes the compiler up.
 _COMPILATIONS = 2
 
-LEAVES, COLUMNS = 4, 1000
 SMALL = (64, 64)
-ROWS = jaxreg.GroupLasso(1e-4, group_axis=0)
-
-
-WAYS: dict[str, Callable[[], optax.GradientTransformation]] = {
-    BASE: lambda: optax.adamw(RATE),
-    "prox_sgd, L1": lambda: jaxreg.prox_sgd(RATE, L1),
-    "prox_adam, L1": lambda: jaxreg.prox_adam(RATE, L1),
-    "prox_sgd, rows": lambda: jaxreg.prox_sgd(RATE, ROWS),
-    "prox_adam, rows": lambda: jaxreg.prox_adam(RATE, ROWS),
-    "regularize(adam), L1": lambda: jaxreg.regularize(optax.adam(RATE), L1),
-    "regularize(adam), rows": lambda: jaxreg.regularize(optax.adam(RATE), ROWS),
-    "target_sparsity(adam), L1": lambda: jaxreg.target_sparsity(
-        optax.adam(RATE), L1, 0.9, end_step=100_000
-    ),
-    "adam, shrink L1": lambda: after_adam(jaxreg.shrink(L1, RATE)),
-    "adam, shrink rows": lambda: after_adam(jaxreg.shrink(ROWS, RATE)),
-    "adam, project Box": lambda: after_adam(jaxreg.project(jaxreg.Box(-1.0, 1.0))),
-    "adam, project L2Ball": lambda: after_adam(jaxreg.project(jaxreg.L2Ball(10.0))),
-    "adam, hold_support L1": lambda: after_adam(jaxreg.hold_support(L1)),
-    "adam, hold_support rows": lambda: after_adam(jaxreg.hold_support(ROWS)),
-    "adam, orthant L1": lambda: after_adam(jaxreg.orthant(L1)),
-    "adam, half_space rows": lambda: after_adam(jaxreg.half_space(ROWS)),
-    "add_penalty_gradient L1, adam": lambda: optax.chain(
-        jaxreg.add_penalty_gradient(L1), optax.adam(RATE)
-    ),
-    "dual_average, L1": lambda: jaxreg.dual_average(RATE, L1),
-    "ftrl, L1": lambda: jaxreg.ftrl(RATE, L1),
-}
 # The same written out in plain JAX: what can be had through Optax's interface.
 BY_HAND: dict[str, Callable[[], optax.GradientTransformation]] = {
     "adam, shrink rows": lambda: _by_hand.after_adam(_by_hand.rows, RATE * 1e-4),
@@ -123,65 +90,23 @@ def cells(config: Config) -> list[Row]:
 
 def measure(config: Config, way: str, setup: str, parameters: int) -> Row:
     """Times both optimizers in turn, and reads what XLA says of the compiled step."""
-    params = _leaves(setup, parameters)
-    grads = [0.01 * leaf[::-1] for leaf in params]
     is_large = setup == "large"
+    params = matrices(large(parameters) if is_large else SMALL, parameters)
+    grads = gradients(params)
     times = 1 if is_large else _COMPILATIONS
-    runs = [_Run(ALL[name](), params, grads, times) for name in (BASE, way)]
+    runs = [Run(ALL[name](), params, grads, times) for name in (BASE, way)]
     count = sum(leaf.size for leaf in params)
     del params
     seconds = [[run.seconds(grads) for run in runs] for _ in range(config.rounds + 2)]
     # The first rounds still page the buffers in.
     base, ours = zip(*seconds[2:], strict=True)
-    compiled: Any = runs[1].compiled
-    held = compiled.memory_analysis().temp_size_in_bytes
     # XLA counts a slice of a stack of leaves as the whole stack.
     return {
         "ratio": statistics.median(ours) / statistics.median(base),
         "compile_ratio": None if is_large else runs[1].compiling / runs[0].compiling,
-        "words": moved(compiled) / 4 / count if is_large else None,
-        "temporaries": held / 4 / count,
+        "words": moved(runs[1].compiled) / 4 / count if is_large else None,
+        "temporaries": runs[1].temporaries() / 4 / count,
     }
-
-
-def _leaves(setup: str, parameters: int) -> list[jax.Array]:
-    """Four large matrices, or many small ones."""
-    large = (parameters // (LEAVES * COLUMNS), COLUMNS)
-    shape = large if setup == "large" else SMALL
-    keys = jax.random.split(jax.random.key(0), parameters // math.prod(shape))
-    return [0.05 * jax.random.normal(key, shape) for key in keys]
-
-
-class _Run:
-    """One compiled step with its own parameters and state, both donated."""
-
-    def __init__(
-        self, tx: optax.GradientTransformation, params: Any, grads: Any, times: int
-    ):
-        params = [jnp.copy(leaf) for leaf in params]
-        self.carry = (params, tx.init(params))
-        pairs = [_compiled(tx, *self.carry, grads) for _ in range(times)]
-        self.compiling = min(seconds for seconds, _ in pairs)
-        self.compiled = pairs[-1][1]
-
-    def seconds(self, grads: Any) -> float:
-        start = time.perf_counter()
-        self.carry = jax.block_until_ready(self.compiled(*self.carry, grads))
-        return time.perf_counter() - start
-
-
-def _compiled(
-    tx: optax.GradientTransformation, params: Any, state: Any, grads: Any
-) -> tuple[float, Any]:
-    """What XLA needs for a step, in seconds, and the step."""
-
-    step = step_of(tx)
-    # A name of its own, so that no cache on disk has it.
-    step.__name__ = f"step_{time.time_ns()}"
-    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, grads)
-    start = time.perf_counter()
-    compiled = lowered.compile()
-    return time.perf_counter() - start, compiled
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:

@@ -23,6 +23,8 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # On a GPU the workers share its memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # Most of the time goes into compiling, often the same program in another process.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = tempfile.mkdtemp(prefix="jaxreg-tests-")

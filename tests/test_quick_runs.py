@@ -26,7 +26,7 @@ TESTED_ON_THEIR_OWN = {
     "smaller_models",
     "warm_starts",
 }
-TIMED = {"prox_cost", "step_cost"}
+TIMED = {"prox_cost", "step_bandwidth", "step_cost"}
 
 
 def module_of(name):
