@@ -154,7 +154,8 @@ def shrink_to_norm(
     left = radius * jnp.where(has_room, jnp.sqrt(jnp.where(has_room, room, 1)), 0)
     is_outside = norm(free, axes) > left
     largest = jnp.max(jnp.abs(free), axis=within, keepdims=True)
-    unit = free / jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1))
+    # No quotient: XLA makes of a quotient of quotients one by a product, and overflows.
+    unit = free * jax.lax.stop_gradient(1 / jnp.where(largest > 0, largest, 1))
     # Further outside the level is past every slope, and the direction stays.
     floor = jnp.finfo(leaf.dtype).tiny ** 0.25
     target = left / jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1))

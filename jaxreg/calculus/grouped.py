@@ -96,7 +96,7 @@ class GroupPenalty(WholeGroups):
         is_active = results > 0
         size = jnp.where(is_active, results, 1.0)
         below = size + step * self.magnitude.leaf_subgradient(size)
-        return jnp.where(is_active, leaf * (size / below), results)
+        return jnp.where(is_active, leaf * _share(size, below), results)
 
     def _factor(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         bounds = jnp.finfo(leaf.dtype)
@@ -108,13 +108,22 @@ class GroupPenalty(WholeGroups):
         edge = jax.lax.stop_gradient(rms.clip(lowest, highest))
         at_edge = jax.lax.stop_gradient(self.magnitude.leaf_prox(edge, step))
         answer = jnp.where(is_plain, self.magnitude.leaf_prox(size, step), at_edge)
-        return answer / jnp.where(is_plain, size, edge)
+        return _share(answer, jnp.where(is_plain, size, edge))
 
     def leaves_at_once(
         self, shape: tuple[int, ...], step_shape: tuple[int, ...]
     ) -> int:
         varies = self.step_varies(shape, step_shape)
         return BLOCK // max(math.prod(shape), 1) if varies else 0
+
+
+def _share(part: jax.Array, whole: jax.Array) -> jax.Array:
+    """`part / whole`, and 1 where both are the same.
+
+    XLA's quotient on a GPU is off by up to two units, also of a number and itself: a
+    group that is left alone would grow or shrink by rounding at every step.
+    """
+    return jnp.where(part == whole, 1.0, part / whole)
 
 
 @pytree_dataclass

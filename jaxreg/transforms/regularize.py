@@ -32,6 +32,7 @@ from jaxreg.transforms.latent import (
     refuse_inner,
     start_of,
 )
+from jaxreg.transforms.rarely import when
 from jaxreg.transforms.samples import cut_of, is_edited
 from jaxreg.transforms.targets import (
     NEW_STATE,
@@ -40,7 +41,6 @@ from jaxreg.transforms.targets import (
     at_count,
     check_schedule,
     check_state,
-    when,
 )
 
 _LATENT = "the latent in the state"
@@ -230,8 +230,8 @@ class NormalMap:
         latents = self._restarted(parts, latents, leaves, alone, is_by_entry=True)
         if not in_leaves:
             return latents
-        # One cond for all leaves: the common step moves no word for it on a CPU, and
-        # waits for one predicate on a GPU.
+        # Once for all leaves: the common step moves no word for it, and waits for one
+        # predicate on a GPU.
         return when(
             jnp.any(jnp.stack(list(in_leaves.values()))),
             lambda old: self._restarted(parts, old, leaves, in_leaves),

@@ -23,7 +23,8 @@ from jaxreg.penalty import (
     wide_dtype,
     widened,
 )
-from jaxreg.transforms.targets import NEW_STATE, check_state, when
+from jaxreg.transforms.rarely import when
+from jaxreg.transforms.targets import NEW_STATE, check_state
 
 Build = Callable[[Penalty], optax.GradientTransformation]
 

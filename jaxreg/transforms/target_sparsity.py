@@ -13,6 +13,7 @@ from jaxreg import rules
 from jaxreg.constraints._largest import largest
 from jaxreg.penalty import Number, Penalty, Tree, flatten_like
 from jaxreg.transforms.latent import RegularizeState
+from jaxreg.transforms.rarely import when
 from jaxreg.transforms.regularize import NormalMap, regularize
 from jaxreg.transforms.sparsity_ramp import (
     Ramp,
@@ -22,7 +23,7 @@ from jaxreg.transforms.sparsity_ramp import (
     zero_share,
     zeroing,
 )
-from jaxreg.transforms.targets import NEW_STATE, check_state, is_dead, when
+from jaxreg.transforms.targets import NEW_STATE, check_state, is_dead
 
 
 class TargetSparsityState(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ from jaxreg.penalty import Number, Penalty, Tree, flatten_like, widened
 
 NEW_STATE = "call tx.init(params) after a change of the parameters"
 
-T = TypeVar("T")
 Schedule = Callable[[jax.Array], Number]
 # Of a rule, the leaves in at least float32 and where the updates would take them.
 Targets = Callable[[rules.Part, list[jax.Array], list[jax.Array]], list[jax.Array]]
@@ -94,14 +93,6 @@ def check_state(transform: str, state: Any, kind: type) -> None:
 def is_dead(penalty: Penalty, leaf: jax.Array) -> jax.Array:
     """At every entry, whether what the prox would zero with it is exactly zero."""
     return penalty.spread(penalty.unit_sizes(leaf) == 0, leaf.shape)
-
-
-def when(is_so: Any, change: Callable[[T], T], content: T) -> T:
-    """What `change` makes of the content if it is so, else the content."""
-    if isinstance(is_so, jax.core.Tracer):
-        return jax.lax.cond(is_so, change, lambda same: same, content)
-    # Outside jit a cond would be compiled anew at every call.
-    return change(content) if is_so else content
 
 
 def check_schedule(transform: str, schedule: Any) -> None:
