@@ -139,7 +139,8 @@ def root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     largest = jnp.max(jnp.abs(leaf), axis=within, keepdims=True)
     is_plain = (largest > 0) & jnp.isfinite(largest)
     scale = jnp.where(is_plain, largest, 1.0)
-    return scale * fast_root_mean_square(leaf / scale, axes)
+    unit = leaf / scale
+    return scale * jnp.sqrt(jnp.mean(unit * unit, axis=within, keepdims=True))
 
 
 @root_mean_square.defjvp
@@ -154,10 +155,17 @@ def _root_mean_square_jvp(
 
 
 def fast_root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The same in one pass; in float32 0 below 1e-19 and infinite above 1e19."""
+    """The same in one pass, in float32 0 below 1e-19 and infinite above 1e19."""
     square = jnp.mean(leaf * leaf, axis=within_axes(axes, leaf.ndim), keepdims=True)
     is_zero = square == 0
     return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
+
+
+def clipped_root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """The same in one pass, in float32 clipped to 1e-19 and 1e19."""
+    square = jnp.mean(leaf * leaf, axis=within_axes(axes, leaf.ndim), keepdims=True)
+    bounds = jnp.finfo(leaf.dtype)
+    return jnp.sqrt(square.clip(bounds.tiny, bounds.max))
 
 
 def dead(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:

@@ -99,16 +99,8 @@ class GroupPenalty(WholeGroups):
         return jnp.where(is_active, leaf * _share(size, below), results)
 
     def _factor(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        bounds = jnp.finfo(leaf.dtype)
-        lowest, highest = bounds.tiny**0.5, bounds.max**0.5
-        rms = groups.fast_root_mean_square(leaf, self._axes)
-        is_plain = (rms > lowest) & (rms < highest)
-        size = jnp.where(is_plain, rms, 1.0)
-        # Where the squares under- or overflow: the factor at the end of the range.
-        edge = jax.lax.stop_gradient(rms.clip(lowest, highest))
-        at_edge = jax.lax.stop_gradient(self.magnitude.leaf_prox(edge, step))
-        answer = jnp.where(is_plain, self.magnitude.leaf_prox(size, step), at_edge)
-        return _share(answer, jnp.where(is_plain, size, edge))
+        size = groups.clipped_root_mean_square(leaf, self._axes)
+        return _share(self.magnitude.leaf_prox(size, step), size)
 
     def leaves_at_once(
         self, shape: tuple[int, ...], step_shape: tuple[int, ...]
