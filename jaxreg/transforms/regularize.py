@@ -41,7 +41,6 @@ from jaxreg.transforms.targets import (
     at_count,
     check_schedule,
     check_state,
-    is_dead,
 )
 
 _LATENT = "the latent in the state"
@@ -271,7 +270,7 @@ class NormalMap:
         """Where leaves are zero and so is the prox of their latents."""
         points = self._prox_of(penalty, list(map(penalty.pooled, latents)))
         return [
-            is_dead(penalty, leaf) & (point == 0)
+            (penalty.pooled(leaf) == 0) & (point == 0)
             for leaf, point in zip(leaves, points, strict=True)
         ]
 
