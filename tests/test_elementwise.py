@@ -174,6 +174,22 @@ def test_proxssi_group_mcp_keeps_a_group_where_zero_is_better() -> None:
     assert np.array_equal(penalty.prox(x, 2.0), x)
 
 
+@pytest.mark.parametrize(
+    "penalty, step",
+    [
+        (jaxreg.GroupLasso(0.3, group_axis=0), 0.0),
+        (jaxreg.GroupLasso(0.3, group_axis=0), np.zeros((500, 7), "f4")),
+        (jaxreg.grouped(jaxreg.MCP(0.3, knot=1e-9), group_axis=0), 1e-12),
+    ],
+    ids=["no step", "no steps", "beyond the knot"],
+)
+def test_groups_that_a_penalty_leaves_alone_stay_to_the_bit(penalty, step) -> None:
+    # On a GPU one in seven quotients of a number and itself is not 1.
+    scales = 10.0 ** jnp.linspace(-6, 6, 500)[:, None]
+    leaf = scales * jax.random.normal(jax.random.key(3), (500, 7))
+    np.testing.assert_array_equal(jax.jit(penalty.prox)(leaf, step), leaf)
+
+
 LIMITS = {
     "MCP": (jaxreg.MCP(0.3, 1e9), jaxreg.L1(0.3)),
     "SCAD": (jaxreg.SCAD(0.3, 1e9), jaxreg.L1(0.3)),
