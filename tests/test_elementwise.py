@@ -190,6 +190,19 @@ def test_groups_that_a_penalty_leaves_alone_stay_to_the_bit(penalty, step) -> No
     np.testing.assert_array_equal(jax.jit(penalty.prox)(leaf, step), leaf)
 
 
+def test_a_strength_of_zero_has_its_derivative_in_groups() -> None:
+    leaf = jnp.array([[3.0, -4.0], [0.0, 2.0]])
+
+    def shrunk(strength: jax.Array, step: jax.Array) -> jax.Array:
+        return jaxreg.GroupLasso(strength, group_axis=0).prox(leaf, step)
+
+    unit = leaf / jnp.sqrt(jnp.mean(leaf**2, axis=1, keepdims=True))
+    for step in (0.5, jnp.full((2, 2), 0.5)):
+        for derivative in (jax.jacfwd, jax.jacrev):
+            found = derivative(shrunk)(jnp.float32(0.0), step)
+            np.testing.assert_allclose(found, -0.5 * unit, rtol=1e-6)
+
+
 LIMITS = {
     "MCP": (jaxreg.MCP(0.3, 1e9), jaxreg.L1(0.3)),
     "SCAD": (jaxreg.SCAD(0.3, 1e9), jaxreg.L1(0.3)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +110,7 @@ class GroupPenalty(WholeGroups):
         return BLOCK // max(math.prod(shape), 1) if varies else 0
 
 
+@jax.custom_jvp
 def _share(part: jax.Array, whole: jax.Array) -> jax.Array:
     """`part / whole`, and 1 where both are the same.
 
@@ -116,6 +118,13 @@ def _share(part: jax.Array, whole: jax.Array) -> jax.Array:
     group that is left alone would grow or shrink by rounding at every step.
     """
     return jnp.where(part == whole, 1.0, part / whole)
+
+
+@_share.defjvp
+def _share_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    share, (_, whole) = _share(*primals), primals
+    part_moves, whole_moves = tangents
+    return share, (part_moves - share * whole_moves) / whole
 
 
 @pytree_dataclass
