@@ -14,11 +14,12 @@ in a metric 8) adamw's time.
 
 Corrected: what stands behind an optimizer and needs sums over groups or leaves (shrink
 and half_space on rows, project on a ball) takes more than 2: the sum needs p + u as an
-array. The same in plain JAX takes as long with 100 million parameters, or longer. With
-500 leaves regularize, target_sparsity, ftrl and the run of prox_adam on rows take more
-than expected. In plain JAX regularize runs in more than 1.3 too, for its latents are
-arrays of their own, but it compiles within the limits: the check for edited weights and
-its branch are what XLA's time goes into.
+array. In plain JAX the same takes about as long with 100 million parameters, on rows
+longer. With 500 leaves regularize, target_sparsity, ftrl, half_space and hold_support
+on rows, and the run of prox_adam on rows take more than expected. In plain JAX
+regularize runs in more than 1.3 too, for its latents are arrays of their own, but it
+compiles within the limits: the check for edited weights and its branch are what XLA's
+time goes into.
 
 Cost: about nine minutes on 2 cores and 6 GB of memory.
 
