@@ -148,7 +148,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
         f"a copy, adamw {_range_of(rows, BASE)}"
     )
     behind = "; ".join(
-        f"{row['way']} {row['of_copy']:.2f} at {row['parameters'] / 1e6:.3g} million"
+        f"{row['way']} {row['of_copy']:.2f} at {row['parameters'] / 1e6:,.4g} million"
         for row in slow
     )
     return f"{text}; below: {behind}." if slow else f"{text}."
@@ -167,7 +167,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     for marker, size in zip("osD^v", config.sizes, strict=False):
         found = {r["way"]: r["of_copy"] for r in rows if r["parameters"] == size}
         heights = [names.index(way) for way in found]
-        label = f"{size / 1e6:.3g} million parameters"
+        label = f"{size / 1e6:,.4g} million parameters"
         axes.plot(list(found.values()), heights, marker, label=label, alpha=0.8)
     axes.set_yticks(range(len(names)), names)
     axes.axvline(GOAL, color="grey", linewidth=1)
