@@ -95,7 +95,10 @@ def measure(config: Config, way: str, parameters: int) -> Row:
 
 
 def least_words(step: Any, *inputs: Any) -> float:
-    """Of four bytes: the inputs a step uses, and the outputs it does not pass on."""
+    """Of four bytes: the inputs a step uses, and the outputs it does not pass on.
+
+    It is the way's own state that is counted, also what a common step leaves as it was.
+    """
     jaxpr = jax.make_jaxpr(step)(*inputs).jaxpr
     read = {v for eqn in jaxpr.eqns for v in eqn.invars if isinstance(v, Var)}
     used = [v for v in jaxpr.invars if v in read]

@@ -137,8 +137,9 @@ def root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     if not leaf.size:
         return jnp.sum(leaf, axis=within, keepdims=True)
     largest = jnp.max(jnp.abs(leaf), axis=within, keepdims=True)
-    is_plain = (largest > 0) & jnp.isfinite(largest)
-    scale = jnp.where(is_plain, largest, 1.0)
+    # XLA may multiply by 1 / scale, which must be neither infinite nor subnormal.
+    bounds = jnp.finfo(leaf.dtype)
+    scale = largest.clip(bounds.tiny, 1 / bounds.tiny)
     unit = leaf / scale
     return scale * jnp.sqrt(jnp.mean(unit * unit, axis=within, keepdims=True))
 
@@ -162,7 +163,10 @@ def fast_root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 
 def clipped_root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The same in one pass, in float32 clipped to 1e-19 and 1e19."""
+    """The same in one pass, in float32 clipped to 1e-19 and 1e19.
+
+    Beyond, what is made of it has no derivative by a step or a strength.
+    """
     square = jnp.mean(leaf * leaf, axis=within_axes(axes, leaf.ndim), keepdims=True)
     bounds = jnp.finfo(leaf.dtype)
     return jnp.sqrt(square.clip(bounds.tiny, bounds.max))

@@ -154,6 +154,8 @@ def shrink_to_norm(
     left = radius * jnp.where(has_room, jnp.sqrt(jnp.where(has_room, room, 1)), 0)
     is_outside = norm(free, axes) > left
     largest = jnp.max(jnp.abs(free), axis=within, keepdims=True)
+    # Its reciprocal must not be subnormal.
+    largest = jnp.minimum(largest, 1 / jnp.finfo(leaf.dtype).tiny)
     # No quotient: XLA makes of a quotient of quotients one by a product, and overflows.
     unit = free * jax.lax.stop_gradient(1 / jnp.where(largest > 0, largest, 1))
     # Further outside the level is past every slope, and the direction stays.

@@ -3,6 +3,7 @@
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -86,6 +87,15 @@ def test_sums_and_norms_meet_their_bound_at_any_scale(size, bound, step) -> None
     np.testing.assert_allclose(total(jaxreg.L2Ball(bound), 2), expected, **inside)
     if step == "one":
         np.testing.assert_allclose(total(jaxreg.UnitNorm(), 2) * bound, 1, **inside)
+
+
+@pytest.mark.parametrize("group_axis", [None, 0])
+@pytest.mark.parametrize("steps", [1.0, [[1.0, 2.0, 1.0, 1.0]]], ids=["one", "each"])
+def test_a_ball_takes_the_largest_floats(steps, group_axis) -> None:
+    v = jnp.array([[1e38, -1e38, 0.0, 0.0]])
+    out = PROX(jaxreg.L2Ball(1.0, group_axis), v, jnp.asarray(steps))
+    expected = np.array([[1, -1 if steps == 1.0 else -0.5, 0, 0]])
+    np.testing.assert_allclose(out, expected / np.linalg.norm(expected), rtol=1e-6)
 
 
 def threshold_by_root(v: np.ndarray, step: np.ndarray, total: float) -> np.ndarray:

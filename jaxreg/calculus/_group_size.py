@@ -49,7 +49,8 @@ def group_size(
     start = jnp.where(is_active, jnp.maximum(alike, bounds.eps * rms), 1.0)
     size = _solve(magnitude, leaf, step, is_active, slope / pull - 1, start, axes)
     # A NaN is above no slope, and must not pass for a group that is zero.
-    return jnp.where(is_active, size, jnp.where(jnp.isnan(pull), pull, 0.0))
+    size = jnp.where(is_active, size, jnp.where(jnp.isnan(pull), pull, 0.0))
+    return size.astype(leaf.dtype)
 
 
 @functools.partial(jax.jit, static_argnames="axes")
