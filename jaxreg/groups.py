@@ -137,9 +137,10 @@ def root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     if not leaf.size:
         return jnp.sum(leaf, axis=within, keepdims=True)
     largest = jnp.max(jnp.abs(leaf), axis=within, keepdims=True)
-    # XLA may multiply by 1 / scale, which must be neither infinite nor subnormal.
+    # XLA may multiply by 1 / scale, which must be neither infinite nor subnormal, and
+    # where the leaf is a quotient divide by the product, which must not be 0.
     bounds = jnp.finfo(leaf.dtype)
-    scale = largest.clip(bounds.tiny, 1 / bounds.tiny)
+    scale = jnp.where(largest > 0, largest.clip(bounds.tiny, 1 / bounds.tiny), 1.0)
     unit = leaf / scale
     return scale * jnp.sqrt(jnp.mean(unit * unit, axis=within, keepdims=True))
 

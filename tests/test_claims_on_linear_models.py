@@ -36,16 +36,9 @@ def rows_of(experiment, **wanted):
     return [row for row in table if wanted.items() <= row.items()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "experiment",
-    [
-        cost,
-        *(
-            pytest.param(one, marks=pytest.mark.slow)
-            for one in (decay, feature_selection)
-        ),
-    ],
-    ids=_runner.name_of,
+    "experiment", [cost, decay, feature_selection], ids=_runner.name_of
 )
 def test_a_quick_run_of_an_experiment_reaches_its_figure(experiment):
     record, size = quick_run(experiment)

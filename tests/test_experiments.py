@@ -119,6 +119,7 @@ def test_a_method_compiles_once_for_all_strengths_and_seeds(caplog):
     assert len(compiled) == 1
 
 
+@pytest.mark.slow
 def test_the_same_cell_gives_the_same_numbers():
     config = exact_zeros.Config(steps=30, warmup=1)
     cell = {"method": "regularize GroupLasso", "strength": 3e-4, "seed": 1}

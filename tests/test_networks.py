@@ -114,7 +114,7 @@ def test_groups_are_zero_whole_or_not_at_all(name: str, framework: str) -> None:
     assert dead > 0
 
 
-@cases({("mlp", "nnx"), ("conv net", "linen")})
+@cases({("mlp", "nnx")})
 def test_a_plain_loop_gives_the_numbers_of_the_frameworks_optimizer(
     name: str, framework: str
 ) -> None:

@@ -58,6 +58,7 @@ def test_the_hulls_end_what_the_scan_began(kind: str, visits: int) -> None:
         np.testing.assert_allclose(hulls, scan, rtol=0, atol=3e-6 * size)
 
 
+@pytest.mark.slow
 def test_a_ramp_under_a_wide_tube_is_left_to_the_hulls() -> None:
     # The scan alone would go back some 6,000 places for each entry.
     size, strength = 100_000, np.float32(100)
