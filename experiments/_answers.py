@@ -151,8 +151,8 @@ ANSWERS = (
         A prox of single weights costs no more than weight decay, on a CPU and
         on a GPU, where it runs at the speed of memory; groups cost up to a few
         times the update, which is itself a small part of a training step. What
-        is slow is the subgradient of L1, which needs a thousand
-        times the iterations.
+        is slow is the subgradient of L1, which needs a thousand times the
+        iterations.
         """,
         {
             "cost": CONDITIONS,

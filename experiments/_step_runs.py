@@ -60,6 +60,20 @@ def gradients(params: list[jax.Array]) -> list[jax.Array]:
     return [0.01 * leaf[::-1] for leaf in params]
 
 
+def seconds_of(once: Callable[[], Any], steps: int) -> float:
+    """Of so many steps, one after another without waiting, the time of each."""
+    start = time.perf_counter()
+    for _ in range(steps):
+        result = once()
+    jax.block_until_ready(result)
+    return (time.perf_counter() - start) / steps
+
+
+def range_of(ratios: list[float]) -> str:
+    """The least and the largest, as a verdict says them."""
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"
+
+
 class Run:
     """One compiled step with its own parameters and state, both donated.
 
@@ -77,11 +91,12 @@ class Run:
 
     def seconds(self, grads: Any, steps: int = 1) -> float:
         """Of so many steps, the time of each."""
-        start = time.perf_counter()
-        for _ in range(steps):
+
+        def once() -> Any:
             self.carry = self.compiled(*self.carry, grads)
-        jax.block_until_ready(self.carry)
-        return (time.perf_counter() - start) / steps
+            return self.carry
+
+        return seconds_of(once, steps)
 
     def temporaries(self) -> int:
         """Bytes that the step needs beside its inputs and outputs."""

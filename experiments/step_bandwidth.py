@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
 from typing import Any
 
 import jax
@@ -29,7 +28,15 @@ import matplotlib.figure
 from jax.extend.core import Var
 
 from experiments._experiment import Row
-from experiments._step_runs import WAYS, Run, gradients, large, matrices
+from experiments._step_runs import (
+    WAYS,
+    Run,
+    gradients,
+    large,
+    matrices,
+    range_of,
+    seconds_of,
+)
 from experiments._steps import BASE, step_of
 
 # What they need of an entry stands beside it.
@@ -127,12 +134,12 @@ class _Copy:
         return min(self._seconds(kind, steps) for kind in self.kinds)
 
     def _seconds(self, kind: Any, steps: int) -> float:
-        start = time.perf_counter()
-        for _ in range(steps):
+        def once() -> Any:
             written = kind(self.source, self.target)
             self.source, self.target = written, self.source
-        jax.block_until_ready(self.source)
-        return (time.perf_counter() - start) / steps
+            return written
+
+        return seconds_of(once, steps)
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
@@ -147,19 +154,14 @@ def verdict(config: Config, rows: list[Row]) -> str:
     at = [row["of_copy"] for row in found]
     word = "false" if len(slow) == len(found) else "holds with conditions"
     text = (
-        f"{word if slow else 'holds'}: {min(at):.2f} to {max(at):.2f} of the speed of "
-        f"a copy, adamw {_range_of(rows, BASE)}"
+        f"{word if slow else 'holds'}: {range_of(at)} of the speed of a copy, "
+        f"adamw {range_of([row['of_copy'] for row in rows if row['way'] == BASE])}"
     )
     behind = "; ".join(
         f"{row['way']} {row['of_copy']:.2f} at {row['parameters'] / 1e6:,.4g} million"
         for row in slow
     )
     return f"{text}; below: {behind}." if slow else f"{text}."
-
-
-def _range_of(rows: list[Row], way: str) -> str:
-    at = [row["of_copy"] for row in rows if row["way"] == way]
-    return f"{min(at):.2f} to {max(at):.2f}"
 
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:

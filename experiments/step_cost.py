@@ -39,7 +39,7 @@ import optax
 
 from experiments import _by_hand
 from experiments._experiment import Row
-from experiments._step_runs import WAYS, Run, gradients, large, matrices
+from experiments._step_runs import WAYS, Run, gradients, large, matrices, range_of
 from experiments._steps import BASE, RATE, moved
 
 _COMPILATIONS = 2
@@ -125,7 +125,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
     for kind, ways in KINDS.items():
         ratios = [row["ratio"] for (way, _), row in large.items() if way in ways]
         small = [row["ratio"] for (way, _), row in many.items() if way in ways]
-        found.append(f"{kind} {_range(ratios)} (many leaves {_range(small)})")
+        found.append(f"{kind} {range_of(ratios)} (many leaves {range_of(small)})")
     beside = [
         found["ratio"] / runs[f"{way}, by hand", size]["ratio"]
         for runs in (large, many)
@@ -134,12 +134,8 @@ def verdict(config: Config, rows: list[Row]) -> str:
     ]
     return (
         f"measured: of adamw's step: {', '.join(found)}; {len(BY_HAND)} ways against "
-        f"the same in plain JAX: {_range(beside)} times."
+        f"the same in plain JAX: {range_of(beside)} times."
     )
-
-
-def _range(ratios: list[float]) -> str:
-    return f"{min(ratios):.2f} to {max(ratios):.2f}"
 
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:

@@ -141,8 +141,7 @@ def root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     # where the leaf is a quotient divide by the product, which must not be 0.
     bounds = jnp.finfo(leaf.dtype)
     scale = jnp.where(largest > 0, largest.clip(bounds.tiny, 1 / bounds.tiny), 1.0)
-    unit = leaf / scale
-    return scale * jnp.sqrt(jnp.mean(unit * unit, axis=within, keepdims=True))
+    return scale * jnp.sqrt(_mean_square(leaf / scale, axes))
 
 
 @root_mean_square.defjvp
@@ -158,7 +157,7 @@ def _root_mean_square_jvp(
 
 def fast_root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """The same in one pass, in float32 0 below 1e-19 and infinite above 1e19."""
-    square = jnp.mean(leaf * leaf, axis=within_axes(axes, leaf.ndim), keepdims=True)
+    square = _mean_square(leaf, axes)
     is_zero = square == 0
     return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
 
@@ -168,9 +167,13 @@ def clipped_root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Arra
 
     Beyond, what is made of it has no derivative by a step or a strength.
     """
-    square = jnp.mean(leaf * leaf, axis=within_axes(axes, leaf.ndim), keepdims=True)
+    square = _mean_square(leaf, axes)
     bounds = jnp.finfo(leaf.dtype)
     return jnp.sqrt(square.clip(bounds.tiny, bounds.max))
+
+
+def _mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    return jnp.mean(leaf * leaf, axis=within_axes(axes, leaf.ndim), keepdims=True)
 
 
 def dead(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:

@@ -154,13 +154,14 @@ def shrink_to_norm(
     left = radius * jnp.where(has_room, jnp.sqrt(jnp.where(has_room, room, 1)), 0)
     is_outside = norm(free, axes) > left
     largest = jnp.max(jnp.abs(free), axis=within, keepdims=True)
-    # Its reciprocal must not be subnormal.
+    # Its reciprocal must be neither infinite nor subnormal.
     largest = jnp.minimum(largest, 1 / jnp.finfo(leaf.dtype).tiny)
+    largest = jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1))
     # No quotient: XLA makes of a quotient of quotients one by a product, and overflows.
-    unit = free * jax.lax.stop_gradient(1 / jnp.where(largest > 0, largest, 1))
+    unit = free * (1 / largest)
     # Further outside the level is past every slope, and the direction stays.
     floor = jnp.finfo(leaf.dtype).tiny ** 0.25
-    target = left / jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1))
+    target = left / largest
     ratio = unit / jnp.maximum(target, floor)
     lean = _relative(slopes, within)
     level = _scale_level(*jax.lax.stop_gradient((ratio, lean, is_outside)), axes)
