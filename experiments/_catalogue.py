@@ -26,7 +26,7 @@ def _elementwise() -> dict[str, jaxreg.Penalty]:
         "MCP": jaxreg.MCP(1.0, knot=2.0),
         "SCAD": jaxreg.SCAD(1.0, knot=3.7),
         "LogSum": jaxreg.LogSum(1.0, eps=1.0),
-        "LHalf": jaxreg.LHalf(1.0),
+        "LHalf": jaxreg.Lp(1.0, 0.5),
         "Lp": jaxreg.Lp(1.0, power=0.75),
         "L0": jaxreg.L0(1.0),
         "TransformedL1": jaxreg.TransformedL1(1.0, scale=1.0),

@@ -35,8 +35,8 @@ def places(found: _sweeps.Found, samples: int, candidates: int) -> dict[str, int
     are others.
     """
     whole = _sweeps.Found(*(np.asarray(leaf)[:-1, -1] for leaf in found))
-    curve = jaxreg.validation_curve(found.validation[:-1, :-1])
-    criteria = jaxreg.information_criteria(
+    curve = jaxreg.model_selection.validation_curve(found.validation[:-1, :-1])
+    criteria = jaxreg.model_selection.information_criteria(
         whole.likelihood, whole.nonzeros, samples, candidates
     )
     is_left_out = whole.nonzeros > samples / 2
@@ -82,7 +82,9 @@ def sets(
     fits = [_refit(split, kept) for kept in small]
     likelihood = np.array([samples / 2 * np.log(train) for train, _ in fits])
     counts = np.array([kept.sum() for kept in small])
-    ebic = jaxreg.information_criteria(likelihood, counts, samples, candidates).ebic
+    ebic = jaxreg.model_selection.information_criteria(
+        likelihood, counts, samples, candidates
+    ).ebic
     best = int(np.argmin(ebic))
     stable = _stable(config, split, strengths, seed)
     return {
@@ -95,13 +97,15 @@ def _stable(config: Any, split: Any, strengths: Any, seed: int) -> np.ndarray:
     """Half samples in complementary pairs, over the strong part of the grid."""
     samples = len(split.train_y)
     keys = jax.random.split(jax.random.key(seed), config.pairs)
-    halves = jax.vmap(lambda key: jaxreg.fold_masks(key, 2, samples))(keys)
+    halves = jax.vmap(lambda key: jaxreg.model_selection.fold_masks(key, 2, samples))(
+        keys
+    )
     masks = jnp.reshape(halves, (-1, samples))
     head = strengths[: config.strong]
     found = _sweeps.sweep(
         config, _sweeps.SPARSE, _sweeps.DOWN, seed, split, head, masks
     )
-    selection = jaxreg.stability_selection(
+    selection = jaxreg.model_selection.stability_selection(
         found.weights, config.threshold, config.false_positives
     )
     return np.asarray(selection.is_stable)

@@ -60,7 +60,7 @@ def _verdicts(section: str | None) -> str:
         for part in ([sections[section]] if section else sections.values())
         for result in part
     ]
-    return jaxreg.Table(tuple(rows)).markdown()
+    return jaxreg.states.Table(tuple(rows)).markdown()
 
 
 def _answers() -> str:
@@ -80,7 +80,7 @@ def _fill(match: re.Match[str]) -> str:
     table = [row for row in rows if key is None or str(row[key]) == value]
     header = chosen.strip().split(",") if chosen else columns(table)
     shown = ({column: show(row.get(column)) for column in header} for row in table)
-    return f"{start}{jaxreg.Table(tuple(shown)).markdown()}\n{end}"
+    return f"{start}{jaxreg.states.Table(tuple(shown)).markdown()}\n{end}"
 
 
 if __name__ == "__main__":

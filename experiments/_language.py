@@ -13,7 +13,7 @@ from flax import nnx
 import jaxreg
 from experiments import _train
 from experiments._transformer import Transformer
-from jaxreg import measures
+from jaxreg.reports import measure as measures
 
 DENSE = "AdamW"
 CUT, REFIT = "AdamW then cut", "AdamW then cut and refit"

@@ -117,9 +117,9 @@ def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _regularize_states(state: Any) -> list[jaxreg.RegularizeState]:
+def _regularize_states(state: Any) -> list[jaxreg.states.RegularizeState]:
     def is_one(node: Any) -> bool:
-        return isinstance(node, jaxreg.RegularizeState)
+        return isinstance(node, jaxreg.states.RegularizeState)
 
     return [node for node in jax.tree.leaves(state, is_leaf=is_one) if is_one(node)]
 

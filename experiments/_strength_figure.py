@@ -85,7 +85,9 @@ def _front(axes: Any, curves: list[Row]) -> None:
     )
     accuracy = 100 - accuracy
     front = np.asarray(
-        jaxreg.pareto_front(jnp.asarray(sparsity), jnp.asarray(accuracy))
+        jaxreg.model_selection.pareto_front(
+            jnp.asarray(sparsity), jnp.asarray(accuracy)
+        )
     )
     axes.plot(sparsity[~front], accuracy[~front], "o", mfc="none", color="C0")
     axes.plot(

@@ -73,7 +73,7 @@ def folds(config: Any, problem: str, split: _data.Split, seed: int) -> jax.Array
     labels = split.train_y if problem in (CANCER, DIGITS) else None
     count = config.network_folds if problem == DIGITS else config.folds
     key = jax.random.key(seed)
-    masks = jaxreg.fold_masks(key, count, len(split.train_y), labels)
+    masks = jaxreg.model_selection.fold_masks(key, count, len(split.train_y), labels)
     return jnp.concatenate([masks, jnp.zeros_like(masks[:1])])
 
 
@@ -88,7 +88,9 @@ def grid(config: Any, problem: str, split: _data.Split, seed: int) -> jax.Array:
         largest = jaxreg.max_strength(jaxreg.L1(1.0), jnp.asarray(pull)).overall
         ratio = config.sparse_ratio if problem == SPARSE else config.ratio
         shape = (config.strengths, ratio)
-    return jnp.append(jaxreg.strength_grid(largest, *shape), config.untuned)
+    return jnp.append(
+        jaxreg.model_selection.strength_grid(largest, *shape), config.untuned
+    )
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -249,7 +251,7 @@ def kernel_entries(config: Any) -> int:
 def _in_order(way: str, fit: Any, strengths: Any, masks: Any, start: Any) -> Found:
     """The sweep, in the order that the way asks for; the results strongest first."""
     order = slice(None, None, -1 if way == UP else 1)
-    found = jaxreg.sweep(
+    found = jaxreg.model_selection.sweep(
         fit, strengths[order], masks, start=start, warm_start=way != COLD
     )
     return jax.tree.map(lambda leaf: leaf[order], found)

@@ -144,11 +144,11 @@ _SETUPS: dict[str, Maker] = {
         optax.chain(optax.clip_by_global_norm(0.1), optax.scale_by_adam()),
         rate,
         _L1,
-        metric=jaxreg.adam_metric(),
+        preconditioner=jaxreg.preconditioners.adam(),
     ),
     f"prox_adam{_FLAT}": lambda rate: jaxreg.prox_adam(rate, _L1),
     "proximal(adam(1e-2), 1.0): an alias as direction": lambda rate: jaxreg.proximal(
-        optax.adam(1e-2), 1.0, _L1, metric=jaxreg.adam_metric()
+        optax.adam(1e-2), 1.0, _L1, preconditioner=jaxreg.preconditioners.adam()
     ),
     "dual_average alone": lambda rate: _WAYS["dual_average, "](rate),
     f"regularize(adam) alone{_NOISY}": lambda rate: _ours(optax.adam(rate)),

@@ -120,7 +120,7 @@ def measure(config: Config, problem: str, seed: int) -> Row:
         chosen = _choices.on_the_grid(strengths, found, samples, candidates, truth)
         if problem == _sweeps.SPARSE:
             chosen |= _choices.sets(config, split, strengths, found, truth, seed)
-        curve = jaxreg.validation_curve(found.validation[:-1, :-1])
+        curve = jaxreg.model_selection.validation_curve(found.validation[:-1, :-1])
         limit = curve.mean[curve.least] + curve.standard_error[curve.least]
         flat = strengths[:-1][curve.mean <= limit]
         return {

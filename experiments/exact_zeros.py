@@ -31,7 +31,7 @@ import optax
 import jaxreg
 from experiments import _data, _models, _stats, _train
 from experiments._experiment import Row
-from jaxreg import measures
+from jaxreg.reports import measure as measures
 
 DEFAULT = True
 

@@ -69,7 +69,7 @@ GALLERY = {
     "LogSum": Entry(jaxreg.LogSum(1.0, eps=1.0), bound=1.0),
     "CappedL1": Entry(jaxreg.CappedL1(1.0, knot=1.0)),
     "Lp": Entry(jaxreg.Lp(1.0, power=0.75)),
-    "LHalf": Entry(jaxreg.LHalf(1.0)),
+    "LHalf": Entry(jaxreg.Lp(1.0, 0.5)),
     "L0": Entry(jaxreg.L0(1.0)),
     "PiecewiseAffine.to_grid": Entry(jaxreg.PiecewiseAffine.to_grid(1.0, _GRID)),
     "PiecewiseAffine.convex": Entry(jaxreg.PiecewiseAffine.convex(1.0, _GRID)),

@@ -31,7 +31,7 @@ import optax
 import jaxreg
 from experiments import _data, _models, _stats, _train
 from experiments._experiment import Row
-from jaxreg import rules
+from jaxreg.rules import by_path as rules
 
 MODELS = ("MLP", "CNN")
 FIXED, TARGET = "fixed strength", "target_sparsity"

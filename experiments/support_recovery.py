@@ -65,7 +65,7 @@ _METHODS: dict[str, tuple[str, Maker]] = {
     "prox_sgd, averaged gradients": (
         "sgd_rate",
         lambda config, rate, l1: jaxreg.proximal(
-            optax.ema(0.99), rate, l1, metric=jaxreg.identity_metric()
+            optax.ema(0.99), rate, l1, preconditioner=jaxreg.preconditioners.identity()
         ),
     ),
     "prox_adam": ("adam_rate", lambda config, rate, l1: jaxreg.prox_adam(rate, l1)),

@@ -1,8 +1,8 @@
 """Is a sweep faster from warm starts than with all fits at once, and as good?
 
-Question: `jaxreg.sweep` fits a grid of strengths on every fold: all at once under
-`vmap`, or one strength after the other, each from the solution before it. Which is
-faster, and is the model that cross-validation chooses as good?
+Question: `jaxreg.model_selection.sweep` fits a grid of strengths on every fold: all at
+once under `vmap`, or one strength after the other, each from the solution before it.
+Which is faster, and is the model that cross-validation chooses as good?
 
 Claim: lambda needs tuning.
 
@@ -83,7 +83,9 @@ def measure(config: Config, problem: str, seed: int) -> Row:
                 jax.block_until_ready(found)
                 if repeat:
                     seconds[way].append(time.perf_counter() - start)
-                best = jaxreg.validation_curve(found.validation[:, :-1]).least
+                best = jaxreg.model_selection.validation_curve(
+                    found.validation[:, :-1]
+                ).least
                 errors[way] = float(found.test[best, -1])
     # What else the machine does can only add to a time.
     least = {way: min(taken) for way, taken in seconds.items()}

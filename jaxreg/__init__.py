@@ -1,126 +1,90 @@
 """jaxreg: penalties for JAX, composed into Optax optimizers."""
 
+from jaxreg import model_selection, preconditioners, states
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.groups import Blocks
+from jaxreg._core.leafwise import Elementwise, Leafwise
+
+# Write your own
+from jaxreg._core.penalty import Penalty
+
+# Made from another
+from jaxreg.calculus.anchored import anchored
+from jaxreg.calculus.envelope import conjugate_prox, envelope
+from jaxreg.calculus.grouped import grouped
+from jaxreg.calculus.nonnegative import nonnegative
+from jaxreg.calculus.overlap import Overlap
+from jaxreg.calculus.scaled import scaled
+from jaxreg.calculus.spectral import spectral
+from jaxreg.calculus.weighted import weighted
+from jaxreg.constraints.box import Box
+from jaxreg.constraints.l1_ball import L1Ball
+from jaxreg.constraints.l2_ball import L2Ball
+from jaxreg.constraints.min_max_norm import MinMaxNorm
+
+# Constraints
+from jaxreg.constraints.nm import NM
+from jaxreg.constraints.non_negative import NonNegative
+from jaxreg.constraints.orthogonal import Orthogonal
+from jaxreg.constraints.rank_at_most import RankAtMost
+from jaxreg.constraints.simplex import Simplex
+from jaxreg.constraints.spectral_ball import SpectralBall
+from jaxreg.constraints.top_k import TopK
+from jaxreg.constraints.unit_norm import UnitNorm
+from jaxreg.penalties.capped_l1 import CappedL1
+from jaxreg.penalties.elastic_net import ElasticNet
+from jaxreg.penalties.fused_lasso import FusedLasso
+from jaxreg.penalties.group_lasso import GroupLasso
+from jaxreg.penalties.hierarchical import Hierarchical
+from jaxreg.penalties.hoyer_square import HoyerSquare
+from jaxreg.penalties.huber import Huber
+
 # Penalties
-# Penalties from penalties
-from jaxreg.calculus import (
-    Overlap,
-    anchored,
-    conjugate_prox,
-    envelope,
-    grouped,
-    nonnegative,
-    scaled,
-    spectral,
-    weighted,
-)
-from jaxreg.constraints import (
-    NM,
-    Box,
-    L1Ball,
-    L2Ball,
-    MinMaxNorm,
-    NonNegative,
-    Orthogonal,
-    RankAtMost,
-    Simplex,
-    SpectralBall,
-    TopK,
-    UnitNorm,
-)
+from jaxreg.penalties.l0 import L0
+from jaxreg.penalties.l1 import L1
+from jaxreg.penalties.l2 import L2
+from jaxreg.penalties.linf import LInf
+from jaxreg.penalties.log_sum import LogSum
+from jaxreg.penalties.lp import Lp
+from jaxreg.penalties.mcp import MCP
+from jaxreg.penalties.nuclear_norm import NuclearNorm
+from jaxreg.penalties.orthogonality import Orthogonality
+from jaxreg.penalties.piecewise_affine import PiecewiseAffine
+from jaxreg.penalties.scad import SCAD
+from jaxreg.penalties.slope import SLOPE
+from jaxreg.penalties.sparse_group_lasso import SparseGroupLasso
+from jaxreg.penalties.total_variation import TotalVariation
+from jaxreg.penalties.transformed_l1 import TransformedL1
+from jaxreg.penalties.trend_filter import TrendFilter
 
-# How a leaf splits into groups
-from jaxreg.groups import Blocks
+# Reading
+from jaxreg.reports.measure import max_strength, measure
+from jaxreg.reports.table import describe, summary
 
-# Reading parameters
-from jaxreg.measures import max_strength, measure
-from jaxreg.penalties import (
-    L0,
-    L1,
-    L2,
-    MCP,
-    SCAD,
-    SLOPE,
-    CappedL1,
-    ElasticNet,
-    FusedLasso,
-    GroupLasso,
-    Hierarchical,
-    HoyerSquare,
-    Huber,
-    LHalf,
-    LInf,
-    LogSum,
-    Lp,
-    NuclearNorm,
-    Orthogonality,
-    PiecewiseAffine,
-    SparseGroupLasso,
-    TotalVariation,
-    TransformedL1,
-    TrendFilter,
-)
-from jaxreg.penalty import Penalty
-
-# Which penalty acts on which leaf: in the words of a network
-from jaxreg.presets import filters, heads, input_features, neurons, on_kernels
-
-# Tables before training and after
-from jaxreg.report import Table, describe, summary
-
-# Which penalty acts on which leaf: by its path
-from jaxreg.rules import by_path
-
-# Choosing from a sweep
-from jaxreg.selection import (
-    information_criteria,
-    pareto_front,
-    stability_selection,
-    validation_curve,
-)
-
-# One solution per strength
-from jaxreg.sweep import fold_masks, strength_grid, sweep
+# Which leaves
+from jaxreg.rules.by_path import by_path
+from jaxreg.rules.flax import filters, heads, input_features, neurons, on_kernels
 
 # Ways to apply a penalty
-from jaxreg.transforms import (
-    AddPenaltyGradientState,
-    DualAverageState,
-    FtrlState,
-    ProximalState,
-    RegularizeState,
-    ReweightState,
-    ShrinkState,
-    TargetSparsityState,
-    adagrad_metric,
-    adam_metric,
-    adamax_metric,
-    adan_metric,
-    add_penalty_gradient,
-    amsgrad_metric,
-    check_metric,
-    dual_average,
-    ftrl,
-    half_space,
-    hold_support,
-    identity_metric,
-    lamb_metric,
-    latent,
-    momentum_metric,
-    orthant,
-    project,
+from jaxreg.transforms.add_penalty_gradient import add_penalty_gradient
+from jaxreg.transforms.dual_average import dual_average
+from jaxreg.transforms.ftrl import ftrl
+from jaxreg.transforms.half_space import half_space
+from jaxreg.transforms.hold_support import hold_support, orthant
+from jaxreg.transforms.latent import latent
+from jaxreg.transforms.project import project
+from jaxreg.transforms.prox_optimizers import (
     prox_adagrad,
     prox_adam,
     prox_adamw,
     prox_rmsprop,
     prox_sgd,
-    proximal,
-    regularize,
-    reweight,
-    rmsprop_metric,
-    shrink,
-    target_sparsity,
-    yogi_metric,
 )
+from jaxreg.transforms.proximal import proximal
+from jaxreg.transforms.regularize import regularize
+from jaxreg.transforms.reweight import reweight
+from jaxreg.transforms.shrink import shrink
+from jaxreg.transforms.target_sparsity import target_sparsity
 
 __all__ = [
     "L0",
@@ -130,13 +94,12 @@ __all__ = [
     "NM",
     "SCAD",
     "SLOPE",
-    "AddPenaltyGradientState",
     "Blocks",
     "Box",
     "CappedL1",
-    "DualAverageState",
+    "Constraint",
     "ElasticNet",
-    "FtrlState",
+    "Elementwise",
     "FusedLasso",
     "GroupLasso",
     "Hierarchical",
@@ -144,8 +107,8 @@ __all__ = [
     "Huber",
     "L1Ball",
     "L2Ball",
-    "LHalf",
     "LInf",
+    "Leafwise",
     "LogSum",
     "Lp",
     "MinMaxNorm",
@@ -156,54 +119,38 @@ __all__ = [
     "Overlap",
     "Penalty",
     "PiecewiseAffine",
-    "ProximalState",
     "RankAtMost",
-    "RegularizeState",
-    "ReweightState",
-    "ShrinkState",
     "Simplex",
     "SparseGroupLasso",
     "SpectralBall",
-    "Table",
-    "TargetSparsityState",
     "TopK",
     "TotalVariation",
     "TransformedL1",
     "TrendFilter",
     "UnitNorm",
-    "adagrad_metric",
-    "adam_metric",
-    "adamax_metric",
-    "adan_metric",
     "add_penalty_gradient",
-    "amsgrad_metric",
     "anchored",
     "by_path",
-    "check_metric",
     "conjugate_prox",
     "describe",
     "dual_average",
     "envelope",
     "filters",
-    "fold_masks",
     "ftrl",
     "grouped",
     "half_space",
     "heads",
     "hold_support",
-    "identity_metric",
-    "information_criteria",
     "input_features",
-    "lamb_metric",
     "latent",
     "max_strength",
     "measure",
-    "momentum_metric",
+    "model_selection",
     "neurons",
     "nonnegative",
     "on_kernels",
     "orthant",
-    "pareto_front",
+    "preconditioners",
     "project",
     "prox_adagrad",
     "prox_adam",
@@ -213,17 +160,16 @@ __all__ = [
     "proximal",
     "regularize",
     "reweight",
-    "rmsprop_metric",
     "scaled",
     "shrink",
     "spectral",
-    "stability_selection",
-    "strength_grid",
+    "states",
     "summary",
-    "sweep",
     "target_sparsity",
-    "validation_curve",
     "weighted",
-    "yogi_metric",
 ]
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

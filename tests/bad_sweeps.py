@@ -25,14 +25,14 @@ def row(
 
 def grid(given: str, message: str, *arguments: Any) -> Row:
     def call() -> Any:
-        return jaxreg.strength_grid(*arguments)
+        return jaxreg.model_selection.strength_grid(*arguments)
 
     return row(given, ValueError, message, "strength_grid", call)
 
 
 def folds(given: str, message: str, *arguments: Any) -> Row:
     def call() -> Any:
-        return jaxreg.fold_masks(jax.random.key(0), *arguments)
+        return jaxreg.model_selection.fold_masks(jax.random.key(0), *arguments)
 
     return row(given, ValueError, message, "fold_masks", call)
 
@@ -49,7 +49,9 @@ def swept(
     start: Any = 0.0,
 ) -> Row:
     def call() -> Any:
-        return jaxreg.sweep(*arguments, start=lambda *points: start, warm_start=True)
+        return jaxreg.model_selection.sweep(
+            *arguments, start=lambda *points: start, warm_start=True
+        )
 
     return row(given, error, message, "sweep", call)
 

@@ -62,7 +62,10 @@ TRANSFORMS: dict[str, Any] = {
     "prox_rmsprop": jaxreg.prox_rmsprop(RATE, RULES),
     "prox_sgd": jaxreg.prox_sgd(0.05, RULES, momentum=0.9),
     "proximal": jaxreg.proximal(
-        optax.scale_by_yogi(), halving, RULES, metric=jaxreg.yogi_metric()
+        optax.scale_by_yogi(),
+        halving,
+        RULES,
+        preconditioner=jaxreg.preconditioners.yogi(),
     ),
     "regularize": optax.chain(
         optax.identity(), jaxreg.regularize(optax.adam(RATE), RULES, schedule=warm_up)

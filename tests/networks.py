@@ -14,7 +14,7 @@ import optax
 from flax.training.train_state import TrainState
 
 import jaxreg
-from jaxreg import rules
+from jaxreg.rules import by_path as rules
 from tests.network_models import (
     HEADS,
     LAYERS,

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 import jaxreg
-from jaxreg.rules import ByPath
+from jaxreg.rules.by_path import ByPath
 
 Leaves = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import jaxreg
-from jaxreg.transforms import blocks
-from jaxreg.transforms.recipes import on_slice, recipes, taken
+from jaxreg.transforms import _blocks as blocks
+from jaxreg.transforms._recipes import on_slice, recipes, taken
 
 WHOLE, SMALL = 2**60, 200
 ADAM = optax.scale_by_adam()
@@ -18,19 +18,19 @@ MOMENTUM = optax.chain(optax.scale_by_rms(), optax.trace(0.5, nesterov=True))
 PLAIN = optax.trace(0.5)
 LAMB = optax.chain(optax.scale_by_adam(eps=1e-6), optax.scale_by_trust_ratio())
 DIRECTIONS: dict[str, tuple[Any, Any]] = {
-    "adam": (ADAM, jaxreg.adam_metric()),
+    "adam": (ADAM, jaxreg.preconditioners.adam()),
     "rms, momentum": (
         MOMENTUM,
-        jaxreg.momentum_metric(0.5, jaxreg.rmsprop_metric()),
+        jaxreg.preconditioners.momentum(0.5, jaxreg.preconditioners.rmsprop()),
     ),
     "clip, adam, decay": (
         optax.chain(
             optax.clip_by_global_norm(0.1), ADAM, optax.add_decayed_weights(0.1)
         ),
-        jaxreg.adam_metric(),
+        jaxreg.preconditioners.adam(),
     ),
-    "lamb": (LAMB, jaxreg.lamb_metric()),
-    "uniform steps": (PLAIN, jaxreg.momentum_metric(0.5)),
+    "lamb": (LAMB, jaxreg.preconditioners.lamb()),
+    "uniform steps": (PLAIN, jaxreg.preconditioners.momentum(0.5)),
 }
 SLOW = pytest.mark.slow
 SHAPES = {(50, 37): 1, (3, 3, 10, 13): 3, (13, 5, 11): (0, 2), (1, 600): 0}
@@ -78,7 +78,7 @@ def test_blocks_are_the_whole(name, shape, monkeypatch) -> None:
     direction, metric = DIRECTIONS[name]
     lasso = jaxreg.GroupLasso(0.3, group_axis=SHAPES.get(shape, 0))
     penalty = jaxreg.by_path([("large|half", lasso)])
-    tx = jaxreg.proximal(direction, 0.1, penalty, metric=metric)
+    tx = jaxreg.proximal(direction, 0.1, penalty, preconditioner=metric)
     found = []
     for size in (WHOLE, SMALL):
         monkeypatch.setattr(blocks, "BLOCK", size)

@@ -10,7 +10,7 @@ import pytest
 from sklearn import linear_model
 
 import jaxreg
-from jaxreg.rules import ByPath
+from jaxreg.rules.by_path import ByPath
 
 with warnings.catch_warnings():
     # It says of itself, on every import, that it is no longer maintained.

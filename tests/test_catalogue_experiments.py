@@ -4,7 +4,7 @@ import pytest
 
 import jaxreg
 from experiments import _catalogue, gallery, prox_cost
-from jaxreg.leafwise import Elementwise
+from jaxreg._core.leafwise import Elementwise
 
 
 def test_the_gallery_shows_every_elementwise_penalty():

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jaxreg
-from jaxreg.groups import Blocks
+from jaxreg._core.groups import Blocks
 
 pytestmark = pytest.mark.slow
 

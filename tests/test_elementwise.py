@@ -26,7 +26,7 @@ CASES = [
     (jaxreg.SCAD(0.5, 1.0, 1.01), lambda x: textbook.scad(abs(x), 0.5, 1.0, 1.01)),
     (jaxreg.LogSum(1.0, 1.0), lambda x: textbook.log_sum(abs(x), 1.0, 1.0)),
     (jaxreg.LogSum(0.5, 0.01), lambda x: textbook.log_sum(abs(x), 0.5, 0.01)),
-    (jaxreg.LHalf(1.0), lambda x: textbook.power(abs(x), 1.0, 0.5)),
+    (jaxreg.Lp(1.0, 0.5), lambda x: textbook.power(abs(x), 1.0, 0.5)),
     (jaxreg.Lp(1.0, 0.01), lambda x: textbook.power(abs(x), 1.0, 0.01)),
     (jaxreg.Lp(1.0, 2 / 3), lambda x: textbook.power(abs(x), 1.0, 2 / 3)),
     (jaxreg.Lp(0.5, 0.99), lambda x: textbook.power(abs(x), 0.5, 0.99)),
@@ -109,7 +109,7 @@ def test_skglm_has_the_same_prox_where_its_own_is_right(step: float, x64) -> Non
             jaxreg.SCAD(0.8, 0.8 * 3.7, ratio=3.7),
             as_array(peer.prox_SCAD, v, step, 0.8, 3.7),
         ),
-        (jaxreg.LHalf(0.8), as_array(peer.prox_05, v, 0.8 * step)),
+        (jaxreg.Lp(0.8, 0.5), as_array(peer.prox_05, v, 0.8 * step)),
         (jaxreg.LogSum(0.8, 1.2), as_array(peer.prox_log_sum, v, 0.8 * step, 1.2)),
         (jaxreg.Lp(0.8, 2 / 3), as_array(peer.prox_2_3, v, 0.8 * step)),
     ]
@@ -183,7 +183,8 @@ LIMITS = {
         jaxreg.CappedL1(0.3, 1.5),
     ),
     "Lp": (jaxreg.Lp(0.3, 1 - 1e-9), jaxreg.L1(0.3)),
-    "Lp of one half": (jaxreg.Lp(0.3, 0.5), jaxreg.LHalf(0.3)),
+    # By the closed form of one half, and by the general one.
+    "Lp of one half": (jaxreg.Lp(0.3, 0.5), jaxreg.Lp(0.3, 0.5 + 1e-12)),
     "LogSum": (jaxreg.LogSum(0.3e9, 1e9), jaxreg.L1(0.3)),
     "TransformedL1": (jaxreg.TransformedL1(0.3, 1e9), jaxreg.L1(0.3)),
     "CappedL1": (jaxreg.CappedL1(0.3, 1e9), jaxreg.L1(0.3)),

@@ -17,7 +17,7 @@ GRID = (-1.0, -0.25, 0.0, 0.5, 2.0)
 
 JUMPS = [
     jaxreg.L0(0.3),
-    jaxreg.LHalf(0.3),
+    jaxreg.Lp(0.3, 0.5),
     jaxreg.Lp(0.3, 0.1),
     jaxreg.Lp(0.3, 0.8),
     jaxreg.CappedL1(0.3, 0.5),
@@ -90,7 +90,7 @@ def test_a_weight_between_grid_values_starts_at_the_nearest_the_prox_returns(
 
 
 @pytest.mark.parametrize(
-    "penalty", [jaxreg.L0(0.3), jaxreg.LHalf(0.3), jaxreg.Lp(0.3, 0.5)], ids=repr
+    "penalty", [jaxreg.L0(0.3), jaxreg.Lp(0.3, 0.5), jaxreg.Lp(0.3, 0.5)], ids=repr
 )
 def test_a_jump_penalty_is_stationary_at_zero_unless_its_strength_is_zero(
     penalty,

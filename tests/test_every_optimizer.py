@@ -227,7 +227,7 @@ def test_the_solution_stays_under_proximal_with_a_warm_state(name: str) -> None:
     penalty = jaxreg.by_path(
         [("0", jaxreg.L1(STRENGTH)), ("1", jaxreg.GroupLasso(STRENGTH, group_axis=0))]
     )
-    tx = jaxreg.proximal(direction, 1e-3, penalty, metric=metric)
+    tx = jaxreg.proximal(direction, 1e-3, penalty, preconditioner=metric)
     target, solution = as_arrays(steady_problem())
     steady = jax.tree.map(jnp.subtract, solution, target)
 

@@ -102,8 +102,8 @@ def test_the_rules_see_one_path_in_nnx_init_and_update() -> None:
     assert isinstance(latent["second"]["kernel"], optax.MaskedNode)
     nnx_step(model, optimizer)
     state = nnx.state(model, nnx.Param)
-    in_init = jaxreg.rules.paths(state)
-    in_update = jaxreg.rules.paths(nnx.to_pure_dict(state))
+    in_init = jaxreg.rules.by_path.paths(state)
+    in_update = jaxreg.rules.by_path.paths(nnx.to_pure_dict(state))
     assert in_init == in_update
     assert "first/kernel" in in_init
 

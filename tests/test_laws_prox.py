@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreg.rules import ByPath
+from jaxreg.rules.by_path import ByPath
 from tests.row import Leaves, Row, Shapes, cast
 from tests.table import convex_rows, prox_rows, rows_where, varying_rows
 

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import jaxreg
+from jaxreg._core.constraint import Constraint
 from jaxreg.calculus.spectral import MatrixPenalty
-from jaxreg.constraint import Constraint
 from tests.row import Leaves, Row, cast
 from tests.table import convex_rows, prox_rows, rows_where
 

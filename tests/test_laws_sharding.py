@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import jaxreg
-from jaxreg.rules import ByPath
+from jaxreg.rules.by_path import ByPath
 from tests.children import results_on_eight_devices
 from tests.row import Row
 from tests.table import ROWS

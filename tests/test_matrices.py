@@ -13,7 +13,7 @@ import pytest
 import scipy.optimize
 
 import jaxreg
-from jaxreg.calculus.spectral import rank
+from jaxreg._numerics.singular_values import rank
 
 pytestmark = pytest.mark.slow
 

@@ -180,6 +180,6 @@ def test_what_has_no_strength_is_refused() -> None:
 def test_a_second_call_compiles_nothing() -> None:
     grads = jnp.asarray(GRADS, jnp.float32)
     jaxreg.max_strength(jaxreg.L1(1.0), grads)
-    count = jaxreg.measures._smallest_factor._cache_size()
+    count = jaxreg.reports.measure._smallest_factor._cache_size()
     jaxreg.max_strength(jaxreg.L1(0.5), 2 * grads)
-    assert jaxreg.measures._smallest_factor._cache_size() == count
+    assert jaxreg.reports.measure._smallest_factor._cache_size() == count

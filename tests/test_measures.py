@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxreg
-from jaxreg import measures
+from jaxreg.reports import measure as measures
 
 PARAMS = {
     "bias": jnp.array([0.0, 1.0]),

@@ -13,7 +13,7 @@ from scipy.optimize import isotonic_regression
 from sklearn.isotonic import IsotonicRegression
 
 import jaxreg
-from jaxreg.penalties._isotonic import falling_regression
+from jaxreg._numerics.isotonic import falling_regression
 
 PROX = jax.jit(lambda penalty, v, step: penalty.prox(v, step))
 FALLING = jax.jit(falling_regression)

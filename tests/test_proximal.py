@@ -41,58 +41,58 @@ def cosine(peak: float, steps: int) -> optax.Schedule:
 
 
 DIRECTIONS: dict[str, tuple[Any, Any]] = {
-    "plain": (optax.identity(), jaxreg.identity_metric()),
-    "average": (optax.ema(0.9), jaxreg.identity_metric()),
-    "momentum": (optax.trace(0.9), jaxreg.momentum_metric(0.9)),
-    "nesterov": (optax.trace(0.9, nesterov=True), jaxreg.momentum_metric(0.9)),
-    "adam": (optax.scale_by_adam(), jaxreg.adam_metric()),
-    "nadam": (optax.scale_by_adam(nesterov=True), jaxreg.adam_metric()),
+    "plain": (optax.identity(), jaxreg.preconditioners.identity()),
+    "average": (optax.ema(0.9), jaxreg.preconditioners.identity()),
+    "momentum": (optax.trace(0.9), jaxreg.preconditioners.momentum(0.9)),
+    "nesterov": (optax.trace(0.9, nesterov=True), jaxreg.preconditioners.momentum(0.9)),
+    "adam": (optax.scale_by_adam(), jaxreg.preconditioners.adam()),
+    "nadam": (optax.scale_by_adam(nesterov=True), jaxreg.preconditioners.adam()),
     "adam, eps": (
         optax.scale_by_adam(eps=0.1, eps_root=0.3),
-        jaxreg.adam_metric(eps=0.1, eps_root=0.3),
+        jaxreg.preconditioners.adam(eps=0.1, eps_root=0.3),
     ),
-    "amsgrad": (optax.scale_by_amsgrad(), jaxreg.amsgrad_metric()),
-    "adamax": (optax.scale_by_adamax(), jaxreg.adamax_metric()),
-    "yogi": (optax.scale_by_yogi(), jaxreg.yogi_metric()),
-    "adan": (optax.scale_by_adan(), jaxreg.adan_metric()),
-    "rmsprop": (optax.scale_by_rms(), jaxreg.rmsprop_metric()),
+    "amsgrad": (optax.scale_by_amsgrad(), jaxreg.preconditioners.amsgrad()),
+    "adamax": (optax.scale_by_adamax(), jaxreg.preconditioners.adamax()),
+    "yogi": (optax.scale_by_yogi(), jaxreg.preconditioners.yogi()),
+    "adan": (optax.scale_by_adan(), jaxreg.preconditioners.adan()),
+    "rmsprop": (optax.scale_by_rms(), jaxreg.preconditioners.rmsprop()),
     "rmsprop, eps outside": (
         optax.scale_by_rms(eps=0.1, eps_in_sqrt=False),
-        jaxreg.rmsprop_metric(eps=0.1, eps_in_sqrt=False),
+        jaxreg.preconditioners.rmsprop(eps=0.1, eps_in_sqrt=False),
     ),
     "rmsprop, bias correction": (
         optax.scale_by_rms(bias_correction=True),
-        jaxreg.rmsprop_metric(decay=0.9),
+        jaxreg.preconditioners.rmsprop(decay=0.9),
     ),
     # Float32 rounds the variance of a steady gradient to some 1e-5 of its square.
     "rmsprop, centered": (
         optax.scale_by_stddev(eps=1.0),
-        jaxreg.rmsprop_metric(eps=1.0, centered=True),
+        jaxreg.preconditioners.rmsprop(eps=1.0, centered=True),
     ),
     "rmsprop, centered, bias correction": (
         optax.scale_by_stddev(eps=1.0, bias_correction=True),
-        jaxreg.rmsprop_metric(eps=1.0, centered=True, decay=0.9),
+        jaxreg.preconditioners.rmsprop(eps=1.0, centered=True, decay=0.9),
     ),
     "rmsprop, momentum": (
         optax.chain(optax.scale_by_rms(), optax.trace(0.9)),
-        jaxreg.momentum_metric(0.9, jaxreg.rmsprop_metric()),
+        jaxreg.preconditioners.momentum(0.9, jaxreg.preconditioners.rmsprop()),
     ),
-    "adagrad": (optax.scale_by_rss(), jaxreg.adagrad_metric()),
+    "adagrad": (optax.scale_by_rss(), jaxreg.preconditioners.adagrad()),
     "lamb": (
         optax.chain(optax.scale_by_adam(eps=1e-6), optax.scale_by_trust_ratio()),
-        jaxreg.lamb_metric(),
+        jaxreg.preconditioners.lamb(),
     ),
     "clip, adam": (
         optax.chain(optax.clip_by_global_norm(1e3), optax.scale_by_adam()),
-        jaxreg.adam_metric(),
+        jaxreg.preconditioners.adam(),
     ),
     "injected adam": (
         optax.inject_hyperparams(optax.scale_by_adam)(b1=0.8),
-        jaxreg.adam_metric(),
+        jaxreg.preconditioners.adam(),
     ),
     "masked adam": (
         optax.masked(optax.scale_by_adam(), [True, True]),
-        jaxreg.adam_metric(),
+        jaxreg.preconditioners.adam(),
     ),
 }
 every_direction = pytest.mark.parametrize("name", DIRECTIONS)
@@ -100,14 +100,14 @@ every_direction = pytest.mark.parametrize("name", DIRECTIONS)
 
 @pytest.mark.parametrize("name", sorted(set(DIRECTIONS) - {"masked adam"}))
 def test_a_metric_is_the_gain_of_its_direction(name: str) -> None:
-    assert jaxreg.check_metric(*DIRECTIONS[name]) < 1e-3
+    assert jaxreg.preconditioners.check(*DIRECTIONS[name]) < 1e-3
 
 
 @every_direction
 @pytest.mark.parametrize("strength", [0.5, 1.5])
 def test_the_solution_is_a_fixed_point_of_proximal(name, strength, x64) -> None:
     direction, metric = DIRECTIONS[name]
-    tx = jaxreg.proximal(direction, 1e-3, jaxreg.L1(strength), metric=metric)
+    tx = jaxreg.proximal(direction, 1e-3, jaxreg.L1(strength), preconditioner=metric)
     solution = lasso(strength)
     leaves = [jnp.asarray(solution[:1]), jnp.asarray(solution[1:])]
 
@@ -299,11 +299,11 @@ def test_a_schedule_scales_the_penalty_from_step_zero() -> None:
 def test_a_leaf_that_a_mask_keeps_from_the_direction_has_gain_one() -> None:
     mask = {"seen": True, "hidden": False}
     for direction, metric in (
-        (optax.scale_by_adam(), jaxreg.adam_metric()),
-        (DIRECTIONS["lamb"][0], jaxreg.lamb_metric()),
+        (optax.scale_by_adam(), jaxreg.preconditioners.adam()),
+        (DIRECTIONS["lamb"][0], jaxreg.preconditioners.lamb()),
     ):
         masked = optax.masked(direction, mask)
-        tx = jaxreg.proximal(masked, 0.25, jaxreg.L1(1.0), metric=metric)
+        tx = jaxreg.proximal(masked, 0.25, jaxreg.L1(1.0), preconditioner=metric)
         params = {"seen": jnp.ones(2), "hidden": jnp.ones(2)}
         updates, _ = tx.update(params, tx.init(params), params)
         np.testing.assert_array_equal(updates["hidden"], -0.5)

@@ -10,27 +10,39 @@ import jaxreg
 @pytest.mark.parametrize(
     ("direction", "metric", "message"),
     [
-        (optax.adam(lambda count: 1e-3), jaxreg.adam_metric(), "rate schedule of its"),
-        (optax.scale_by_adam(), jaxreg.identity_metric(), "does not know the gain of"),
-        (optax.identity(), jaxreg.adam_metric(), "reads ScaleByAdamState, and the"),
+        (
+            optax.adam(lambda count: 1e-3),
+            jaxreg.preconditioners.adam(),
+            "rate schedule of its",
+        ),
+        (
+            optax.scale_by_adam(),
+            jaxreg.preconditioners.identity(),
+            "does not know the gain of",
+        ),
+        (
+            optax.identity(),
+            jaxreg.preconditioners.adam(),
+            "reads ScaleByAdamState, and the",
+        ),
         (
             optax.chain(optax.scale_by_adam(), optax.trace(0.9)),
-            jaxreg.adam_metric(),
+            jaxreg.preconditioners.adam(),
             "does not know the gain of a direction with the state TraceState",
         ),
         (
             optax.partition(
                 {"a": optax.scale_by_adam(), "b": optax.scale_by_adam()}, ["a", "b"]
             ),
-            jaxreg.adam_metric(),
+            jaxreg.preconditioners.adam(),
             "holds two states ScaleByAdamState",
         ),
     ],
 )
-def test_a_state_that_the_metric_does_not_know_is_refused(
+def test_a_state_that_the_preconditioner_does_not_know_is_refused(
     direction, metric, message
 ) -> None:
-    tx = jaxreg.proximal(direction, 1e-3, jaxreg.L1(1.0), metric=metric)
+    tx = jaxreg.proximal(direction, 1e-3, jaxreg.L1(1.0), preconditioner=metric)
     params = [jnp.ones(2), jnp.ones(2)]
     with pytest.raises(ValueError, match=message):
         tx.update(params, tx.init(params), params)
@@ -38,24 +50,26 @@ def test_a_state_that_the_metric_does_not_know_is_refused(
 
 def test_check_metric_catches_a_learning_rate_and_another_optimizer() -> None:
     for direction, metric in (
-        (optax.adam(1e-3), jaxreg.adam_metric()),
-        (optax.scale_by_adam(b2=0.9999), jaxreg.adam_metric(b2=0.9)),
-        (optax.trace(0.9), jaxreg.momentum_metric(0.5)),
+        (optax.adam(1e-3), jaxreg.preconditioners.adam()),
+        (optax.scale_by_adam(b2=0.9999), jaxreg.preconditioners.adam(b2=0.9)),
+        (optax.trace(0.9), jaxreg.preconditioners.momentum(0.5)),
     ):
         with pytest.raises(ValueError, match="without learning rate or sign"):
-            jaxreg.check_metric(direction, metric)
+            jaxreg.preconditioners.check(direction, metric)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (
-            lambda: jaxreg.proximal(1.0, 0.1, jaxreg.L1(1.0), metric=None),
+            lambda: jaxreg.proximal(1.0, 0.1, jaxreg.L1(1.0), preconditioner=None),
             "direction is",
         ),
         (
-            lambda: jaxreg.proximal(optax.identity(), 0.1, jaxreg.L1(1.0), metric=0.9),
-            "metric is 0.9",
+            lambda: jaxreg.proximal(
+                optax.identity(), 0.1, jaxreg.L1(1.0), preconditioner=0.9
+            ),
+            "preconditioner is 0.9",
         ),
         (
             lambda: jaxreg.prox_sgd(0.1, jaxreg.L1(1.0), schedule=0.5),
@@ -74,7 +88,7 @@ def test_wrong_arguments_are_refused_at_the_call(call, message) -> None:
 @pytest.mark.parametrize("decay", [1.0, -0.1])
 def test_a_momentum_without_a_gain_is_refused(decay: float) -> None:
     with pytest.raises(ValueError, match="from 0 to below 1"):
-        jaxreg.momentum_metric(decay)
+        jaxreg.preconditioners.momentum(decay)
 
 
 def test_a_uniform_prox_in_adams_metric_is_refused_with_the_mend() -> None:

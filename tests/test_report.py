@@ -13,7 +13,7 @@ LASSO, GROUPS = jaxreg.L1(0.5), jaxreg.GroupLasso(0.25, group_axis=0)
 PENALTY = jaxreg.by_path([("^embed$", LASSO), ("^kernel$", GROUPS)])
 
 
-def by_leaf(table: jaxreg.Table) -> dict[str, dict]:
+def by_leaf(table: jaxreg.states.Table) -> dict[str, dict]:
     return {row["leaf"]: row for row in table.rows}
 
 

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import jaxreg
-from jaxreg import rules
+from jaxreg.rules import by_path as rules
 
 L1, L2 = jaxreg.L1(1.0), jaxreg.L2(1.0)
 

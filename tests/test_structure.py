@@ -36,7 +36,7 @@ def test_l1_plus_group_lasso_is_the_sparse_group_lasso() -> None:
 
 
 def test_groups_by_blocks_of_the_sparse_group_lasso_die_alone() -> None:
-    heads = jaxreg.SparseGroupLasso(0.1, 1.0, jaxreg.groups.Blocks((None, 2)))
+    heads = jaxreg.SparseGroupLasso(0.1, 1.0, jaxreg.Blocks((None, 2)))
     kernel = jnp.array([[3.0, 3.0, 0.9, 0.9], [3.0, 0.05, 0.9, 0.9]])
     x = heads.prox(kernel, 1.0)
     np.testing.assert_array_equal(x == 0, [[0, 0, 1, 1], [0, 1, 1, 1]])

@@ -36,7 +36,7 @@ def sweep_lasso(x, y, strengths, masks):
         return {"bias": jnp.zeros(()), "weights": jnp.zeros(x.shape[1])}
 
     return [
-        jaxreg.sweep(fit, strengths, masks, start=zero, warm_start=warm)
+        jaxreg.model_selection.sweep(fit, strengths, masks, start=zero, warm_start=warm)
         for warm in (False, True)
     ]
 
@@ -47,14 +47,14 @@ def test_the_grid_is_that_of_scikit_learn(diabetes):
     largest = jaxreg.max_strength(jaxreg.L1(1.0), pull).overall
     path, _, _ = linear_model.lasso_path(x, y, eps=1e-2)
     # max_strength bisects to rounding.
-    found = jaxreg.strength_grid(largest, 100, ratio=1e-2)
+    found = jaxreg.model_selection.strength_grid(largest, 100, ratio=1e-2)
     np.testing.assert_allclose(found, path, rtol=1e-12)
 
 
 def test_at_the_first_strength_all_weights_are_zero_and_at_the_second_not():
     pull = jnp.array([0.5, -2.0, 1.0])
     largest = jaxreg.max_strength(jaxreg.L1(1.0), pull).overall
-    grid = jax.jit(lambda x: jaxreg.strength_grid(x, 20))(largest)
+    grid = jax.jit(lambda x: jaxreg.model_selection.strength_grid(x, 20))(largest)
     assert grid[0] == largest
     counts = [jnp.sum(jaxreg.L1(s).prox(-pull, 1.0) != 0) for s in grid[:2]]
     assert counts == [0, 1]
@@ -64,7 +64,7 @@ def test_at_the_first_strength_all_weights_are_zero_and_at_the_second_not():
 @pytest.mark.parametrize("folds", [2, 5, 7])
 def test_each_sample_is_for_validation_once_and_labels_are_spread(samples, folds):
     labels = np.random.default_rng(0).integers(0, 3, samples)
-    masks = jaxreg.fold_masks(jax.random.key(1), folds, samples, labels)
+    masks = jaxreg.model_selection.fold_masks(jax.random.key(1), folds, samples, labels)
     assert masks.shape == (folds, samples) and masks.dtype == bool
     assert (masks.sum(axis=0) == 1).all()
     for chosen in (np.ones(samples, bool), labels == 0, labels == 1, labels == 2):
@@ -73,8 +73,13 @@ def test_each_sample_is_for_validation_once_and_labels_are_spread(samples, folds
 
 
 def test_folds_follow_the_key_alone_and_are_the_same_inside_jit():
-    one, other = (jaxreg.fold_masks(jax.random.key(seed), 5, 50) for seed in (0, 1))
-    jitted = jax.jit(lambda key: jaxreg.fold_masks(key, 5, 50))(jax.random.key(0))
+    one, other = (
+        jaxreg.model_selection.fold_masks(jax.random.key(seed), 5, 50)
+        for seed in (0, 1)
+    )
+    jitted = jax.jit(lambda key: jaxreg.model_selection.fold_masks(key, 5, 50))(
+        jax.random.key(0)
+    )
     np.testing.assert_array_equal(one, jitted)
     assert (one != other).any()
 
@@ -82,7 +87,7 @@ def test_folds_follow_the_key_alone_and_are_the_same_inside_jit():
 @pytest.mark.slow
 def test_the_curve_and_the_choice_are_those_of_lasso_cv(diabetes):
     x, y = diabetes
-    masks = jaxreg.fold_masks(jax.random.key(0), FOLDS, len(y))
+    masks = jaxreg.model_selection.fold_masks(jax.random.key(0), FOLDS, len(y))
     splits = [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in masks]
     path = linear_model.lasso_path(x, y, eps=1e-2)[0][::4]
     theirs = linear_model.LassoCV(alphas=path, cv=splits, tol=1e-12, max_iter=100_000)
@@ -91,15 +96,15 @@ def test_the_curve_and_the_choice_are_those_of_lasso_cv(diabetes):
     for errors in (cold, warm):
         # Two algorithms, each stopped at 1e-10 and better.
         np.testing.assert_allclose(errors, theirs.mse_path_, rtol=1e-7)
-        curve = jaxreg.validation_curve(errors)
+        curve = jaxreg.model_selection.validation_curve(errors)
         assert path[curve.least] == theirs.alpha_
 
 
 @pytest.mark.slow
 def test_warm_starts_find_the_solutions_of_cold_ones_and_every_fold_its_own(diabetes):
     x, y = diabetes
-    masks = jaxreg.fold_masks(jax.random.key(0), FOLDS, len(y))
-    strengths = jaxreg.strength_grid(0.5, 6, ratio=1e-2)
+    masks = jaxreg.model_selection.fold_masks(jax.random.key(0), FOLDS, len(y))
+    strengths = jaxreg.model_selection.strength_grid(0.5, 6, ratio=1e-2)
     (cold, _), (warm, _) = sweep_lasso(x, y, strengths, masks)
     np.testing.assert_allclose(warm, cold, atol=1e-8)
     for fold, mask in enumerate(masks):
@@ -116,7 +121,7 @@ def test_results_have_the_axes_of_strengths_and_points_in_order():
     first = {"a": jnp.array([10.0, 20.0, 30.0])}
     wanted = strengths[:, None, None] + first["a"][:, None] + second
     for warm in (False, True):
-        found = jaxreg.sweep(
+        found = jaxreg.model_selection.sweep(
             fit, strengths, first, second, start=lambda *points: 0.0, warm_start=warm
         )
         np.testing.assert_array_equal(found["sum"], wanted)
@@ -129,7 +134,7 @@ def test_a_warm_start_begins_where_the_fit_before_ended_a_cold_one_at_start():
 
     def swept(warm):
         strengths, shifts = jnp.array([1.0, 2.0, 4.0]), jnp.array([0.0, 10.0])
-        return jaxreg.sweep(
+        return jaxreg.model_selection.sweep(
             fit, strengths, shifts, start=lambda shift: shift, warm_start=warm
         )
 
@@ -176,7 +181,9 @@ def test_a_strong_warm_start_leaves_a_network_dead_and_a_weak_one_does_not():
 
     def swept(strengths, warm):
         run = jax.jit(
-            lambda: jaxreg.sweep(fit, strengths, start=start, warm_start=warm)
+            lambda: jaxreg.model_selection.sweep(
+                fit, strengths, start=start, warm_start=warm
+            )
         )
         return run()
 
@@ -194,14 +201,16 @@ def test_a_strong_warm_start_leaves_a_network_dead_and_a_weak_one_does_not():
 
 def test_halves_come_in_complementary_pairs():
     keys = jax.random.split(jax.random.key(0), 3)
-    halves = jax.vmap(lambda key: jaxreg.fold_masks(key, 2, 10))(keys)
+    halves = jax.vmap(lambda key: jaxreg.model_selection.fold_masks(key, 2, 10))(keys)
     np.testing.assert_array_equal(halves[:, 0], ~halves[:, 1])
     assert (halves.sum(axis=2) == 5).all()
 
 
 def test_stratified_folds_have_the_counts_of_scikit_learn():
     labels = datasets.load_digits().target
-    ours = jaxreg.fold_masks(jax.random.key(0), FOLDS, len(labels), labels)
+    ours = jaxreg.model_selection.fold_masks(
+        jax.random.key(0), FOLDS, len(labels), labels
+    )
     theirs = model_selection.StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     for mask, (_, held) in zip(ours, theirs.split(labels, labels), strict=True):
         counts = [np.bincount(part) for part in (labels[mask], labels[held])]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import jaxreg
-from jaxreg.penalties import _taut_string
-from jaxreg.penalties._isotonic import segment_sums
+from jaxreg._numerics import taut_string as _taut_string
+from jaxreg._numerics.isotonic import segment_sums
 
 SIZE = 60
 

@@ -7,8 +7,8 @@ import pytest
 from sklearn import linear_model
 
 import jaxreg
-from jaxreg.groups import Blocks
-from jaxreg.rules import ByPath
+from jaxreg._core.groups import Blocks
+from jaxreg.rules.by_path import ByPath
 
 L1 = jaxreg.L1(0.3)
 PARAMS = {

@@ -14,7 +14,7 @@ TRANSFORMS: dict[str, Callable[[Any], Any]] = {
     "regularize": lambda p: jaxreg.regularize(optax.adam(0.01), p),
     "target_sparsity": lambda p: jaxreg.target_sparsity(optax.adam(0.01), p, 0.5, 9),
     "proximal": lambda p: jaxreg.proximal(
-        optax.trace(0.9), 0.01, p, metric=jaxreg.momentum_metric(0.9)
+        optax.trace(0.9), 0.01, p, preconditioner=jaxreg.preconditioners.momentum(0.9)
     ),
     "prox_sgd": lambda p: jaxreg.prox_sgd(0.01, p),
     "prox_adam": lambda p: jaxreg.prox_adam(0.01, p),

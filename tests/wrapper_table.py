@@ -112,13 +112,13 @@ TRANSFORMS: dict[str, Callable[[Any, Any], Any]] = {
         inner(lambda _: optax.scale_by_adam()),
         RATE,
         penalty(s),
-        metric=jaxreg.adam_metric(),
+        preconditioner=jaxreg.preconditioners.adam(),
     ),
     "prox_sgd": lambda s, inner: jaxreg.proximal(
         inner(lambda _: optax.identity()),
         RATE,
         penalty(s),
-        metric=jaxreg.identity_metric(),
+        preconditioner=jaxreg.preconditioners.identity(),
     ),
     "shrink": lambda s, inner: optax.chain(
         inner(optax.sgd), jaxreg.shrink(penalty(s), RATE)

@@ -7,6 +7,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.penalty import Number, Penalty, Tree, widened
+from jaxreg._core.pytree import pytree_dataclass, signed
 from jaxreg.calculus.lift import (
     Lift,
     cast_like,
@@ -15,9 +18,6 @@ from jaxreg.calculus.lift import (
     step_tree,
     widened_tree,
 )
-from jaxreg.constraint import Constraint
-from jaxreg.penalty import Number, Penalty, Tree, widened
-from jaxreg.pytree import pytree_dataclass, signed
 
 
 @pytree_dataclass

@@ -7,11 +7,18 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.checks import check_numbers
+from jaxreg._core.leafwise import no_prox
+from jaxreg._core.penalty import (
+    GRADS_MEND,
+    Number,
+    Penalty,
+    Tree,
+    flatten_like,
+    widened,
+)
+from jaxreg._core.pytree import positive, pytree_dataclass
 from jaxreg.calculus.lift import Lift, cast_like, step_tree, widened_tree
-from jaxreg.checks import check_numbers
-from jaxreg.leafwise import no_prox
-from jaxreg.penalty import GRADS_MEND, Number, Penalty, Tree, flatten_like, widened
-from jaxreg.pytree import positive, pytree_dataclass
 
 
 @pytree_dataclass

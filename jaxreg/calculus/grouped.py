@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg import groups
-from jaxreg.calculus._group_size import group_size
-from jaxreg.in_groups import WholeGroups
-from jaxreg.leafwise import Elementwise
-from jaxreg.penalty import Number
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg._core import groups
+from jaxreg._core.in_groups import WholeGroups
+from jaxreg._core.leafwise import Elementwise
+from jaxreg._core.penalty import Number
+from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg._numerics.group_size import group_size
 
 # Entries that a loop over groups takes at a time: 1 MiB in float32, a core's own cache.
 BLOCK = 2**18

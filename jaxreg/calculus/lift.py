@@ -6,7 +6,14 @@ from typing import Any, Literal
 
 import jax
 
-from jaxreg.penalty import Number, Penalty, Tree, flatten_like, steps_like, widened
+from jaxreg._core.penalty import (
+    Number,
+    Penalty,
+    Tree,
+    flatten_like,
+    steps_like,
+    widened,
+)
 
 
 class Lift(Penalty):

@@ -5,12 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg.calculus.grouped import GroupPenalty
-from jaxreg.calculus.lift import Lift, step_tree
-from jaxreg.calculus.scaled import Scaled
-from jaxreg.calculus.weighted import Weighted
-from jaxreg.leafwise import Elementwise, Leafwise
-from jaxreg.penalty import (
+from jaxreg._core.leafwise import Elementwise, Leafwise
+from jaxreg._core.penalty import (
     GRADS_MEND,
     Number,
     Penalty,
@@ -18,7 +14,11 @@ from jaxreg.penalty import (
     flatten_like,
     widened,
 )
-from jaxreg.pytree import pytree_dataclass
+from jaxreg._core.pytree import pytree_dataclass
+from jaxreg.calculus.grouped import GroupPenalty
+from jaxreg.calculus.lift import Lift, step_tree
+from jaxreg.calculus.scaled import Scaled
+from jaxreg.calculus.weighted import Weighted
 
 
 class MagnitudePenalty(Leafwise):

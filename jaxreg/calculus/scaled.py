@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.penalty import Number, Penalty, Tree, ratio, widened
+from jaxreg._core.pytree import pytree_dataclass
 from jaxreg.calculus.lift import Lift, step_tree
-from jaxreg.constraint import Constraint
-from jaxreg.penalty import Number, Penalty, Tree, ratio, widened
-from jaxreg.pytree import pytree_dataclass
 
 
 @pytree_dataclass

@@ -8,10 +8,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxreg.calculus.lift import Lift, is_single, one_per_leaf
-from jaxreg.constraint import Constraint
-from jaxreg.leafwise import Elementwise, Leafwise
-from jaxreg.penalty import (
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.leafwise import Elementwise, Leafwise
+from jaxreg._core.penalty import (
     GRADS_MEND,
     Number,
     Penalty,
@@ -19,7 +18,8 @@ from jaxreg.penalty import (
     flatten_like,
     steps_like,
 )
-from jaxreg.pytree import array, pytree_dataclass
+from jaxreg._core.pytree import array, pytree_dataclass
+from jaxreg.calculus.lift import Lift, is_single, one_per_leaf
 
 
 @pytree_dataclass

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg.checks import is_known
-from jaxreg.constraint import Constraint
-from jaxreg.leafwise import longest
-from jaxreg.pytree import pytree_dataclass, signed
+from jaxreg._core.checks import is_known
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.leafwise import longest
+from jaxreg._core.pytree import pytree_dataclass, signed
 
 
 @pytree_dataclass

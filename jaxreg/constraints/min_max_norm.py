@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg import groups
-from jaxreg.checks import is_known
-from jaxreg.in_groups import NormBounds, bounded_norm
-from jaxreg.penalty import Number
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg._core import groups
+from jaxreg._core.checks import is_known
+from jaxreg._core.penalty import Number
+from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg.constraints._norm_bounds import NormBounds, bounded_norm
 
 
 @pytree_dataclass

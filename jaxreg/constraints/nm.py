@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxreg.constraint import Constraint
-from jaxreg.leafwise import longest
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.leafwise import longest
+from jaxreg._core.pytree import pytree_dataclass, static
 
 
 @pytree_dataclass

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg.constraint import Constraint
-from jaxreg.leafwise import longest
-from jaxreg.pytree import pytree_dataclass
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.leafwise import longest
+from jaxreg._core.pytree import pytree_dataclass
 
 
 @pytree_dataclass

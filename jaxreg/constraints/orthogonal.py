@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg.calculus.spectral import MatrixPenalty, check_split, on_singular_values
-from jaxreg.constraint import Constraint
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg._numerics.singular_values import on_singular_values
+from jaxreg.calculus.spectral import MatrixPenalty, check_split
 
 
 @pytree_dataclass

@@ -7,15 +7,10 @@ import numbers
 import jax
 import jax.numpy as jnp
 
-from jaxreg.calculus.spectral import (
-    MatrixPenalty,
-    check_split,
-    decompose,
-    on_singular_values,
-    outside,
-)
-from jaxreg.constraint import Constraint
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg._numerics.singular_values import decompose, on_singular_values, outside
+from jaxreg.calculus.spectral import MatrixPenalty, check_split
 
 
 @pytree_dataclass

@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg import groups
-from jaxreg.constraint import Constraint
-from jaxreg.in_groups import InGroups
-from jaxreg.penalty import Number
-from jaxreg.pytree import pytree_dataclass, static
-from jaxreg.thresholds import cut_to_total
+from jaxreg._core import groups
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.in_groups import InGroups
+from jaxreg._core.penalty import Number
+from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg._numerics.level import cut_to_total
 
 
 @pytree_dataclass

@@ -5,15 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg.calculus.spectral import (
-    MatrixPenalty,
-    check_split,
-    decompose,
-    on_singular_values,
-)
-from jaxreg.constraint import Constraint
-from jaxreg.penalty import Number
-from jaxreg.pytree import positive, pytree_dataclass, static
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.penalty import Number
+from jaxreg._core.pytree import positive, pytree_dataclass, static
+from jaxreg._numerics.singular_values import decompose, on_singular_values
+from jaxreg.calculus.spectral import MatrixPenalty, check_split
 
 
 @pytree_dataclass

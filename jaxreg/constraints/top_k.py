@@ -9,12 +9,19 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxreg.checks import check_countable, is_known, is_number
-from jaxreg.constraint import Constraint
-from jaxreg.constraints._largest import largest
-from jaxreg.leafwise import check_floating, without_negative_zero
-from jaxreg.penalty import GRADS_MEND, Number, Tree, flatten_like, steps_like, widened
-from jaxreg.pytree import array, pytree_dataclass, static
+from jaxreg._core.checks import check_countable, is_known, is_number
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.leafwise import check_floating, without_negative_zero
+from jaxreg._core.penalty import (
+    GRADS_MEND,
+    Number,
+    Tree,
+    flatten_like,
+    steps_like,
+    widened,
+)
+from jaxreg._core.pytree import array, pytree_dataclass, static
+from jaxreg._numerics.largest import largest
 
 
 @pytree_dataclass

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 
-from jaxreg import groups
-from jaxreg.in_groups import NormBounds, bounded_norm
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg._core import groups
+from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg.constraints._norm_bounds import NormBounds, bounded_norm
 
 
 @pytree_dataclass

@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import Elementwise, magnitude
-from jaxreg.penalties._thresholds import flat_from, outside, shrink_until_flat
-from jaxreg.penalty import Number, ratio
-from jaxreg.pytree import positive, pytree_dataclass
+from jaxreg._core.leafwise import Elementwise, magnitude
+from jaxreg._core.penalty import Number, ratio
+from jaxreg._core.pytree import positive, pytree_dataclass
+from jaxreg._numerics.scalar_prox import flat_from, outside, shrink_until_flat
 
 
 @pytree_dataclass

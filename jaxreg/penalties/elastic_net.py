@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import jax
 
-from jaxreg.leafwise import Elementwise
+from jaxreg._core.leafwise import Elementwise
+from jaxreg._core.penalty import Number, exact_sum, ratio
+from jaxreg._core.pytree import pytree_dataclass
 from jaxreg.penalties.l1 import L1, soft_threshold
 from jaxreg.penalties.l2 import L2
-from jaxreg.penalty import Number, exact_sum, ratio
-from jaxreg.pytree import pytree_dataclass
 
 
 @pytree_dataclass

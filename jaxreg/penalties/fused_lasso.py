@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import Leafwise
+from jaxreg._core.leafwise import Leafwise
+from jaxreg._core.penalty import Number, exact_sum, ratio
+from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg.penalties.l1 import L1, soft_threshold
 from jaxreg.penalties.total_variation import (
     TotalVariation,
@@ -16,8 +18,6 @@ from jaxreg.penalties.total_variation import (
     check_same_axis,
     longest_other,
 )
-from jaxreg.penalty import Number, exact_sum, ratio
-from jaxreg.pytree import pytree_dataclass, static
 
 
 @pytree_dataclass

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaxreg import groups
+from jaxreg._core import groups
+from jaxreg._core.penalty import Number, exact_sum
+from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg.calculus.grouped import Grouped, GroupPenalty
 from jaxreg.penalties.elastic_net import ElasticNet
 from jaxreg.penalties.l1 import L1
 from jaxreg.penalties.l2 import L2
-from jaxreg.penalty import Number, exact_sum
-from jaxreg.pytree import pytree_dataclass, static
 
 
 @pytree_dataclass

@@ -9,11 +9,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxreg import groups
-from jaxreg.calculus.lift import widened_tree
-from jaxreg.leafwise import without_negative_zero
-from jaxreg.penalties.l1 import L1, soft_threshold
-from jaxreg.penalty import (
+from jaxreg._core import groups
+from jaxreg._core.leafwise import without_negative_zero
+from jaxreg._core.penalty import (
     GRADS_MEND,
     Number,
     Penalty,
@@ -23,7 +21,9 @@ from jaxreg.penalty import (
     steps_like,
     widened,
 )
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg.calculus.lift import widened_tree
+from jaxreg.penalties.l1 import L1, soft_threshold
 
 _RESIDUAL_WIDTH = 0.05
 

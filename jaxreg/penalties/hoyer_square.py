@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import GradientOnly, magnitude
-from jaxreg.penalty import Number
-from jaxreg.pytree import pytree_dataclass
+from jaxreg._core.leafwise import GradientOnly, magnitude
+from jaxreg._core.penalty import Number
+from jaxreg._core.pytree import pytree_dataclass
 
 
 @pytree_dataclass

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import Elementwise
-from jaxreg.penalty import Number, ratio
-from jaxreg.pytree import positive, pytree_dataclass
+from jaxreg._core.leafwise import Elementwise
+from jaxreg._core.penalty import Number, ratio
+from jaxreg._core.pytree import positive, pytree_dataclass
 
 
 @pytree_dataclass

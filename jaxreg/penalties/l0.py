@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import Elementwise
-from jaxreg.penalties._thresholds import outside
-from jaxreg.penalty import Number, ratio
-from jaxreg.pytree import pytree_dataclass
+from jaxreg._core.leafwise import Elementwise
+from jaxreg._core.penalty import Number, ratio
+from jaxreg._core.pytree import pytree_dataclass
+from jaxreg._numerics.scalar_prox import outside
 
 
 @pytree_dataclass

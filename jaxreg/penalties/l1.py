@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import Elementwise, magnitude
-from jaxreg.penalty import Number, exact_sum, ratio
-from jaxreg.pytree import pytree_dataclass
+from jaxreg._core.leafwise import Elementwise, magnitude
+from jaxreg._core.penalty import Number, exact_sum, ratio
+from jaxreg._core.pytree import pytree_dataclass
 
 
 @pytree_dataclass

@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg import groups
-from jaxreg.in_groups import WholeGroups
-from jaxreg.leafwise import magnitude
-from jaxreg.penalty import Number, ratio
-from jaxreg.pytree import pytree_dataclass, static
-from jaxreg.thresholds import cut_to_total
+from jaxreg._core import groups
+from jaxreg._core.in_groups import WholeGroups
+from jaxreg._core.leafwise import magnitude
+from jaxreg._core.penalty import Number, ratio
+from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg._numerics.level import cut_to_total
 
 
 @pytree_dataclass

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import Elementwise, magnitude
-from jaxreg.penalties._thresholds import outside, with_slope_of_root
-from jaxreg.penalty import Number, ratio
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg._core.leafwise import Elementwise, magnitude
+from jaxreg._core.penalty import Number, ratio
+from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg._numerics.scalar_prox import outside, with_slope_of_root
 
 # Enough for float64 at any power; the first step is written out.
 _NEWTON_STEPS = 6
@@ -23,7 +23,8 @@ class Lp(Elementwise):
     r"""The Lp penalty, `strength * sum |w|^power` with a power between 0 and 1.
 
     Between `L0` and `L1`: the smaller the power, the less large weights are shrunk. The
-    prox is the global minimiser, by Newton's method on the weight's share of its size.
+    prox is the global minimiser, by Newton's method on the weight's share of its size;
+    three steps without a power or logarithm at `power=1/2`, the L1/2 penalty.
     It jumps: weights up to its threshold become 0, and it returns no other weight below
     `(2 (1 - power) strength s)^(1 / (2 - power))`. Zero is always stationary. Under
     `regularize` weights below that start there, so that none is zeroed before it has
@@ -37,7 +38,9 @@ class Lp(Elementwise):
     Raises:
       ValueError: `power` is not a number between 0 and 1.
 
-    Reference: Marjanovic and Solo 2012, On l_q optimization and matrix completion.
+    Reference: Marjanovic and Solo 2012, On l_q optimization and matrix completion; Xu,
+    Chang, Xu and Zhang 2012, L1/2 regularization: a thresholding representation theory
+    and a fast solver.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> penalty = jaxreg.Lp(2.0, power=0.5)
@@ -77,8 +80,9 @@ class Lp(Elementwise):
         return self.strength * jnp.where(is_zero, 0.0, jnp.sign(leaf) * slope)
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        find = functools.partial(_share_by_newton, power=self.power)
-        return shrink_by_share(leaf, self.strength * step, self.power, find)
+        by_newton = functools.partial(_share_by_newton, power=self.power)
+        find = _share_for_one_half if self.power == 0.5 else by_newton
+        return _shrink_by_share(leaf, self.strength * step, self.power, find)
 
     def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         smallest = _smallest(self.strength * step, self.power)
@@ -89,7 +93,7 @@ class Lp(Elementwise):
         )
 
 
-def shrink_by_share(
+def _shrink_by_share(
     leaf: jax.Array,
     threshold: jax.Array,
     power: float,
@@ -121,6 +125,20 @@ def _share_by_newton(smallest: jax.Array, power: float) -> jax.Array:
         pull = bend * _raised(share, power - 1)
         slope = 1 - (1 - power) * pull / share
         share = share - (share + pull - 1) / slope
+    return share
+
+
+def _share_for_one_half(smallest: jax.Array) -> jax.Array:
+    """The larger root of `u + c / sqrt(u) = 1`; three steps of Newton for float64.
+
+    The known root, `(2/3) (1 + cos((2/3) arccos(-(3 sqrt(3) / 2) c)))`, is the same
+    number, ten times slower on a CPU.
+    """
+    bend = smallest * jnp.sqrt(smallest) / 2
+    share = 1 - bend / (1 - bend / 2)
+    for _ in range(3):
+        pull = bend / jnp.sqrt(share)
+        share = share - (share + pull - 1) / (1 - pull / (2 * share))
     return share
 
 

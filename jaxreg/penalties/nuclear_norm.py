@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from jaxreg._core.penalty import Number
+from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg.calculus.spectral import SpectralPenalty, check_split
 from jaxreg.penalties.l1 import L1
-from jaxreg.penalty import Number
-from jaxreg.pytree import pytree_dataclass, static
 
 
 @pytree_dataclass

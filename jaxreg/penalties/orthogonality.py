@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxreg import groups
-from jaxreg.leafwise import GradientOnly, magnitude
-from jaxreg.penalty import Number
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg._core import groups
+from jaxreg._core.leafwise import GradientOnly, magnitude
+from jaxreg._core.penalty import Number
+from jaxreg._core.pytree import pytree_dataclass, static
 
 
 @pytree_dataclass

@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import Leafwise, longest
-from jaxreg.penalty import Number, ratio
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg._core.leafwise import Leafwise, longest
+from jaxreg._core.penalty import Number, ratio
+from jaxreg._core.pytree import pytree_dataclass, static
 
 _HALVINGS = 40
 _UNROLL = 64

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxreg.checks import is_known
-from jaxreg.leafwise import Leafwise, magnitude
-from jaxreg.penalties._isotonic import falling_regression
-from jaxreg.penalty import Number, ratio
-from jaxreg.pytree import array, is_array, pytree_dataclass
+from jaxreg._core.checks import is_known
+from jaxreg._core.leafwise import Leafwise, magnitude
+from jaxreg._core.penalty import Number, ratio
+from jaxreg._core.pytree import array, is_array, pytree_dataclass
+from jaxreg._numerics.isotonic import falling_regression
 
 
 @pytree_dataclass

@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg import groups
+from jaxreg._core import groups
+from jaxreg._core.penalty import Number, exact_sum, ratio
+from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg.calculus.nonnegative import MagnitudePenalty
 from jaxreg.penalties.group_lasso import GroupLasso
 from jaxreg.penalties.l1 import L1, soft_threshold
-from jaxreg.penalty import Number, exact_sum, ratio
-from jaxreg.pytree import pytree_dataclass, static
 
 
 @pytree_dataclass

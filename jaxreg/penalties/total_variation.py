@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import Leafwise, longest, magnitude
-from jaxreg.penalties._taut_string import total_variation_prox
-from jaxreg.penalty import Number, exact_sum, ratio
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg._core.leafwise import Leafwise, longest, magnitude
+from jaxreg._core.penalty import Number, exact_sum, ratio
+from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg._numerics.taut_string import total_variation_prox
 
 
 @pytree_dataclass

@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import Leafwise, magnitude
-from jaxreg.penalties._isotonic import segment_means
-from jaxreg.penalties._taut_string import total_variation_prox
+from jaxreg._core.leafwise import Leafwise, magnitude
+from jaxreg._core.penalty import Number, ratio
+from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg._numerics.isotonic import segment_means
+from jaxreg._numerics.taut_string import total_variation_prox
 from jaxreg.penalties.total_variation import axis_refusal, check_axis, longest_other
-from jaxreg.penalty import Number, ratio
-from jaxreg.pytree import pytree_dataclass, static
 
 _ROUNDS = 5000
 _LONGER = 1.7

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg import rules
-from jaxreg.checks import check_numbers, check_params
-from jaxreg.constraint import Constraint
-from jaxreg.penalty import Penalty, Tree, flatten_like, widened
-from jaxreg.transforms.targets import (
+from jaxreg._core.checks import check_numbers, check_params
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.penalty import Penalty, Tree, flatten_like, widened
+from jaxreg.rules import by_path as rules
+from jaxreg.transforms._leaves import (
     NEW_STATE,
     Schedule,
     as_factor,

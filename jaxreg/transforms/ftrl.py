@@ -14,10 +14,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg.checks import check_number
-from jaxreg.penalty import Number, Penalty, Tree, wide_dtype, widened
-from jaxreg.transforms.sums import check_arguments, number_dtype, prox_moves, read
-from jaxreg.transforms.targets import Schedule, as_factor, at_count, check_state
+from jaxreg._core.checks import check_number
+from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
+from jaxreg.transforms._leaves import Schedule, as_factor, at_count, check_state
+from jaxreg.transforms._running_sums import (
+    check_arguments,
+    number_dtype,
+    prox_moves,
+    read,
+)
 
 
 class FtrlState(NamedTuple):

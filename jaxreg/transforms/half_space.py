@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg import groups, shards
-from jaxreg.checks import check_numbers
-from jaxreg.penalty import Number, Penalty, Tree
-from jaxreg.rules import Part
-from jaxreg.transforms.targets import updates_to
+from jaxreg._core import groups, shards
+from jaxreg._core.checks import check_numbers
+from jaxreg._core.penalty import Number, Penalty, Tree
+from jaxreg.rules.by_path import Part
+from jaxreg.transforms._leaves import updates_to
 
 
 def half_space(

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg.checks import check_numbers
-from jaxreg.penalty import Penalty, Tree
-from jaxreg.rules import Part
-from jaxreg.transforms.targets import Targets, is_dead, updates_to
+from jaxreg._core.checks import check_numbers
+from jaxreg._core.penalty import Penalty, Tree
+from jaxreg.rules.by_path import Part
+from jaxreg.transforms._leaves import Targets, is_dead, updates_to
 
 
 def hold_support(penalty: Penalty) -> optax.GradientTransformationExtraArgs:

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg.penalty import Number, Penalty, Tree, wide_dtype, widened
-from jaxreg.rules import Part, paths
-from jaxreg.shards import local_axes
-from jaxreg.transforms.targets import check_updates
+from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
+from jaxreg._core.shards import local_axes
+from jaxreg.rules.by_path import Part, paths
+from jaxreg.transforms._leaves import check_updates
 
 
 class RegularizeState(NamedTuple):

@@ -6,11 +6,11 @@ from typing import Any
 
 import optax
 
-from jaxreg import rules
-from jaxreg.checks import check_numbers
-from jaxreg.constraint import Constraint
-from jaxreg.penalty import Penalty, Tree
-from jaxreg.transforms.targets import updates_to
+from jaxreg._core.checks import check_numbers
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.penalty import Penalty, Tree
+from jaxreg.rules import by_path as rules
+from jaxreg.transforms._leaves import updates_to
 
 
 def project(constraint: Penalty) -> optax.GradientTransformationExtraArgs:

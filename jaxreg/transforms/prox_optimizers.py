@@ -7,16 +7,10 @@ from typing import Any
 
 import optax
 
-from jaxreg.penalty import Number, Penalty
-from jaxreg.transforms.metrics import (
-    adagrad_metric,
-    adam_metric,
-    identity_metric,
-    momentum_metric,
-    rmsprop_metric,
-)
+from jaxreg._core.penalty import Number, Penalty
+from jaxreg.preconditioners import factories as preconditioners
+from jaxreg.transforms._leaves import Schedule
 from jaxreg.transforms.proximal import proximal
-from jaxreg.transforms.targets import Schedule
 
 
 def prox_sgd(
@@ -42,11 +36,17 @@ def prox_sgd(
     Array([-0.25 , -0.125], dtype=float32)
     """
     if momentum is None:
-        direction, metric = optax.identity(), identity_metric()
+        direction, preconditioner = optax.identity(), preconditioners.identity()
     else:
         direction = optax.trace(momentum, nesterov, accumulator_dtype)
-        metric = momentum_metric(momentum)
-    return proximal(direction, learning_rate, penalty, metric=metric, schedule=schedule)
+        preconditioner = preconditioners.momentum(momentum)
+    return proximal(
+        direction,
+        learning_rate,
+        penalty,
+        preconditioner=preconditioner,
+        schedule=schedule,
+    )
 
 
 def prox_adam(
@@ -80,7 +80,7 @@ def prox_adam(
         optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
         learning_rate,
         penalty,
-        metric=adam_metric(b2, eps, eps_root),
+        preconditioner=preconditioners.adam(b2, eps, eps_root),
         schedule=schedule,
     )
 
@@ -120,7 +120,7 @@ def prox_adamw(
         optax.chain(adam, optax.add_decayed_weights(weight_decay, mask)),
         learning_rate,
         penalty,
-        metric=adam_metric(b2, eps, eps_root),
+        preconditioner=preconditioners.adam(b2, eps, eps_root),
         schedule=schedule,
     )
 
@@ -157,11 +157,17 @@ def prox_rmsprop(
     scale = optax.scale_by_stddev if centered else optax.scale_by_rms
     direction = scale(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
     corrected = decay if bias_correction else None
-    metric = rmsprop_metric(eps, eps_in_sqrt, centered, corrected)
+    preconditioner = preconditioners.rmsprop(eps, eps_in_sqrt, centered, corrected)
     if momentum is not None:
         direction = optax.chain(direction, optax.trace(momentum, nesterov))
-        metric = momentum_metric(momentum, metric)
-    return proximal(direction, learning_rate, penalty, metric=metric, schedule=schedule)
+        preconditioner = preconditioners.momentum(momentum, preconditioner)
+    return proximal(
+        direction,
+        learning_rate,
+        penalty,
+        preconditioner=preconditioner,
+        schedule=schedule,
+    )
 
 
 def prox_adagrad(
@@ -191,6 +197,6 @@ def prox_adagrad(
         optax.scale_by_rss(initial_accumulator_value, eps),
         learning_rate,
         penalty,
-        metric=adagrad_metric(eps),
+        preconditioner=preconditioners.adagrad(eps),
         schedule=schedule,
     )

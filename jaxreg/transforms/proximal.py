@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg import rules
-from jaxreg.checks import check_numbers, check_params, check_prox
-from jaxreg.penalty import Number, Penalty, Tree, flatten_like, widened
-from jaxreg.rules import Part
-from jaxreg.transforms.blocks import prox_of_results, with_results
-from jaxreg.transforms.gains import Metric, read_gains
-from jaxreg.transforms.metrics import check_metric_type
-from jaxreg.transforms.targets import (
+from jaxreg._core.checks import check_numbers, check_params, check_prox
+from jaxreg._core.penalty import Number, Penalty, Tree, flatten_like, widened
+from jaxreg.preconditioners.factories import check_type
+from jaxreg.preconditioners.from_state import Preconditioner, read_gains
+from jaxreg.rules import by_path as rules
+from jaxreg.rules.by_path import Part
+from jaxreg.transforms._blocks import prox_of_results, with_results
+from jaxreg.transforms._leaves import (
     NEW_STATE,
     Schedule,
     as_factor,
@@ -42,7 +42,7 @@ def proximal(
     learning_rate: Number | Schedule,
     penalty: Penalty,
     *,
-    metric: Metric,
+    preconditioner: Preconditioner,
     schedule: Schedule | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Minimises loss + penalty by a prox in the metric of the optimizer.
@@ -61,18 +61,18 @@ def proximal(
       direction: an Optax transformation without learning rate or sign, as
         `optax.scale_by_adam()`; clipping and weight decay may be chained into it. The
         learning rate of an alias such as `optax.adam(1e-3)` cannot be seen: see
-        `check_metric`.
+        `preconditioners.check`.
       learning_rate: a number, or a function of the step count (from 0).
       penalty: any penalty whose prox takes such steps: after an adaptive direction one
         with `varying_step`.
-      metric: the gain of the direction: `identity_metric()`, `momentum_metric(decay)`,
-        `adam_metric(b2, eps, eps_root)`, ...
+      preconditioner: that of the direction, from `jaxreg.preconditioners`:
+        `identity()`, `momentum(decay)`, `adam(b2, eps, eps_root)`, ...
       schedule: a function of the step count that returns a factor >= 0 on the penalty.
 
     Raises:
       TypeError, ValueError: at the call an argument out of range; at the first update a
-        rule that catches no leaf, a state that the metric does not know, two states of
-        its kind, or a step that the penalty's prox cannot take.
+        rule that catches no leaf, a state that the preconditioner does not know, two
+        states of its kind, or a step that the penalty's prox cannot take.
 
     Reference: Yun, Lozano and Yang 2021, Adaptive proximal gradient methods for
     structured neural networks, arXiv 2110.10404, algorithm 1.
@@ -80,7 +80,10 @@ def proximal(
     >>> import jax, jax.numpy as jnp, optax, jaxreg
     >>> loss = lambda w: jnp.sum((w - jnp.array([2.0, 0.3])) ** 2)
     >>> tx = jaxreg.proximal(
-    ...     optax.trace(0.9), 0.01, jaxreg.L1(1.0), metric=jaxreg.momentum_metric(0.9)
+    ...     optax.trace(0.9),
+    ...     0.01,
+    ...     jaxreg.L1(1.0),
+    ...     preconditioner=jaxreg.preconditioners.momentum(0.9),
     ... )
     >>> w = jnp.zeros(2)
     >>> state = tx.init(w)
@@ -90,7 +93,7 @@ def proximal(
     >>> print(f"{w[0]:.4f} {w[1]:.4f}")
     1.5000 0.0000
     """
-    _check_arguments(direction, penalty, metric, schedule)
+    _check_arguments(direction, penalty, preconditioner, schedule)
     inner = optax.with_extra_args_support(direction)
 
     def init(params: Tree) -> ProximalState:
@@ -103,7 +106,7 @@ def proximal(
         parts = _checked_parts(inner, penalty, updates, state, params)
         rate = at_count(learning_rate, state.proximal_count)
         factor = at_count(schedule, state.proximal_count)
-        before_prox = _BeforeProx(metric, parts, rate, rate * factor)
+        before_prox = _BeforeProx(preconditioner, parts, rate, rate * factor)
 
         def stepped(updates: Tree, direction: Any, params: Tree) -> Any:
             moves, direction = inner.update(updates, direction, params, **extra)
@@ -125,7 +128,7 @@ def proximal(
 class _BeforeProx(NamedTuple):
     """Where a direction takes the leaves, and with which steps."""
 
-    metric: Metric
+    preconditioner: Preconditioner
     parts: list[Part]
     rate: Any
     step: Any
@@ -137,7 +140,7 @@ class _BeforeProx(NamedTuple):
         """
         leaves, treedef = jax.tree.flatten(params)
         found = flatten_like(treedef, moves, *_MEND)
-        gains = read_gains(self.metric, direction, treedef, found)
+        gains = read_gains(self.preconditioner, direction, treedef, found)
         moves = jax.tree.map(self._scaled, moves)
         found = flatten_like(treedef, moves, *_MEND)
         points, steps = dict[int, Any](), dict[int, Any]()
@@ -179,7 +182,9 @@ def _check_direction(made: Any, given: Any) -> None:
             )
 
 
-def _check_arguments(direction: Any, penalty: Any, metric: Any, schedule: Any) -> None:
+def _check_arguments(
+    direction: Any, penalty: Any, preconditioner: Any, schedule: Any
+) -> None:
     if not isinstance(direction, optax.GradientTransformation):
         raise TypeError(
             f"proximal: direction is {direction!r}; allowed: an Optax transformation "
@@ -187,5 +192,5 @@ def _check_arguments(direction: Any, penalty: Any, metric: Any, schedule: Any) -
         )
     check_numbers(penalty)
     check_prox("proximal", penalty)
-    check_metric_type("proximal", metric)
+    check_type("proximal", preconditioner)
     check_schedule("proximal", schedule)

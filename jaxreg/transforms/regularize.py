@@ -18,14 +18,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg import rules
-from jaxreg.checks import (
+from jaxreg._core.checks import (
     check_numbers,
     check_params,
     check_positive,
     check_prox,
 )
-from jaxreg.penalty import Number, Penalty, Tree, flatten_like, widened
+from jaxreg._core.penalty import Number, Penalty, Tree, flatten_like, widened
+from jaxreg.rules import by_path as rules
+from jaxreg.transforms._leaves import (
+    NEW_STATE,
+    Schedule,
+    as_factor,
+    at_count,
+    check_schedule,
+    check_state,
+)
 from jaxreg.transforms.latent import (
     RegularizeState,
     check_latents,
@@ -34,14 +42,6 @@ from jaxreg.transforms.latent import (
 )
 from jaxreg.transforms.rarely import when
 from jaxreg.transforms.samples import cut_of, is_edited
-from jaxreg.transforms.targets import (
-    NEW_STATE,
-    Schedule,
-    as_factor,
-    at_count,
-    check_schedule,
-    check_state,
-)
 
 _LATENT = "the latent in the state"
 

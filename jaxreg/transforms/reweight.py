@@ -10,12 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg import rules
-from jaxreg.calculus.weighted import weighted
-from jaxreg.checks import check_numbers, check_params, check_positive
-from jaxreg.in_groups import WholeGroups
-from jaxreg.leafwise import Elementwise
-from jaxreg.penalty import (
+from jaxreg._core.checks import check_numbers, check_params, check_positive
+from jaxreg._core.in_groups import WholeGroups
+from jaxreg._core.leafwise import Elementwise
+from jaxreg._core.penalty import (
     Number,
     Penalty,
     Tree,
@@ -23,8 +21,10 @@ from jaxreg.penalty import (
     wide_dtype,
     widened,
 )
+from jaxreg.calculus.weighted import weighted
+from jaxreg.rules import by_path as rules
+from jaxreg.transforms._leaves import NEW_STATE, check_state
 from jaxreg.transforms.rarely import when
-from jaxreg.transforms.targets import NEW_STATE, check_state
 
 Build = Callable[[Penalty], optax.GradientTransformation]
 

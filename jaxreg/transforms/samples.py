@@ -8,9 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import Elementwise
-from jaxreg.penalty import Number, Penalty, wide_dtype
-from jaxreg.shards import count
+from jaxreg._core.leafwise import Elementwise
+from jaxreg._core.penalty import Number, Penalty, wide_dtype
+from jaxreg._core.shards import count
 
 Cut = Callable[[jax.Array], jax.Array]
 

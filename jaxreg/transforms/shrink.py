@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg.checks import check_numbers, check_prox
-from jaxreg.penalty import Number, Penalty, Tree
-from jaxreg.rules import Part
-from jaxreg.transforms.targets import (
+from jaxreg._core.checks import check_numbers, check_prox
+from jaxreg._core.penalty import Number, Penalty, Tree
+from jaxreg.rules.by_path import Part
+from jaxreg.transforms._leaves import (
     Schedule,
     as_factor,
     at_count,

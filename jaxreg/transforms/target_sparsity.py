@@ -9,13 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg import rules
-from jaxreg.constraints._largest import largest
-from jaxreg.penalty import Number, Penalty, Tree, flatten_like
-from jaxreg.transforms.latent import RegularizeState
-from jaxreg.transforms.rarely import when
-from jaxreg.transforms.regularize import NormalMap, regularize
-from jaxreg.transforms.sparsity_ramp import (
+from jaxreg._core.penalty import Number, Penalty, Tree, flatten_like
+from jaxreg._numerics.largest import largest
+from jaxreg.rules import by_path as rules
+from jaxreg.transforms._leaves import NEW_STATE, check_state, is_dead
+from jaxreg.transforms._ramp import (
     Ramp,
     counted,
     makes_zeros,
@@ -23,7 +21,9 @@ from jaxreg.transforms.sparsity_ramp import (
     zero_share,
     zeroing,
 )
-from jaxreg.transforms.targets import NEW_STATE, check_state, is_dead
+from jaxreg.transforms.latent import RegularizeState
+from jaxreg.transforms.rarely import when
+from jaxreg.transforms.regularize import NormalMap, regularize
 
 
 class TargetSparsityState(NamedTuple):

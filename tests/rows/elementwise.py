@@ -162,7 +162,7 @@ ROWS = [
     entries(
         "LogSum", jaxreg.LogSum(0.3, 0.4), on_sizes(lambda a: log_sum(a, 0.3, 0.4))
     ),
-    entries("LHalf", jaxreg.LHalf(0.3), on_sizes(lambda a: power(a, 0.3, 0.5))),
+    entries("LHalf", jaxreg.Lp(0.3, 0.5), on_sizes(lambda a: power(a, 0.3, 0.5))),
     entries("Lp", jaxreg.Lp(0.3, 0.7), on_sizes(lambda a: power(a, 0.3, 0.7))),
     entries(
         "Lp near L0",

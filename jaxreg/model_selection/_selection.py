@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxreg.checks import check_number, is_known, is_number
+from jaxreg._core.checks import check_number, is_known, is_number
 
 
 class ValidationCurve(NamedTuple):
@@ -40,9 +40,10 @@ def validation_curve(errors: Any) -> ValidationCurve:
     Reference: Breiman, Friedman, Olshen and Stone 1984, Section 3.4.3; Hastie,
       Tibshirani and Friedman 2009, Section 7.10.
 
-    >>> import jax.numpy as jnp, jaxreg
+    >>> import jax.numpy as jnp
+    >>> from jaxreg import model_selection
     >>> errors = jnp.array([[0.9, 0.8], [0.5, 0.3], [0.4, 0.3], [0.5, 0.4]])
-    >>> curve = jaxreg.validation_curve(errors)
+    >>> curve = model_selection.validation_curve(errors)
     >>> print(int(curve.least), int(curve.one_standard_error))
     2 1
     """
@@ -115,9 +116,10 @@ def information_criteria(
     Reference: Akaike 1974; Schwarz 1978; Chen and Chen 2008, eq. 1 (EBIC); Zou, Hastie
       and Tibshirani 2007 (degrees of freedom).
 
-    >>> import jax.numpy as jnp, jaxreg
-    >>> found = jaxreg.information_criteria(jnp.array([90.0, 80.0]), jnp.array([1, 3]),
-    ...                                     samples=100, candidates=50)
+    >>> import jax.numpy as jnp
+    >>> from jaxreg import model_selection
+    >>> likelihood, nonzeros = jnp.array([90.0, 80.0]), jnp.array([1, 3])
+    >>> found = model_selection.information_criteria(likelihood, nonzeros, 100, 50)
     >>> for name, numbers in found._asdict().items():
     ...     print(name, [round(float(number)) for number in numbers])
     aic [182, 166]
@@ -196,9 +198,10 @@ def stability_selection(
     Reference: Meinshausen and Buhlmann 2010, Theorem 1; Shah and Samworth 2013
       (complementary pairs).
 
-    >>> import jax.numpy as jnp, jaxreg
+    >>> import jax.numpy as jnp
+    >>> from jaxreg import model_selection
     >>> units = jnp.array([[[1, 0, 0, 0], [1, 0, 0, 0]], [[1, 1, 0, 0], [1, 0, 0, 0]]])
-    >>> found = jaxreg.stability_selection(units)
+    >>> found = model_selection.stability_selection(units)
     >>> print(found.is_stable, found.frequency, round(float(found.bound), 3))
     [ True False False False] [1.  0.5 0.  0. ] 0.703
     """
@@ -258,9 +261,10 @@ def pareto_front(sparsity: Any, accuracy: Any) -> jax.Array:
     Raises:
       ValueError: not one axis, or two lengths.
 
-    >>> import jax.numpy as jnp, jaxreg
+    >>> import jax.numpy as jnp
+    >>> from jaxreg import model_selection
     >>> sparsity, accuracy = jnp.array([0.2, 0.5, 0.5, 0.9]), jnp.array([9, 9, 8, 7])
-    >>> print(jaxreg.pareto_front(sparsity, accuracy))
+    >>> print(model_selection.pareto_front(sparsity, accuracy))
     [False  True False  True]
     """
     points = jnp.asarray(sparsity), jnp.asarray(accuracy)

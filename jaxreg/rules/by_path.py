@@ -14,10 +14,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxreg.checks import check_leaf, check_numbers
-from jaxreg.patterns import Kernels, Pattern, catches, check_pattern
-from jaxreg.penalty import GRADS_MEND, Number, Penalty, Tree, flatten_like, steps_like
-from jaxreg.pytree import pytree_dataclass, static
+from jaxreg._core.checks import check_leaf, check_numbers
+from jaxreg._core.penalty import (
+    GRADS_MEND,
+    Number,
+    Penalty,
+    Tree,
+    flatten_like,
+    steps_like,
+)
+from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg.rules.patterns import Kernels, Pattern, catches, check_pattern
 
 
 class Part(NamedTuple):

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxreg import rules
-from jaxreg.checks import check_numbers, check_params, check_prox
-from jaxreg.penalty import Penalty, Tree, flatten_like, wide_dtype, widened
-from jaxreg.transforms.targets import NEW_STATE, check_schedule, check_updates
+from jaxreg._core.checks import check_numbers, check_params, check_prox
+from jaxreg._core.penalty import Penalty, Tree, flatten_like, wide_dtype, widened
+from jaxreg.rules import by_path as rules
+from jaxreg.transforms._leaves import NEW_STATE, check_schedule, check_updates
 
 
 class Arrays(NamedTuple):

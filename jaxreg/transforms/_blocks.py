@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.leafwise import without_negative_zero
 from jaxreg.calculus.grouped import BLOCK, GroupPenalty
-from jaxreg.leafwise import without_negative_zero
-from jaxreg.rules import Part
-from jaxreg.transforms.recipes import Memory, Recipe, on_slice, recipes, taken
+from jaxreg.rules.by_path import Part
+from jaxreg.transforms._recipes import Memory, Recipe, on_slice, recipes, taken
 
 Results = dict[int, jax.Array]
 

@@ -14,7 +14,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxreg import groups
+from jaxreg._core import groups
 
 _MOST_NEWTON_STEPS = 60
 

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg.penalties._isotonic import segment_sums
-from jaxreg.penalties._taut_hulls import hull_segments
+from jaxreg._numerics.isotonic import segment_sums
+from jaxreg._numerics.taut_hulls import hull_segments
 
 # The weight, in units in which entries and the tube are of size 1, of an entry that
 # stays where it is.

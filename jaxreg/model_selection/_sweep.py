@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg.checks import check_number, is_known, is_number
-from jaxreg.penalty import Tree
+from jaxreg._core.checks import check_number, is_known, is_number
+from jaxreg._core.penalty import Tree
 
 
 def strength_grid(largest: Any, count: int, ratio: Any = 1e-3) -> jax.Array:
@@ -40,8 +40,10 @@ def strength_grid(largest: Any, count: int, ratio: Any = 1e-3) -> jax.Array:
     Reference: Friedman, Hastie and Tibshirani 2010, Section 2.5.
 
     >>> import jax.numpy as jnp, jaxreg
+    >>> from jaxreg import model_selection
     >>> largest = jaxreg.max_strength(jaxreg.L1(1.0), jnp.array([0.5, -2.0])).overall
-    >>> print([round(float(s), 4) for s in jaxreg.strength_grid(largest, 3, 0.01)])
+    >>> grid = model_selection.strength_grid(largest, 3, 0.01)
+    >>> print([round(float(s), 4) for s in grid])
     [2.0, 0.2, 0.02]
     """
     _check_count("strength_grid: count", count)
@@ -88,8 +90,9 @@ def fold_masks(
     Raises:
       ValueError: `folds` below 2 or above `samples`; `labels` of another shape.
 
-    >>> import jax, jaxreg
-    >>> masks = jaxreg.fold_masks(jax.random.key(0), folds=5, samples=12)
+    >>> import jax
+    >>> from jaxreg import model_selection
+    >>> masks = model_selection.fold_masks(jax.random.key(0), folds=5, samples=12)
     >>> print(masks.sum(axis=0), masks.sum(axis=1))
     [1 1 1 1 1 1 1 1 1 1 1 1] [3 3 2 2 2]
     """
@@ -155,11 +158,13 @@ def sweep(
     Reference: Friedman, Hastie and Tibshirani 2010 (warm starts down the grid).
 
     >>> import jax.numpy as jnp, jaxreg
+    >>> from jaxreg import model_selection
     >>> def fit(strength, params, shift):
     ...     params = jaxreg.L1(strength).prox(jnp.array([1.0, 3.0]) + shift, 1.0)
     ...     return params, jnp.sum(params != 0)
     >>> strengths, shifts = jnp.array([3.5, 2.0, 0.5]), jnp.array([0.0, 1.0])
-    >>> print(jaxreg.sweep(fit, strengths, shifts, start=lambda shift: jnp.zeros(2)))
+    >>> start = lambda shift: jnp.zeros(2)
+    >>> print(model_selection.sweep(fit, strengths, shifts, start=start))
     [[0 1]
      [1 1]
      [2 2]]

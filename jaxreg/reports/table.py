@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg import measures, rules
-from jaxreg.checks import check_positive
-from jaxreg.constraint import Constraint
-from jaxreg.penalty import Number, Penalty, Tree
+from jaxreg._core.checks import check_positive
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.penalty import Number, Penalty, Tree
+from jaxreg.reports import measure as measures
+from jaxreg.rules import by_path as rules
 from jaxreg.transforms.latent import start_of
 
 Row = dict[str, Any]

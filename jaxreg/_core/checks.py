@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import no_prox
-from jaxreg.penalty import Number, Penalty, Tree
-from jaxreg.shards import COUPLED, refuse_part
+from jaxreg._core.leafwise import no_prox
+from jaxreg._core.penalty import Number, Penalty, Tree
+from jaxreg._core.shards import COUPLED, refuse_part
 
 # The fields that hold penalties.
 _INNER = {"penalty", "penalties"}

@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 import jax
 import jax.numpy as jnp
 
-from jaxreg.penalty import (
+from jaxreg._core.penalty import (
     GRADS_MEND,
     Number,
     Penalty,
@@ -22,7 +22,7 @@ from jaxreg.penalty import (
     steps_like,
     widened,
 )
-from jaxreg.shards import COUPLED, WHOLE_MEND, refuse_part, reshaped
+from jaxreg._core.shards import COUPLED, WHOLE_MEND, refuse_part, reshaped
 
 _RESIDUAL_WIDTH = 0.05
 

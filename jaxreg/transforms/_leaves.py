@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg import rules
-from jaxreg.checks import check_params
-from jaxreg.penalty import Number, Penalty, Tree, flatten_like, widened
+from jaxreg._core.checks import check_params
+from jaxreg._core.penalty import Number, Penalty, Tree, flatten_like, widened
+from jaxreg.rules import by_path as rules
 
 NEW_STATE = "call tx.init(params) after a change of the parameters"
 

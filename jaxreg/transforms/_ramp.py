@@ -9,17 +9,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg import rules
+from jaxreg._core.checks import check_countable, check_number, check_positive, is_known
+from jaxreg._core.in_groups import WholeGroups
+from jaxreg._core.leafwise import Elementwise
+from jaxreg._core.penalty import Number, Penalty
+from jaxreg._core.shards import refuse_part
 from jaxreg.calculus.grouped import GroupPenalty
 from jaxreg.calculus.nonnegative import MagnitudePenalty
 from jaxreg.calculus.scaled import Scaled
 from jaxreg.calculus.weighted import Weighted
-from jaxreg.checks import check_countable, check_number, check_positive, is_known
-from jaxreg.in_groups import WholeGroups
-from jaxreg.leafwise import Elementwise
-from jaxreg.penalties import SLOPE, FusedLasso
-from jaxreg.penalty import Number, Penalty
-from jaxreg.shards import refuse_part
+from jaxreg.penalties.fused_lasso import FusedLasso
+from jaxreg.penalties.slope import SLOPE
+from jaxreg.rules import by_path as rules
 
 _LOOKS, _AHEAD, _MARGIN, _GAIN = 100, 10, 0.15, 0.1
 

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg import rules
-from jaxreg.checks import MOST, check_prox
-from jaxreg.constraint import Constraint
-from jaxreg.penalty import Penalty, Tree, flatten_like, widened
-from jaxreg.shards import refuse_part
+from jaxreg._core.checks import MOST, check_prox
+from jaxreg._core.constraint import Constraint
+from jaxreg._core.penalty import Penalty, Tree, flatten_like, widened
+from jaxreg._core.shards import refuse_part
+from jaxreg.rules import by_path as rules
 
 # Factors are sought within 2^100 times the largest gradient, and its inverse.
 _OCTAVES = 100

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg import groups
-from jaxreg.leafwise import Elementwise
+from jaxreg._core import groups
+from jaxreg._core.leafwise import Elementwise
 
 _MOST_EVALUATIONS = 60
 # Where the secant points below 0, so much of the size is left.

@@ -11,8 +11,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import Leafwise
-from jaxreg.penalty import Number, Tree, widened
+from jaxreg._core.leafwise import Leafwise
+from jaxreg._core.penalty import Number, Tree, widened
 
 
 class Constraint(Leafwise):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import abc
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxreg import groups
-from jaxreg.constraint import Constraint
-from jaxreg.leafwise import Leafwise, longest
-from jaxreg.shards import reshaped
-from jaxreg.thresholds import norm
+from jaxreg._core import groups
+from jaxreg._core.leafwise import Leafwise, longest
+from jaxreg._core.shards import reshaped
 
 
 class InGroups(Leafwise):
@@ -71,48 +68,3 @@ class WholeGroups(InGroups):
     def spread(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         whole = jnp.broadcast_to(units, self.view(shape))
         return reshaped(repr(self), whole, shape)
-
-
-class NormBounds(InGroups, Constraint):
-    """Bounds on the Euclidean norm of each group."""
-
-    stationarity_kind = "residual"
-
-    @property
-    @abc.abstractmethod
-    def _bounds(self) -> tuple[Any, Any]:
-        """The lower and the upper bound."""
-
-    def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
-        """The gradient along the sphere, and how far it moves the norm within bounds.
-
-        A prox residual in polar coordinates: no pull is so large that its step leaves
-        through the centre and comes back on the other side.
-        """
-        within = groups.within_axes(self._axes, leaf.ndim)
-        step = self.step_for(0.05).astype(leaf.dtype)
-        lower, upper = (jnp.asarray(bound, leaf.dtype) for bound in self._bounds)
-        size = norm(leaf, self._axes)
-        unit = leaf / jnp.where(size > 0, size, 1)
-        pull = jnp.sum(unit * grad, axis=within, keepdims=True)
-        along = grad - pull * unit
-        moved = (size - step * pull).clip(lower, upper)
-        missing = jnp.where(size > 0, 0, lower / step)
-        return jnp.abs(along + unit * ((size - moved) / step)) + missing
-
-
-def bounded_norm(
-    leaf: jax.Array, lower: Any, upper: Any, axes: tuple[int, ...]
-) -> jax.Array:
-    """The nearest point whose groups' norms are in bounds.
-
-    A group of zeros, from which all directions are as near, gets equal entries.
-    """
-    lower, upper = (jnp.asarray(bound, leaf.dtype) for bound in (lower, upper))
-    root = math.sqrt(groups.size(axes, leaf.shape))
-    rms = groups.root_mean_square(leaf, axes)
-    is_zero = rms == 0
-    unit = jnp.where(is_zero, 1, leaf / jnp.where(is_zero, 1, rms))
-    size = root * rms
-    is_inside = (size >= lower) & (size <= upper)
-    return jnp.where(is_inside, leaf, unit * (size.clip(lower, upper) / root))

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numbers
 
+from jaxreg._core.leafwise import Elementwise
+from jaxreg._core.penalty import Penalty
 from jaxreg.calculus.grouped import grouped
-from jaxreg.leafwise import Elementwise
-from jaxreg.patterns import Kernels, check_pattern
-from jaxreg.penalty import Penalty
-from jaxreg.rules import ByPath, by_path
+from jaxreg.rules.by_path import ByPath, by_path
+from jaxreg.rules.patterns import Kernels, check_pattern
 
 
 def on_kernels(penalty: Penalty) -> ByPath:

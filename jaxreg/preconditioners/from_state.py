@@ -1,8 +1,8 @@
-"""By how much each optimizer multiplies a steady gradient: the metric of its prox.
+"""By how much each optimizer multiplies a steady gradient: the step sizes of its prox.
 
 A prox after an optimizer's step solves loss + penalty only if its step is the gain of
 the optimizer, `step_i = learning_rate * update_i / gradient_i` for a gradient that no
-longer changes. A metric reads that gain from the optimizer's state.
+longer changes. A preconditioner reads that gain from the optimizer's state.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg.penalty import flatten_like, widened
+from jaxreg._core.penalty import flatten_like, widened
 
 Found = dict[type, Any]
 
@@ -29,7 +29,7 @@ _WRAPPERS = (
 )
 
 
-class Metric(abc.ABC):
+class Preconditioner(abc.ABC):
     """The gain of an optimizer without its learning rate, read from its state."""
 
     state_types: ClassVar[tuple[type, ...]] = ()
@@ -45,18 +45,18 @@ class Metric(abc.ABC):
 
 
 def read_gains(
-    metric: Metric, direction_state: Any, treedef: Any, moves: list[Any]
+    preconditioner: Preconditioner, direction_state: Any, treedef: Any, moves: list[Any]
 ) -> list[Any]:
     """The gains of an optimizer in this state; refuses a state of another optimizer."""
     if not treedef.num_leaves:
         return []
-    wanted, found = metric.reads, {}
+    wanted, found = preconditioner.reads, {}
     for state in _states(direction_state):
         if type(state) in found:
             raise ValueError(
                 f"proximal: the direction holds two states {type(state).__name__}, and "
-                f"{metric} cannot tell whose leaf is whose. Use one direction for all "
-                "leaves, or jaxreg.regularize, which needs no metric"
+                f"{preconditioner} cannot tell whose leaf is whose. Use one direction "
+                "for all leaves, or jaxreg.regularize, which needs no preconditioner"
             )
         if type(state) in wanted:
             found[type(state)] = state
@@ -64,21 +64,22 @@ def read_gains(
             raise ValueError(
                 "proximal: the direction has a learning rate schedule of its own. Give "
                 "the learning rate to proximal and leave it out of the direction, as "
-                "in proximal(optax.scale_by_adam(), schedule, penalty, metric=...)"
+                "in proximal(optax.scale_by_adam(), schedule, penalty, "
+                "preconditioner=...)"
             )
         elif not isinstance(state, _UNIT_GAIN):
             raise ValueError(
-                f"proximal: {metric} does not know the gain of a direction with the "
-                f"state {type(state).__name__}. Give the metric of this direction, or "
-                "use jaxreg.regularize, which needs none"
+                f"proximal: {preconditioner} does not know the gain of a direction "
+                f"with the state {type(state).__name__}. Give the preconditioner of "
+                "this direction, or use jaxreg.regularize, which needs none"
             )
     missing = [kind.__name__ for kind in wanted if kind not in found]
     if missing:
         raise ValueError(
-            f"proximal: {metric} reads {' and '.join(missing)}, and the direction's "
-            "state holds none. Give the metric of this direction"
+            f"proximal: {preconditioner} reads {' and '.join(missing)}, and the "
+            "direction's state holds none. Give the preconditioner of this direction"
         )
-    return metric.gains(found, treedef, moves)
+    return preconditioner.gains(found, treedef, moves)
 
 
 def _states(state: Any) -> Iterator[Any]:
@@ -110,32 +111,32 @@ def _where_seen(moment: jax.Array, gain: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class IdentityMetric(Metric):
-    """What `identity_metric` returns."""
+class IdentityPreconditioner(Preconditioner):
+    """What `preconditioners.identity` returns."""
 
     def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
         return [1.0] * treedef.num_leaves
 
 
 @dataclasses.dataclass(frozen=True)
-class MomentumMetric(Metric):
-    """What `momentum_metric` returns."""
+class MomentumPreconditioner(Preconditioner):
+    """What `preconditioners.momentum` returns."""
 
     decay: float
-    metric: Metric = IdentityMetric()
+    preconditioner: Preconditioner = IdentityPreconditioner()
 
     @property
     def reads(self) -> tuple[type, ...]:
-        return (optax.TraceState, *self.metric.reads)
+        return (optax.TraceState, *self.preconditioner.reads)
 
     def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
-        gains = self.metric.gains(found, treedef, moves)
+        gains = self.preconditioner.gains(found, treedef, moves)
         return [gain / (1 - self.decay) for gain in gains]
 
 
 @dataclasses.dataclass(frozen=True)
-class AdamMetric(Metric):
-    """What `adam_metric` and `yogi_metric` return."""
+class AdamPreconditioner(Preconditioner):
+    """What `preconditioners.adam` and `preconditioners.yogi` return."""
 
     b2: float = 0.999
     eps: float = 1e-8
@@ -158,8 +159,8 @@ class AdamMetric(Metric):
 
 
 @dataclasses.dataclass(frozen=True)
-class AdanMetric(AdamMetric):
-    """What `adan_metric` returns."""
+class AdanPreconditioner(AdamPreconditioner):
+    """What `preconditioners.adan` returns."""
 
     state_types = (optax.ScaleByAdanState,)
 
@@ -169,8 +170,8 @@ class AdanMetric(AdamMetric):
 
 
 @dataclasses.dataclass(frozen=True)
-class AmsgradMetric(Metric):
-    """What `amsgrad_metric` returns."""
+class AmsgradPreconditioner(Preconditioner):
+    """What `preconditioners.amsgrad` returns."""
 
     eps: float = 1e-8
     eps_root: float = 0.0
@@ -185,8 +186,8 @@ class AmsgradMetric(Metric):
 
 
 @dataclasses.dataclass(frozen=True)
-class AdamaxMetric(Metric):
-    """What `adamax_metric` returns."""
+class AdamaxPreconditioner(Preconditioner):
+    """What `preconditioners.adamax` returns."""
 
     eps: float = 1e-8
     state_types = (optax.ScaleByAdamState,)
@@ -200,8 +201,8 @@ class AdamaxMetric(Metric):
 
 
 @dataclasses.dataclass(frozen=True)
-class RmspropMetric(Metric):
-    """What `rmsprop_metric` returns."""
+class RmspropPreconditioner(Preconditioner):
+    """What `preconditioners.rmsprop` returns."""
 
     eps: float = 1e-8
     eps_in_sqrt: bool = True
@@ -233,8 +234,8 @@ class RmspropMetric(Metric):
 
 
 @dataclasses.dataclass(frozen=True)
-class AdagradMetric(Metric):
-    """What `adagrad_metric` returns."""
+class AdagradPreconditioner(Preconditioner):
+    """What `preconditioners.adagrad` returns."""
 
     eps: float = 1e-7
     state_types = (optax.ScaleByRssState,)
@@ -247,8 +248,8 @@ class AdagradMetric(Metric):
 
 
 @dataclasses.dataclass(frozen=True)
-class LambMetric(Metric):
-    """What `lamb_metric` returns."""
+class LambPreconditioner(Preconditioner):
+    """What `preconditioners.lamb` returns."""
 
     b1: float = 0.9
     b2: float = 0.999
@@ -258,7 +259,7 @@ class LambMetric(Metric):
 
     def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
         state = found[optax.ScaleByAdamState]
-        adam = AdamMetric(self.b2, self.eps, self.eps_root)
+        adam = AdamPreconditioner(self.b2, self.eps, self.eps_root)
         gains = adam.of_moments(treedef, state.nu, state.count)
         means = treedef.flatten_up_to(state.mu)
         correction = 1 - self.b1 ** jnp.asarray(state.count, float)

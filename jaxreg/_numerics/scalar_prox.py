@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg.leafwise import magnitude
-from jaxreg.penalty import Number
+from jaxreg._core.leafwise import magnitude
+from jaxreg._core.penalty import Number
 
 
 def with_slope_of_root(

@@ -1,0 +1,1 @@
+"""The contract of penalties, and what every layer above stands on."""

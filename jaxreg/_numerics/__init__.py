@@ -1,0 +1,1 @@
+"""Algorithms on arrays: thresholds, roots, lines and singular values."""

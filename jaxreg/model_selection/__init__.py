@@ -1,0 +1,19 @@
+"""Choosing the strength: grids, sweeps, and what is chosen from them."""
+
+from jaxreg.model_selection._selection import (
+    information_criteria,
+    pareto_front,
+    stability_selection,
+    validation_curve,
+)
+from jaxreg.model_selection._sweep import fold_masks, strength_grid, sweep
+
+__all__ = [
+    "fold_masks",
+    "information_criteria",
+    "pareto_front",
+    "stability_selection",
+    "strength_grid",
+    "sweep",
+    "validation_curve",
+]

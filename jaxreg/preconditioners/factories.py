@@ -1,0 +1,224 @@
+"""The preconditioners of `proximal`, one per kind of optimizer, and their check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxreg._core.checks import is_known
+from jaxreg.preconditioners.from_state import (
+    AdagradPreconditioner,
+    AdamaxPreconditioner,
+    AdamPreconditioner,
+    AdanPreconditioner,
+    AmsgradPreconditioner,
+    IdentityPreconditioner,
+    LambPreconditioner,
+    MomentumPreconditioner,
+    Preconditioner,
+    RmspropPreconditioner,
+    read_gains,
+)
+
+# Of very different sizes, as the gradients of a badly scaled problem are.
+_GRADS = ([1.0, -0.03, 20.0, 1e-5], [[-0.5, 2.0]])
+
+
+def identity() -> Preconditioner:
+    """For plain gradients and averages of them (`optax.ema`): the gain is 1.
+
+    >>> import optax
+    >>> from jaxreg import preconditioners
+    >>> preconditioners.check(optax.ema(0.9), preconditioners.identity()) < 1e-3
+    True
+    """
+    return IdentityPreconditioner()
+
+
+def momentum(
+    decay: float, preconditioner: Preconditioner | None = None
+) -> Preconditioner:
+    """For `optax.trace(decay)`, Nesterov or not: the gain is `1 / (1 - decay)`.
+
+    `preconditioner` is that of the rest of the direction; the gains multiply.
+
+    Raises:
+      ValueError: `decay` is not from 0 to below 1.
+
+    >>> import optax
+    >>> from jaxreg import preconditioners
+    >>> preconditioners.check(optax.trace(0.9), preconditioners.momentum(0.9)) < 1e-3
+    True
+    """
+    if is_known(lambda x: (x < 0) | (x >= 1), decay):
+        raise ValueError(f"momentum: decay is {decay}; allowed: from 0 to below 1")
+    return MomentumPreconditioner(
+        decay, IdentityPreconditioner() if preconditioner is None else preconditioner
+    )
+
+
+def adam(b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Preconditioner:
+    """For `optax.scale_by_adam`: `1 / (sqrt(nu / (1 - b2^t) + eps_root) + eps)`.
+
+    The momentum is an average, of gain 1: neither `b1` nor its correction enters.
+
+    >>> import optax
+    >>> from jaxreg import preconditioners
+    >>> preconditioners.check(optax.scale_by_adam(), preconditioners.adam()) < 1e-3
+    True
+    """
+    return AdamPreconditioner(b2, eps, eps_root)
+
+
+def yogi(b2: float = 0.999, eps: float = 1e-3, eps_root: float = 0.0) -> Preconditioner:
+    """For `optax.scale_by_yogi`: that of Adam, of Yogi's second moment.
+
+    >>> import optax
+    >>> from jaxreg import preconditioners
+    >>> preconditioners.check(optax.scale_by_yogi(), preconditioners.yogi()) < 1e-3
+    True
+    """
+    return AdamPreconditioner(b2, eps, eps_root)
+
+
+def adan(b3: float = 0.99, eps: float = 1e-8, eps_root: float = 0.0) -> Preconditioner:
+    """For `optax.scale_by_adan`: that of Adam, of Adan's second moment.
+
+    `optax.adan` itself has `eps_root=1e-8`.
+
+    >>> import optax
+    >>> from jaxreg import preconditioners
+    >>> preconditioners.check(optax.scale_by_adan(), preconditioners.adan()) < 1e-3
+    True
+    """
+    return AdanPreconditioner(b3, eps, eps_root)
+
+
+def amsgrad(eps: float = 1e-8, eps_root: float = 0.0) -> Preconditioner:
+    """For `optax.scale_by_amsgrad`: `1 / (sqrt(nu_max + eps_root) + eps)`.
+
+    >>> import optax
+    >>> from jaxreg import preconditioners
+    >>> amsgrad = preconditioners.amsgrad()
+    >>> preconditioners.check(optax.scale_by_amsgrad(), amsgrad) < 1e-3
+    True
+    """
+    return AmsgradPreconditioner(eps, eps_root)
+
+
+def adamax(eps: float = 1e-8) -> Preconditioner:
+    """For `optax.scale_by_adamax`: one over the largest recent gradient.
+
+    >>> import optax
+    >>> from jaxreg import preconditioners
+    >>> preconditioners.check(optax.scale_by_adamax(), preconditioners.adamax()) < 1e-3
+    True
+    """
+    return AdamaxPreconditioner(eps)
+
+
+def rmsprop(
+    eps: float = 1e-8,
+    eps_in_sqrt: bool = True,
+    centered: bool = False,
+    decay: float | None = None,
+) -> Preconditioner:
+    """For `optax.scale_by_rms`: `1 / sqrt(nu + eps)`, or `1 / (sqrt(nu) + eps)`.
+
+    `centered` is for `optax.scale_by_stddev`, with `nu - mu^2` for nu; `decay` for a
+    direction with `bias_correction=True`, the decay of that direction.
+
+    >>> import optax
+    >>> from jaxreg import preconditioners
+    >>> preconditioners.check(optax.scale_by_rms(), preconditioners.rmsprop()) < 1e-3
+    True
+    """
+    return RmspropPreconditioner(eps, eps_in_sqrt, centered, decay)
+
+
+def adagrad(eps: float = 1e-7) -> Preconditioner:
+    """For `optax.scale_by_rss`: `1 / sqrt(sum of squares + eps)`.
+
+    >>> import optax
+    >>> from jaxreg import preconditioners
+    >>> preconditioners.check(optax.scale_by_rss(), preconditioners.adagrad()) < 1e-3
+    True
+    """
+    return AdagradPreconditioner(eps)
+
+
+def lamb(
+    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6, eps_root: float = 0.0
+) -> Preconditioner:
+    """For `chain(optax.scale_by_adam(...), optax.scale_by_trust_ratio())`.
+
+    Adam's gain times the trust ratio of the leaf. Decay between the two would enter the
+    ratio; put it into the penalty.
+
+    >>> import optax
+    >>> from jaxreg import preconditioners
+    >>> lamb = optax.chain(optax.scale_by_adam(eps=1e-6), optax.scale_by_trust_ratio())
+    >>> preconditioners.check(lamb, preconditioners.lamb()) < 1e-3
+    True
+    """
+    return LambPreconditioner(b1, b2, eps, eps_root)
+
+
+def check(
+    direction: optax.GradientTransformation,
+    preconditioner: Preconditioner,
+    steps: int = 3000,
+) -> float:
+    """Feeds a constant gradient and compares the updates with the preconditioner.
+
+    Returns:
+      The largest relative error of `gain * gradient` as the update.
+
+    Raises:
+      ValueError: the error is above 1 %, as when the direction carries a learning rate
+        (`optax.adam(1e-3)` in place of `optax.scale_by_adam()`), or the preconditioner
+        is that of another direction.
+
+    >>> import optax
+    >>> from jaxreg import preconditioners
+    >>> preconditioners.check(optax.trace(0.9), preconditioners.momentum(0.9)) < 1e-5
+    True
+    """
+    check_type("preconditioners.check", preconditioner)
+    grads = tuple(jnp.asarray(grad) for grad in _GRADS)
+    params = jax.tree.map(jnp.ones_like, grads)
+    full = optax.with_extra_args_support(direction)
+
+    def step(carry: Any, _: Any) -> Any:
+        _, state = carry
+        return full.update(grads, state, params), None
+
+    start = (grads, full.init(params))
+    (moves, state), _ = jax.lax.scan(step, start, length=steps)
+    treedef = jax.tree.structure(params)
+    gains = read_gains(preconditioner, state, treedef, jax.tree.leaves(moves))
+    errors = []
+    for gain, grad, move in zip(gains, grads, moves, strict=True):
+        errors.append(float(jnp.max(jnp.abs(move / (gain * grad) - 1))))
+        if not errors[-1] <= 0.01:
+            raise ValueError(
+                f"preconditioners.check: for the gradient {grad} the direction makes "
+                f"{move} and {preconditioner} says {gain * grad}. Allowed: a direction without "
+                "learning rate or sign, as optax.scale_by_adam(), with the "
+                "preconditioner of its kind and the same arguments"
+            )
+    return max(errors)
+
+
+def check_type(caller: str, preconditioner: Any) -> None:
+    """Refuses what is no preconditioner."""
+    if not isinstance(preconditioner, Preconditioner):
+        raise TypeError(
+            f"{caller}: preconditioner is {preconditioner!r}; allowed: that of the "
+            "direction, as jaxreg.preconditioners.adam() for "
+            "optax.scale_by_adam(), or "
+            "jaxreg.preconditioners.identity() for plain gradients"
+        )

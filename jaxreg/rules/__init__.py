@@ -1,0 +1,1 @@
+"""Which penalty acts on which leaf."""
