@@ -206,8 +206,8 @@ def check(
         if not errors[-1] <= 0.01:
             raise ValueError(
                 f"preconditioners.check: for the gradient {grad} the direction makes "
-                f"{move} and {preconditioner} says {gain * grad}. Allowed: a direction without "
-                "learning rate or sign, as optax.scale_by_adam(), with the "
+                f"{move} and {preconditioner} says {gain * grad}. Allowed: a direction "
+                "without learning rate or sign, as optax.scale_by_adam(), with the "
                 "preconditioner of its kind and the same arguments"
             )
     return max(errors)
