@@ -94,7 +94,7 @@ def measure(config: Config, penalty: str) -> Row:
         jumps = [_jumps(prox, points, step) for step in entry.steps]
     return {
         "call": repr(entry.penalty),
-        "convex": entry.penalty.is_convex,
+        "convex": entry.penalty.facts.is_convex,
         "steps": list(entry.steps),
         "thresholds": thresholds,
         "points": points.tolist(),

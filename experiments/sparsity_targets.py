@@ -168,12 +168,12 @@ def _zero_units(
     units: str, penalty: jaxreg.Penalty, params: Any
 ) -> tuple[jax.Array, int]:
     """The zero weights, or dead neurons, and how many there are in all."""
-    leaves = jax.tree.leaves(params)
+    leaves = rules.Leaves(penalty, params)
     sizes = [
-        part.penalty.unit_sizes(leaf)
-        for part in rules.parts(penalty, params)
+        size
+        for part in leaves.parts
         if units == "weights" or isinstance(part.penalty, jaxreg.GroupLasso)
-        for leaf in part.of(leaves)
+        for size in part.penalty.layout.unit_sizes(part.pick(leaves.leaves))
     ]
     zero = sum((jnp.sum(size == 0) for size in sizes), start=jnp.zeros((), jnp.int32))
     return zero, sum(size.size for size in sizes)

@@ -242,7 +242,7 @@ PARAMS_ROWS = [
     refused(
         "a rule that matches nothing",
         ValueError,
-        "the rule 'weight$' (... matches no leaf. Leaves at hand: 'body/bias', "
+        "the rule 'weight$' (... matches no leaf. Leaves: 'body/bias', "
         "'body/kernel'. Correct or remove the pattern",
         with_rule("weight$", PARAMS),
         WITH_REPORTS,
@@ -250,7 +250,7 @@ PARAMS_ROWS = [
     refused(
         "a rule on an empty tree",
         ValueError,
-        "matches no leaf. Leaves at hand: none",
+        "matches no leaf. Leaves: none",
         with_rule("kernel$", {}),
         WITH_REPORTS,
     ),

@@ -71,7 +71,7 @@ class Row:
 
     @property
     def has_prox(self) -> bool:
-        return self.penalty.has_prox
+        return self.penalty.facts.has_prox
 
     def height(self, points: Leaves) -> np.ndarray:
         """The textbook value at each point; of a constraint 0 or infinity."""

@@ -100,7 +100,6 @@ def test_array_bounds_of_a_box_hold_entry_by_entry() -> None:
     box = jaxreg.Box(jnp.array([[-1.0], [0.0]]), np.array([0.5, np.inf], "f4"))
     found = box.prox(jnp.array([[-2.0, -2.0], [1.0, 1.0]]), 1.0)
     assert found.tolist() == [[-1.0, -1.0], [0.5, 1.0]]
-    assert box.independent_axis((2, 2)) is None
 
 
 def test_blocks_are_groups_of_a_bound() -> None:
@@ -110,7 +109,7 @@ def test_blocks_are_groups_of_a_bound() -> None:
     expected = [[0.6, 0.0, 1.0, 0.0], [0.8, 0.0, 0.0, 0.0]]
     # One quotient in float32.
     np.testing.assert_allclose(found, expected, rtol=2e-7)
-    assert heads.group_count((2, 4)) == 2
+    assert heads.layout.unit_count((2, 4)) == 2
 
 
 REFUSED = {

@@ -11,7 +11,7 @@ from tests.test_eager import compilations
 pytestmark = pytest.mark.slow
 
 PROX = jax.jit(lambda penalty, v, step: penalty.prox(v, step))
-START = jax.jit(lambda penalty, v, step: penalty.latent_start(v, step))
+START = jax.jit(lambda penalty, v, step: penalty.nearest_latent(v, v, step))
 GRID = (-1.0, -0.25, 0.0, 0.5, 2.0)
 
 
@@ -81,7 +81,7 @@ def test_a_weight_between_grid_values_starts_at_the_nearest_the_prox_returns(
     penalty = jaxreg.PiecewiseAffine.to_grid(strength, (-1.0, 0.0, 0.6))
     weights = np.linspace(-1.5, 1.0, 1001, dtype=np.float32)
     step = penalty.step_for(0.1)
-    latent = penalty.latent_start(weights, step)
+    latent = penalty.nearest_latent(weights, weights, step)
     x = np.asarray(penalty.prox(latent, step))
     outputs = np.asarray(PROX(penalty, np.linspace(-2, 2, 400_001), step))
     nearest = abs(weights[:, None] - np.unique(outputs)).min(1)
@@ -189,7 +189,8 @@ def test_an_eager_prox_and_start_compile_nothing_the_second_time(
     v = jnp.linspace(-1.0, 1.0, 7)
 
     def call() -> None:
-        penalty.latent_start(penalty.prox(v, jnp.abs(v)), 0.1)
+        x = penalty.prox(v, jnp.abs(v))
+        penalty.nearest_latent(x, x, 0.1)
         penalty.stationarity(v, v)
 
     assert not compilations(caplog, call)

@@ -42,9 +42,11 @@ def test_the_rows_have_names_of_their_own() -> None:
 
 @every_row
 def test_the_penalty_states_the_facts_of_its_row(row: Row) -> None:
-    facts = ("is_convex", "varying_step", "scope", "stationarity_kind")
-    stated = {fact: getattr(row.penalty, fact) for fact in facts}
-    assert stated == {fact: getattr(row, fact) for fact in facts}
+    facts = row.penalty.facts
+    assert facts.is_convex == row.is_convex
+    assert facts.varying_step == row.varying_step
+    assert facts.is_joint == (row.scope == "tree")
+    assert facts.stationarity_kind == row.stationarity_kind
 
 
 @convex_rows

@@ -247,7 +247,7 @@ def test_a_sum_is_refused_or_has_the_values_of_both(row: Row) -> None:
     v = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
     for other in ROWS:
         pair = (row.penalty, other.penalty)
-        takes_kernel = all(one.refusal(v.shape) is None for one in pair)
+        takes_kernel = all(one.layout.refusal(v.shape) is None for one in pair)
         if other.name in found and takes_kernel:
             expected = row.penalty.value(v) + other.penalty.value(v)
             # A few roundings of float32.

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreg.rules.by_path import ByPath
 from tests.row import Leaves, Row, Shapes, cast
 from tests.table import convex_rows, prox_rows, rows_where, varying_rows
 
@@ -292,18 +291,3 @@ def test_at_strength_zero_prox_is_the_identity_and_the_step_is_finite(row: Row) 
             # A group's own norm divides it: one rounding of float32 each way.
             slack = 3e-7 * row.rounding
             np.testing.assert_allclose(leaf, v[name], rtol=slack, atol=slack)
-
-
-@prox_rows
-def test_the_prox_of_a_slice_is_the_slice_of_the_prox(row: Row) -> None:
-    if isinstance(row.penalty, ByPath):
-        assert row.penalty.independent_axis((3, 4)) is None
-        return
-    for leaf in cast(row.params(0), np.float32).values():
-        axis = row.penalty.independent_axis(leaf.shape)
-        if axis is None or leaf.shape[axis] < 3:
-            continue
-        part = jnp.take(leaf, jnp.array([0, 2]), axis)
-        whole = jnp.take(PROX(row.penalty, leaf, 1.0), jnp.array([0, 2]), axis)
-        # XLA may sum a group of a smaller array in another order.
-        np.testing.assert_allclose(PROX(row.penalty, part, 1.0), whole, rtol=1e-6)

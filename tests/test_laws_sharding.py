@@ -30,7 +30,7 @@ def whole_axes(penalty: Any) -> Any:
     """The axes that the prox needs whole; a wrapper's are those of what it wraps."""
     while not hasattr(penalty, "whole_axes"):
         penalty = penalty.penalty
-    return penalty.whole_axes(SHAPE)
+    return penalty.layout.whole_axes(SHAPE)
 
 
 KERNEL_ROWS = [row for row in ROWS if takes_one_kernel(row)]

@@ -173,7 +173,7 @@ def test_stationarity_is_the_distance_to_the_nearest_subgradient(sizes, x64):
 def test_the_start_of_a_matrix_of_low_rank_has_that_matrix_as_its_prox(shape, x64):
     low = normal(0, (shape[0], 2)) @ normal(1, (2, shape[1]))
     for penalty in (NUCLEAR, SPECTRAL):
-        start = penalty.latent_start(jnp.asarray(low), 0.7)
+        start = penalty.nearest_latent(jnp.asarray(low), jnp.asarray(low), 0.7)
         # Rounding of float64 in numbers below 5.
         np.testing.assert_allclose(penalty.prox(start, 0.7), low, atol=1e-14)
         assert rank(start) == rank(penalty.prox(start, 0.7)) == 2

@@ -24,17 +24,17 @@ def test_zeros_counts_zeros_of_both_signs_and_nothing_small() -> None:
 @pytest.mark.parametrize("axis, dead", [(0, 1), (1, 0), (-2, 1)])
 def test_dead_groups_are_those_that_are_zero_throughout(axis: int, dead: int) -> None:
     penalty = jaxreg.GroupLasso(1.0, group_axis=axis)
-    assert measures.dead_groups(penalty, PARAMS["kernel"]) == dead
+    assert measures.dead_units(penalty, [PARAMS["kernel"]]) == dead
 
 
 def test_dead_groups_over_two_axes_are_counted_apart() -> None:
     penalty = jaxreg.GroupLasso(1.0, group_axis=(0, 2))
     leaf = jnp.ones((2, 3, 2)).at[0, :, 1].set(0.0).at[1, 0, 0].set(0.0)
-    assert measures.dead_groups(penalty, leaf) == 1
+    assert measures.dead_units(penalty, [leaf]) == 1
 
 
 def test_an_elementwise_penalty_has_no_groups() -> None:
-    assert measures.dead_groups(jaxreg.L1(1.0), PARAMS["kernel"]) is None
+    assert measures.dead_units(jaxreg.L1(1.0), [PARAMS["kernel"]]) is None
 
 
 def test_norm_is_euclidean_and_summed_in_float32() -> None:

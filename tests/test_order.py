@@ -121,8 +121,11 @@ def test_slope_refuses_rising_strengths_and_lists() -> None:
 
 def test_slope_refuses_a_leaf_of_another_size() -> None:
     penalty = jaxreg.SLOPE(np.array([0.2, 0.1]))
-    assert penalty.refusal((2, 1)) is None
-    assert penalty.refusal((3,)) == "has 3 entries, and strengths 2; give one per entry"
+    assert penalty.layout.refusal((2, 1)) is None
+    assert (
+        penalty.layout.refusal((3,))
+        == "has 3 entries, and strengths 2; give one per entry"
+    )
     with pytest.raises(ValueError, match="has 3 entries, and strengths 2"):
         penalty.prox(np.zeros(3), 1.0)
 

@@ -163,7 +163,7 @@ def test_the_trend_is_the_dual_solution_of_scipy(order, strength, x64) -> None:
         np.testing.assert_allclose(PROX(penalty, v, 1.0), expected, atol=1e-9)
         with jax.enable_x64(False):
             narrow = PROX(penalty, v.astype(np.float32), 1.0)
-        slack = penalty.prox_tolerance * abs(v).max()
+        slack = penalty.facts.prox_tolerance * abs(v).max()
         np.testing.assert_allclose(narrow, expected, atol=slack)
 
 
@@ -193,6 +193,6 @@ def test_an_axis_that_is_no_int_is_refused(axis) -> None:
 
 def test_leaves_without_the_axis_are_refused() -> None:
     for penalty in (jaxreg.TotalVariation(0.4, 1), jaxreg.TrendFilter(0.4, 1, 1)):
-        assert "has no axis" in penalty.refusal(())
-        assert "has axes 0 to 0, and axis is 1" in penalty.refusal((4,))
-        assert penalty.refusal((4, 3)) is None
+        assert "has no axis" in penalty.layout.refusal(())
+        assert "has axes 0 to 0, and axis is 1" in penalty.layout.refusal((4,))
+        assert penalty.layout.refusal((4, 3)) is None

@@ -276,7 +276,7 @@ def test_the_catalogue_says_whether_a_penalty_is_convex_and_its_steps_may_vary(r
     own = [cells for name, cells in catalogue_rows() if name == type(penalty).__name__]
     told = {(cells[2], cells[3]) for cells in own if cells[2] in ("yes", "no")}
     convex, steps = (
-        ("no", "yes")[penalty.is_convex],
-        ("one", "any")[penalty.varying_step],
+        ("no", "yes")[penalty.facts.is_convex],
+        ("one", "any")[penalty.facts.varying_step],
     )
     assert not told or (convex, steps) in told

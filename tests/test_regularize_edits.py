@@ -1,4 +1,4 @@
-"""Weights that were loaded or edited between two steps, and what is not noticed."""
+"""Weights that were loaded or edited between two steps."""
 
 from typing import Any
 
@@ -80,28 +80,22 @@ def test_weights_loaded_over_a_model_of_zeros_are_trained(penalty: Any) -> None:
     assert_close(params, step(loaded, tx.init(loaded))[0])
 
 
-@every_penalty
-def test_zeros_loaded_over_a_trained_model_stay_zeros(penalty: Any) -> None:
-    _, step, params, state = trained(penalty)
+def test_zeros_loaded_over_a_trained_model_stay_where_gradients_are_weak() -> None:
+    _, step, params, state = trained(jaxreg.L1(0.3))
     zeros = jax.tree.map(jnp.zeros_like, params)
-    # One step of 1e-2 times a gradient below 1 cannot leave a dead zone of 0.05.
-    assert_equal(step(zeros, state)[0], zeros)
+    # The latents go to the edge of the dead zone; beyond it the strength pulls back.
+    after = step(zeros, state)[0]
+    for name, grad in grads_of(None).items():
+        is_weak = np.abs(np.asarray(grad)) < 0.3
+        assert is_weak.any()
+        assert (np.asarray(after[name])[is_weak] == 0).all()
 
 
 @every_penalty
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_an_edit_within_the_rounding_of_the_params_is_none(
-    penalty: Any, dtype: Any
-) -> None:
-    tx = jaxreg.regularize(optax.sgd(1e-2), penalty)
-    step = make_step(tx, grads_of)
-    params = jax.tree.map(lambda leaf: leaf.astype(dtype), make_params())
-    state = tx.init(params)
-    for _ in range(3):
-        params, state = step(params, state)
+def test_an_edit_within_the_rounding_of_the_params_is_none(penalty: Any) -> None:
+    _, step, params, state = trained(penalty)
     _, undisturbed = step(params, state)
-    # Two units in the last place of each weight, or of the width for small ones.
-    unit = 2 * jnp.finfo(dtype).eps
+    unit = 2 * jnp.finfo(jnp.float32).eps
     tiny = jax.tree.map(lambda leaf: leaf * (1 + unit), params)
     _, edited = step(tiny, state)
     assert_equal(edited.latent, undisturbed.latent)
@@ -126,12 +120,11 @@ def test_training_itself_is_never_taken_for_an_edit(penalty: Any) -> None:
             )
 
 
-def test_a_step_of_eight_widths_is_not_taken_for_an_edit() -> None:
+def test_a_long_step_is_not_taken_for_an_edit() -> None:
     tx = jaxreg.regularize(optax.sgd(1.0), jaxreg.L1(1e-3), width=0.05)
     update = jax.jit(tx.update)
-    for start in jnp.linspace(0.2, 0.4, 50):
-        # The first weight jumps over 4 to 8 widths, the second stays dead. A far longer
-        # jump rounds p + (q - p) past the tolerance, and the leaf restarts.
+    for start in jnp.linspace(0.2, 40.0, 50):
+        # The first weight jumps over up to 800 widths, the second stays dead.
         params = jnp.array([start, 0.0])
         state = tx.init(params)
         updates, state = update(jnp.array([start - 0.01, 0.02]), state, params)
@@ -152,15 +145,73 @@ def test_one_edited_row_is_seen_in_a_small_leaf(penalty: Any) -> None:
     np.testing.assert_allclose(went_on["first"][1], 2.0, rtol=0, atol=0.05)
 
 
-def test_one_edited_row_of_a_large_leaf_is_not_seen_and_a_new_init_mends_it() -> None:
-    # The documented limit: of a leaf above 262,144 entries 16 to 64 slices are read.
-    tx = jaxreg.regularize(optax.sgd(1e-2), jaxreg.L1(0.3))
-    params, nothing = jnp.ones((3000, 100)), jnp.zeros((3000, 100))
-    edited = params.at[1].set(2.0)
-    unseen, _ = tx.update(nothing, tx.init(params), edited)
-    np.testing.assert_allclose(edited[1] + unseen[1], 1.0, atol=0.05)
-    mended, _ = tx.update(nothing, tx.init(edited), edited)
-    np.testing.assert_allclose(edited[1] + mended[1], 2.0, atol=0.05)
+EDITED = {
+    "L1": jaxreg.L1(0.3),
+    "MCP": jaxreg.MCP(0.3, 1.0),
+    "GroupLasso": jaxreg.GroupLasso(0.3, group_axis=0),
+    "Box": jaxreg.Box(-0.5, 0.5),
+}
+EDITS = {
+    "times .98": lambda w: w * 0.98,
+    "times .999": lambda w: w * 0.999,
+    "loaded anew": lambda w: -w[::-1],
+    "one to zero": lambda w: w.at[1, 1].set(0.0),
+    "one from zero": lambda w: w.at[0, 1].set(0.4),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(
+    "shape",
+    [(10, 10), (64, 32), pytest.param((1000, 1000), marks=pytest.mark.slow)],
+    ids=str,
+)
+@pytest.mark.parametrize("name", EDITED)
+def test_every_edit_is_kept_at_learning_rate_zero(
+    name: str, shape: tuple[int, int], dtype: Any, edit: str
+) -> None:
+    tx = jaxreg.regularize(optax.sgd(lambda count: 1e-2 * (count < 5)), EDITED[name])
+    w = np.random.default_rng(0).normal(size=shape) * 0.3
+    w[0] = 0.0
+    w = jnp.clip(jnp.asarray(w, jnp.float32), -0.5, 0.5).astype(dtype)
+    grads = jnp.asarray(np.random.default_rng(1).normal(size=shape), dtype)
+    update, state = jax.jit(tx.update), tx.init(w)
+    for _ in range(5):
+        updates, state = update(grads, state, w)
+        w = optax.apply_updates(w, updates)
+    edited = EDITS[edit](w).astype(dtype)
+    updates, state = update(grads, state, edited)
+    after = optax.apply_updates(edited, updates)
+    # Rounding of float32 at |w| + width: of the prox, its inverse and the update.
+    exact = np.asarray(edited, np.float64)
+    slack = 8 * np.finfo(np.float32).eps * (np.abs(exact) + 0.05)
+    off = np.abs(np.asarray(after, np.float64) - exact)
+    # A latent at a tie between two numbers of half precision may round to either.
+    is_tie = off <= float(jnp.finfo(dtype).eps) * np.abs(exact)
+    assert (is_tie | (off <= slack)).all(), off.max()
+    assert (off > slack).mean() <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "penalty",
+    [jaxreg.TotalVariation(0.1, axis=0), jaxreg.NuclearNorm(0.1)],
+    ids=["TotalVariation", "NuclearNorm"],
+)
+def test_an_edit_of_coupled_entries_is_kept_to_the_proxs_rounding(
+    penalty: Any, dtype: Any
+) -> None:
+    tx = jaxreg.regularize(optax.sgd(0.0), penalty)
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(20, 10)), dtype)
+    updates, state = tx.update(jnp.zeros_like(w), tx.init(w), w)
+    w = optax.apply_updates(w, updates)
+    for edited in (w * 0.98, w.at[1, 1].set(0.4), w[::-1]):
+        edited = edited.astype(dtype)
+        updates, _ = tx.update(jnp.zeros_like(w), state, edited)
+        # Half a unit of the dtype, and float32's rounding at the largest entry.
+        slack = jnp.finfo(dtype).eps * jnp.abs(edited) * (dtype != jnp.float32) + 3e-6
+        assert (jnp.abs(updates) <= slack).all()
 
 
 def test_weights_loaded_over_dead_groups_at_the_places_of_a_stride_are_kept() -> None:
@@ -204,7 +255,7 @@ def test_an_edit_beside_zeros_leaves_their_latents_alone() -> None:
 def test_a_small_edit_beside_a_large_one_is_kept(dtype: Any) -> None:
     tx = jaxreg.regularize(optax.sgd(1e-2), jaxreg.L1(0.3))
     params, nothing = jnp.ones(4, dtype), jnp.zeros(4, dtype)
-    # 1.5 % is less than bfloat16's tolerance for what its own rounding does.
+    # 1.5 % is two units of bfloat16.
     edited = params.at[0].set(2.0).at[1].set(1.015625)
     _, state = tx.update(nothing, tx.init(params), edited)
     # Of each latent the force of 0.3 takes 3e-3, beyond a dead zone of 0.05.

@@ -45,12 +45,8 @@ def linen_params():
 
 def caught(penalty: jaxreg.Penalty, params) -> dict[str, jaxreg.Penalty]:
     """The penalty of each leaf that a rule catches, by path."""
-    names = rules.paths(params)
-    return {
-        names[place]: part.penalty
-        for part in rules.parts(penalty, params)
-        for place in part.places
-    }
+    leaves = rules.Leaves(penalty, params)
+    return {leaves.names[index]: inner for index, inner in leaves.penalised.items()}
 
 
 def test_on_kernels_catches_the_kernels_of_linen() -> None:
@@ -66,7 +62,7 @@ def test_on_kernels_catches_the_kernels_of_linen_under_their_collection() -> Non
 def test_on_kernels_wants_the_whole_name() -> None:
     params = {"my_kernel": 1.0, "kernel_init": 1.0, "kernel": {"scale": 1.0}}
     with pytest.raises(ValueError, match="matches no leaf"):
-        rules.check(jaxreg.on_kernels(L1), params)
+        rules.read(jaxreg.on_kernels(L1), params)
     assert caught(jaxreg.on_kernels(L1), params | {"a": {"kernel": 1.0}}) == {
         "a/kernel": L1
     }
@@ -188,10 +184,11 @@ def test_step_for_without_params_is_refused() -> None:
 
 def test_facts_of_rules_are_those_of_all_their_penalties() -> None:
     penalty = jaxreg.by_path([("a", L1), ("b", jaxreg.GroupLasso(1.0, 0))])
-    assert (penalty.is_convex, penalty.varying_step) == (True, True)
-    assert (penalty.scope, penalty.stationarity_kind) == ("leaf", "distance")
-    assert penalty.group_count((3, 2)) is None
-    assert (penalty.has_prox, penalty.prox_tolerance) == (True, 0.0)
+    assert (penalty.facts.is_convex, penalty.facts.varying_step) == (True, True)
+    assert not penalty.facts.is_joint
+    assert penalty.facts.stationarity_kind == "distance"
+    assert penalty.layout.unit_count((3, 2)) is None
+    assert (penalty.facts.has_prox, penalty.facts.prox_tolerance) == (True, 0.0)
 
 
 USES = {
@@ -212,7 +209,7 @@ USES = {
 def test_a_rule_that_matches_nothing_is_refused_with_the_paths(use: str) -> None:
     penalty = jaxreg.by_path([("kernel$", L1), ("Dense_7", L1)])
     message = (
-        r"the rule 'Dense_7' \(L1\(strength=1.0\)\) matches no leaf. Leaves at hand: "
+        r"the rule 'Dense_7' \(L1\(strength=1.0\)\) matches no leaf. Leaves: : "
         r"'Dense_0/bias', 'Dense_0/kernel'.*masks.*invisible"
     )
     with pytest.raises(ValueError, match=message):
@@ -222,7 +219,7 @@ def test_a_rule_that_matches_nothing_is_refused_with_the_paths(use: str) -> None
 @pytest.mark.parametrize("use", USES)
 def test_a_rule_in_the_shadow_of_another_is_refused_with_the_paths(use: str) -> None:
     penalty = jaxreg.by_path([("Dense", L1), ("Dense_0/kernel", L2)])
-    message = "only leaves that earlier rules take: 'Dense_0/kernel'. Leaves at hand"
+    message = "only leaves that earlier rules take: 'Dense_0/kernel'. Leaves: "
     with pytest.raises(ValueError, match=message):
         USES[use](penalty, {"Dense_0": linen_params()["Dense_0"]})
 
@@ -231,7 +228,7 @@ def test_a_rule_on_leaves_that_optax_masks_is_refused_and_says_so() -> None:
     params = {"bias": jnp.ones(2), "kernel": optax.MaskedNode()}
     with pytest.raises(ValueError, match=r"optax.masked.*invisible here"):
         jaxreg.on_kernels(L1).value(params)
-    with pytest.raises(ValueError, match="Leaves at hand: none"):
+    with pytest.raises(ValueError, match="Leaves: none"):
         jaxreg.on_kernels(L1).value({"kernel": optax.MaskedNode()})
 
 

@@ -50,12 +50,12 @@ def blocks_on_a_mesh(block: Any, axis: int, leaf: Any) -> Any:
     half_space = jaxreg.half_space(penalty)
 
     def everything(x: Any, grad: Any) -> Any:
-        is_dead = penalty.spread(penalty.unit_sizes(x) == 0, x.shape)
+        is_dead = penalty.layout.is_dead([x])[0]
         return (
             penalty.value(x),
             penalty.prox(x, 0.7),
             penalty.prox(x, 0.5 + 0.1 * grad**2),
-            penalty.latent_start(x, penalty.step_for(0.05)),
+            penalty.nearest_latent(x, x, penalty.step_for(0.05)),
             penalty.stationarity(x, grad),
             jnp.where(is_dead, 0, x),
             half_space.update(grad, None, x)[0],
@@ -229,9 +229,9 @@ def test_check_vma_false_lets_groups_within_parts_through() -> None:
 @prox_rows
 def test_a_penalty_says_whether_its_entries_are_independent(row: Row) -> None:
     found = depends_on_others(row)
-    if row.penalty.is_separable:
+    if row.penalty.facts.is_separable:
         assert not found
-    elif row.penalty.scope == "leaf" and not isinstance(row.penalty, ByPath):
+    elif not row.penalty.facts.is_joint and not isinstance(row.penalty, ByPath):
         assert found
 
 

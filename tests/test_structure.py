@@ -40,8 +40,10 @@ def test_groups_by_blocks_of_the_sparse_group_lasso_die_alone() -> None:
     kernel = jnp.array([[3.0, 3.0, 0.9, 0.9], [3.0, 0.05, 0.9, 0.9]])
     x = heads.prox(kernel, 1.0)
     np.testing.assert_array_equal(x == 0, [[0, 0, 1, 1], [0, 1, 1, 1]])
-    assert heads.group_count(kernel.shape) == 2
-    np.testing.assert_array_equal(jnp.ravel(heads.dead_groups(x)), [False, True])
+    assert heads.layout.unit_count(kernel.shape) == 2
+    np.testing.assert_array_equal(
+        jnp.ravel(heads.layout.leaf_sizes(x) == 0), [False, True]
+    )
 
 
 def paper_prox(skip, first, strength, bound):

@@ -170,8 +170,7 @@ _ROWS_OF = {
 }
 
 AROUND: dict[str, dict[str, Refused | Row]] = {
-    name: {"flatten": Refused("matches no leaf. Leaves at hand: ''")}
-    for name in TRANSFORMS
+    name: {"flatten": Refused("matches no leaf. Leaves: ''")} for name in TRANSFORMS
 }
 for _name, _way in _ROWS_OF.items():
     AROUND[_name] |= {w: Row(_way + setup) for w, setup in _NEIGHBOURS.items()}

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxreg._core.leafwise import no_prox
 from jaxreg._core.penalty import Number, Penalty, Tree
-from jaxreg._core.shards import COUPLED, refuse_part
+from jaxreg._core.shards import COUPLED, check_whole_leaf, local_axes
 
 # The fields that hold penalties.
 _INNER = {"penalty", "penalties"}
@@ -50,7 +50,7 @@ def check_numbers(penalty: Penalty) -> None:
 
 def check_prox(transform: str, penalty: Penalty) -> None:
     """Refuses a penalty without a prox where one is needed."""
-    if not penalty.has_prox:
+    if not penalty.facts.has_prox:
         raise TypeError(f"{transform}: {no_prox(penalty)}")
 
 
@@ -63,22 +63,22 @@ def check_params(transform: str, params: Tree | None) -> None:
         )
 
 
-def check_leaf(penalty: Penalty, name: str, leaf: Any) -> None:
-    """Refuses a leaf that the penalty cannot take, by its path."""
+def check_leaf(penalty: Penalty, name_of: Callable[[], str], leaf: Any) -> None:
+    """Raises if the penalty cannot take a leaf; `name_of()` is its path."""
     kind = f"dtype {jnp.result_type(leaf)}" if is_array(leaf) else f"type {type(leaf)}"
     if not is_array(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
         raise TypeError(
-            f"{penalty!r} on leaf {name!r} of {kind}: allowed are real floating "
+            f"{penalty!r} on leaf {name_of()!r} of {kind}: allowed are real floating "
             "leaves. Leave this one free with by_path"
         )
-    reason = penalty.refusal(jnp.shape(leaf))
+    reason = penalty.layout.refusal(jnp.shape(leaf))
     if reason is not None:
         raise ValueError(
-            f"{penalty!r} on leaf {name!r} of shape {jnp.shape(leaf)}: the leaf "
+            f"{penalty!r} on leaf {name_of()!r} of shape {jnp.shape(leaf)}: the leaf "
             f"{reason}. Choose leaves with by_path"
         )
-    if not penalty.is_separable:
-        refuse_part(f"{penalty!r} on leaf {name!r}", leaf, COUPLED)
+    if not penalty.facts.is_separable and local_axes(leaf):
+        check_whole_leaf(f"{penalty!r} on leaf {name_of()!r}", leaf, COUPLED)
 
 
 def check_countable(owner: str, total: int) -> None:

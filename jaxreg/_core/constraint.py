@@ -6,13 +6,16 @@ The prox of an indicator is the projection on its set, whatever the step.
 from __future__ import annotations
 
 import abc
-from typing import Literal
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.leafwise import Leafwise
-from jaxreg._core.penalty import Number, Tree, widened
+from jaxreg._core.penalty import Facts, Number, Tree, is_untouched, widened
+
+# Norms of the set's own numbers by which a projection may round.
+_SLACK = 8
 
 
 class Constraint(Leafwise):
@@ -22,13 +25,13 @@ class Constraint(Leafwise):
     has gradient 0; `violation` is that distance. A step of 0 leaves its entry as it is.
     """
 
-    is_convex = True
-    varying_step = False
-    stationarity_kind: Literal["distance", "residual", "normal cone"] = "normal cone"
+    @property
+    def facts(self) -> Facts:
+        return Facts(stationarity_kind="normal cone")
 
     @abc.abstractmethod
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        """The nearest point of the set, squares weighed by `1 / step`."""
+        """The projection in the metric `1 / step`."""
 
     def step_for(self, width: Number) -> jax.Array:
         return jnp.asarray(width, jnp.result_type(width, jnp.float32))
@@ -41,13 +44,8 @@ class Constraint(Leafwise):
 
     def value(self, params: Tree) -> jax.Array:
         given, nearest = jax.lax.stop_gradient(self._pair(params))
-        is_inside = jnp.array(True)
-        pairs = zip(jax.tree.leaves(given), jax.tree.leaves(nearest), strict=True)
-        kinds = (jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params))
-        for (leaf, other), kind in zip(pairs, kinds, strict=True):
-            if leaf.size:
-                is_inside &= _is_near(leaf, other, float(jnp.finfo(kind).eps))
-        return jnp.where(is_inside, 0.0, jnp.inf)
+        is_off = are_apart(*map(jax.tree.leaves, (params, given, nearest)))
+        return jnp.where(is_off, jnp.inf, 0.0)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
         return self.value(leaf)
@@ -58,17 +56,42 @@ class Constraint(Leafwise):
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return jnp.where(step > 0, self.leaf_projection(leaf, step), leaf)
 
+    def leaf_nearest(
+        self, latent: jax.Array, leaf: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        if not self.facts.is_separable:
+            return super().leaf_nearest(latent, leaf, step)
+        # Every latent beyond a bound has the bound for its projection.
+        is_projected = is_untouched(self.leaf_projection(latent, step), leaf)
+        return jnp.where(is_projected, latent, leaf)
+
     def _pair(self, params: Tree) -> tuple[Tree, Tree]:
         """The parameters and their projection, both in at least float32."""
         wide = jax.tree.map(widened, params)
         return wide, self.prox(wide, 1.0)
 
 
+def are_apart(
+    params: Iterable[jax.Array],
+    leaves: Iterable[jax.Array],
+    others: Iterable[jax.Array],
+) -> jax.Array:
+    """Whether any leaf is off another by more than rounding in the dtype of `params`.
+
+    Rounding is 8 units of the leaf's norm.
+    """
+    is_apart = jnp.array(False)
+    for leaf, wide, other in zip(params, leaves, others, strict=True):
+        if wide.size:
+            eps = float(jnp.finfo(jnp.result_type(leaf)).eps)
+            is_apart |= ~_is_near(wide, other, eps)
+    return is_apart
+
+
 def _is_near(leaf: jax.Array, other: jax.Array, eps: float) -> jax.Array:
-    """Whether two arrays differ by no more than rounding, 8 units of their norm."""
     largest = jnp.maximum(jnp.max(jnp.abs(leaf)), jnp.max(jnp.abs(other)))
     # Divided by the largest first: squares of 1e30 overflow.
     scale = jnp.where(largest > 0, largest, 1)
     one, two = leaf / scale, other / scale
     square = jnp.maximum(jnp.sum(one * one), jnp.sum(two * two))
-    return jnp.sum((one - two) ** 2) <= (8 * eps) ** 2 * square
+    return jnp.sum((one - two) ** 2) <= (_SLACK * eps) ** 2 * square

@@ -141,7 +141,7 @@ def root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     # where the leaf is a quotient divide by the product, which must not be 0.
     bounds = jnp.finfo(leaf.dtype)
     scale = jnp.where(largest > 0, largest.clip(bounds.tiny, 1 / bounds.tiny), 1.0)
-    return scale * jnp.sqrt(_mean_square(leaf / scale, axes))
+    return scale * jnp.sqrt(mean_square(leaf / scale, axes))
 
 
 @root_mean_square.defjvp
@@ -156,26 +156,21 @@ def _root_mean_square_jvp(
 
 
 def fast_root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The same in one pass, in float32 0 below 1e-19 and infinite above 1e19."""
-    square = _mean_square(leaf, axes)
+    """Unscaled RMS: one pass, but underflows below 1e-19 and overflows above 1e19."""
+    square = mean_square(leaf, axes)
     is_zero = square == 0
     return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
 
 
-def clipped_root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The same in one pass, in float32 clipped to 1e-19 and 1e19.
+def clipped_root(square: jax.Array) -> jax.Array:
+    """The root of a mean square, clipped to a normal number: 1e-19 to 1e19 in float32.
 
-    Beyond, what is made of it has no derivative by a step or a strength.
+    Outside this range, derivatives with respect to step and strength are zero.
     """
-    square = _mean_square(leaf, axes)
-    bounds = jnp.finfo(leaf.dtype)
+    bounds = jnp.finfo(square.dtype)
     return jnp.sqrt(square.clip(bounds.tiny, bounds.max))
 
 
-def _mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+def mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Per group, kept as axes of length 1, in one pass."""
     return jnp.mean(leaf * leaf, axis=within_axes(axes, leaf.ndim), keepdims=True)
-
-
-def dead(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Per group, whether every entry is exactly zero."""
-    return jnp.all(leaf == 0, axis=within_axes(axes, leaf.ndim))

@@ -1,58 +1,60 @@
 """Penalties that are sums over leaves: a concrete one writes the formula of one array.
 
-`Leafwise` adds up leaves; `Elementwise` adds up entries; `GradientOnly` has no prox.
+`Leafwise` adds up leaves; `Elementwise` adds up entries, `Groupwise` groups;
+`GradientOnly` has no prox.
 """
 
 from __future__ import annotations
 
 import abc
-import math
-from collections.abc import Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core import groups
+from jaxreg._core.layout import Groups
 from jaxreg._core.penalty import (
-    GRADS_MEND,
+    GRADS_HINT,
+    Facts,
     Number,
     Penalty,
     Tree,
     flatten_like,
+    is_untouched,
     steps_like,
     widened,
 )
-from jaxreg._core.shards import COUPLED, WHOLE_MEND, refuse_part, reshaped
+from jaxreg._core.shards import COUPLED, WHOLE_HINT, check_whole_leaf, reshaped
 
-_RESIDUAL_WIDTH = 0.05
+# The width of the prox step in residuals: that of `regularize` by default.
+RESIDUAL_WIDTH = 0.05
 
-# Up to so many equal leaves are compiled one by one.
-_FEW = 8
+# With at most this many equal leaves a loop is compiled for each: stacking them copies.
+_MOST_UNROLLED = 8
 
 
 class Leafwise(Penalty):
     """A sum over leaves: subclasses write the formula of one array.
 
     The `leaf_*` methods get arrays of at least float32 with at least one entry, in the
-    shape that `view` gives. A prox that `has_loop` is compiled once for many equal
+    shape of `layout.view`. A prox that `has_loop` is compiled once for many equal
     leaves, since XLA takes half a second for each loop.
     """
 
     has_loop: bool = False
-    scope: Literal["leaf", "tree"] = "leaf"
-    stationarity_kind: Literal["distance", "residual", "normal cone"] = "distance"
 
     @abc.abstractmethod
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
         """The values of the independent pieces of one array, differentiable at 0.
 
-        Their sum is the penalty; their shape broadcasts against that of the leaf. Of a
+        Their sum is the penalty; their shape broadcasts against that of the leaf. For a
         penalty that couples all entries it is one scalar.
         """
 
-    @abc.abstractmethod
     def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
-        """The subgradient nearest to 0 at one array."""
+        """The subgradient nearest to 0 at one array; here the gradient of the value."""
+        return jax.grad(lambda x: jnp.sum(self.leaf_values(x)))(leaf)
 
     @abc.abstractmethod
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
@@ -62,58 +64,55 @@ class Leafwise(Penalty):
         """The stationarity of one array with loss gradient `grad`.
 
         Here the prox residual `|x - prox(x - s grad)| / s`, which is 0 exactly at
-        stationary points: for a penalty that declares "residual".
+        stationary points: for a penalty whose `stationarity_kind` is "residual".
         """
-        step = self.step_for(_RESIDUAL_WIDTH).astype(leaf.dtype)
+        step = self.step_for(RESIDUAL_WIDTH).astype(leaf.dtype)
         return jnp.abs(leaf - self.leaf_prox(leaf - step * grad, step)) / step
 
     def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         """A latent whose prox is `leaf`, or the nearest that the prox can return."""
         return leaf + step * self.leaf_subgradient(leaf)
 
-    def view(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in which the penalty sees a leaf: a matrix, blocks, or as it is."""
-        return shape
+    def leaf_nearest(
+        self, latent: jax.Array, leaf: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        """`nearest_latent` of one array.
 
-    def step_varies(self, shape: tuple[int, ...], step_shape: tuple[int, ...]) -> bool:
-        """Whether a step of this shape differs among entries that the prox couples."""
-        del shape
-        return math.prod(step_shape) > 1
-
-    def whole_axes(self, shape: tuple[int, ...]) -> Sequence[int]:
-        """Axes along which the prox sorts or runs in order: they cannot be sharded."""
-        del shape
-        return ()
+        Here the latent, or a new start if its prox is not `leaf`.
+        """
+        is_prox = self._is_prox(self.leaf_prox(latent, step), leaf)
+        return jnp.where(is_prox, latent, self.leaf_start(leaf, step))
 
     def value(self, params: Tree) -> jax.Array:
-        zero = jnp.zeros((), jnp.float32)
         leaves = [widened(leaf) for leaf in jax.tree.leaves(params)]
-        return sum(
-            (
-                jnp.sum(self.leaf_values(self._seen(leaf)))
-                for leaf in leaves
-                if leaf.size
-            ),
-            start=zero,
-        )
+        values = (_leaf_value(self, self._seen(x)) for x in leaves if x.size)
+        return sum(values, start=jnp.zeros((), jnp.float32))
 
     def subgradient(self, params: Tree) -> Tree:
-        def one(leaf: Any) -> jax.Array:
+        def slope(leaf: Any) -> jax.Array:
             leaf = jnp.asarray(leaf)
             if not leaf.size:
                 return leaf
-            slope = self.leaf_subgradient(self._seen(widened(leaf)))
+            slope = _leaf_subgradient(self, self._seen(widened(leaf)))
             return self._as_leaf(slope, leaf).astype(leaf.dtype)
 
-        return jax.tree.map(one, params)
+        return jax.tree.map(slope, params)
 
     def prox(self, params: Tree, step: Number | Tree) -> Tree:
         leaves, treedef = jax.tree.flatten(params)
-        steps = steps_like(params, step)
-        if len(leaves) <= _FEW:
-            proxes = list(map(self._prox_in_own_dtype, leaves, steps))
+        leaves, steps = list(map(jnp.asarray, leaves)), steps_like(params, step)
+        for leaf, leaf_step in zip(leaves, steps, strict=True):
+            check_floating(self, leaf)
+            if leaf.size:
+                self._check_shape(leaf.shape)
+                self._check_step(leaf.shape, leaf_step.shape)
+                self._check_leaf(leaf)
+        if len(leaves) <= _MOST_UNROLLED:
+            proxes = [
+                _leaf_prox(self, *pair) for pair in zip(leaves, steps, strict=True)
+            ]
         else:
-            proxes = self._proxes_of_alike(list(map(jnp.asarray, leaves)), steps)
+            proxes = self._proxes_of_alike(leaves, steps)
         return jax.tree.unflatten(treedef, proxes)
 
     def _proxes_of_alike(
@@ -121,23 +120,23 @@ class Leafwise(Penalty):
     ) -> list[jax.Array]:
         """The proxes, with one compiled body for leaves of the same kind."""
         kinds: dict[Any, list[int]] = {}
-        for place, pair in enumerate(zip(leaves, steps, strict=True)):
-            kinds.setdefault(tuple(map(jax.typeof, pair)), []).append(place)
+        for index, pair in enumerate(zip(leaves, steps, strict=True)):
+            kinds.setdefault(tuple(map(jax.typeof, pair)), []).append(index)
         out = list(leaves)
-        for places in kinds.values():
-            of_kind = [[x[place] for place in places] for x in (leaves, steps)]
-            at_once = self.leaves_at_once(of_kind[0][0].shape, of_kind[1][0].shape)
+        for indices in kinds.values():
+            alike = [[x[index] for index in indices] for x in (leaves, steps)]
+            at_once = self.leaves_at_once(alike[0][0].shape, alike[1][0].shape)
             if at_once:
-                proxes = jax.lax.map(
-                    lambda pair: self._prox_in_own_dtype(*pair),
-                    list(map(jnp.stack, of_kind)),
+                stacked = jax.lax.map(
+                    lambda pair: _leaf_prox(self, *pair),
+                    list(map(jnp.stack, alike)),
                     batch_size=at_once if at_once > 1 else None,
                 )
-                proxes = [proxes[row] for row in range(len(places))]
+                proxes = [stacked[row] for row in range(len(indices))]
             else:
-                proxes = map(self._prox_in_own_dtype, *of_kind)
-            for place, prox in zip(places, proxes, strict=True):
-                out[place] = prox
+                proxes = [_leaf_prox(self, *pair) for pair in zip(*alike, strict=True)]
+            for index, prox in zip(indices, proxes, strict=True):
+                out[index] = prox
         return out
 
     def leaves_at_once(
@@ -147,24 +146,8 @@ class Leafwise(Penalty):
         del shape, step_shape
         return 1 if self.has_loop else 0
 
-    def _prox_in_own_dtype(self, leaf: Any, step: jax.Array) -> jax.Array:
-        leaf = jnp.asarray(leaf)
-        check_floating(self, leaf)
-        if not leaf.size:
-            return leaf
-        self._check_shape(leaf.shape)
-        self._check_step(leaf.shape, step.shape)
-        self._check_sharding(leaf)
-        wide = self._seen(widened(leaf))
-        if step.size > 1 and wide.shape != leaf.shape:
-            step = self._seen(jnp.broadcast_to(step, leaf.shape))
-        out = self.leaf_prox(wide, step.astype(wide.dtype))
-        out = without_negative_zero(self._as_leaf(out, leaf).astype(leaf.dtype))
-        # No comparison holds of a NaN: it would pass for a zero of the penalty.
-        return jax.lax.select(leaf != leaf, leaf, out)
-
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
-        def one(leaf: Any, grad: Any) -> jax.Array:
+        def distance(leaf: Any, grad: Any) -> jax.Array:
             leaf, grad = widened(leaf), widened(grad)
             if not leaf.size:
                 return leaf
@@ -172,34 +155,37 @@ class Leafwise(Penalty):
             return self._as_leaf(self.leaf_stationarity(*pair), leaf)
 
         leaves, treedef = jax.tree.flatten(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_MEND)
-        return jax.tree.unflatten(treedef, map(one, leaves, pulls))
+        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
+        return jax.tree.unflatten(treedef, map(distance, leaves, pulls))
 
-    def latent_start(self, params: Tree, step: Number) -> Tree:
-        def one(leaf: jax.Array) -> jax.Array:
+    def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
+        def nearest(latent: jax.Array, leaf: jax.Array) -> jax.Array:
             if not leaf.size:
-                return leaf
+                return latent
+            self._check_leaf(leaf)
             step_here = jnp.asarray(step, leaf.dtype)
-            return self._as_leaf(self.leaf_start(self._seen(leaf), step_here), leaf)
+            pair = self._seen(latent), self._seen(leaf)
+            return self._as_leaf(_leaf_nearest(self, *pair, step_here), leaf)
 
-        return jax.tree.map(one, params)
+        return jax.tree.map(nearest, latent, params)
 
     def _seen(self, leaf: jax.Array) -> jax.Array:
+        """The leaf as the formulas see it."""
         self._check_shape(leaf.shape)
-        if not self.is_separable:
-            refuse_part(repr(self), leaf, COUPLED)
-        return reshaped(repr(self), leaf, self.view(leaf.shape))
+        if not self.facts.is_separable:
+            check_whole_leaf(repr(self), leaf, COUPLED)
+        return reshaped(repr(self), leaf, self.layout.view(leaf.shape))
 
     def _as_leaf(self, seen: jax.Array, leaf: jax.Array) -> jax.Array:
         return reshaped(repr(self), seen, leaf.shape)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
-        reason = self.refusal(shape)
+        reason = self.layout.refusal(shape)
         if reason is not None:
             raise ValueError(f"{self!r} on a leaf of shape {shape}: the leaf {reason}")
 
     def _check_step(self, shape: tuple[int, ...], step_shape: tuple[int, ...]) -> None:
-        if not self.varying_step and self.step_varies(shape, step_shape):
+        if not self.facts.varying_step and self.layout.step_varies(shape, step_shape):
             raise ValueError(
                 f"prox of {self!r}: a step of shape {step_shape} varies among entries "
                 f"of a leaf of shape {shape} that the penalty couples, and no prox is "
@@ -207,46 +193,139 @@ class Leafwise(Penalty):
                 "any optimizer, or pass one step per leaf"
             )
 
-    def _check_sharding(self, leaf: jax.Array) -> None:
+    def _check_leaf(self, leaf: jax.Array) -> None:
+        """Raises where an axis that the prox needs whole is sharded."""
         spec = jax.typeof(leaf).sharding.spec
-        for axis in self.whole_axes(leaf.shape):
+        for axis in self.layout.whole_axes(leaf.shape):
             if axis < len(spec) and spec[axis] is not None:
                 raise ValueError(
                     f"prox of {self!r}: axis {axis} of a leaf of shape {leaf.shape} is "
                     f"sharded over mesh axis {spec[axis]!r}, and the prox needs that "
-                    f"axis whole. {WHOLE_MEND}"
+                    f"axis whole. {WHOLE_HINT}"
                 )
 
 
-class Elementwise(Leafwise):
-    """A sum over entries of one function of a number, even and rising from 0."""
+# Formulas of one array, traced once for all leaves of one kind.
 
-    varying_step = True
-    is_separable = True
+
+@jax.jit
+def _leaf_value(penalty: Leafwise, leaf: jax.Array) -> jax.Array:
+    return jnp.sum(penalty.leaf_values(leaf))
+
+
+@jax.jit
+def _leaf_subgradient(penalty: Leafwise, leaf: jax.Array) -> jax.Array:
+    return penalty.leaf_subgradient(leaf)
+
+
+@jax.jit
+def _leaf_nearest(
+    penalty: Leafwise, latent: jax.Array, leaf: jax.Array, step: jax.Array
+) -> jax.Array:
+    return penalty.leaf_nearest(latent, leaf, step)
+
+
+@jax.jit
+def _leaf_prox(penalty: Leafwise, leaf: jax.Array, step: jax.Array) -> jax.Array:
+    """The prox of one leaf, in its dtype."""
+    if not leaf.size:
+        return leaf
+    wide = penalty._seen(widened(leaf))
+    if step.size > 1 and wide.shape != leaf.shape:
+        step = penalty._seen(jnp.broadcast_to(step, leaf.shape))
+    out = penalty.leaf_prox(wide, step.astype(wide.dtype))
+    out = without_negative_zero(penalty._as_leaf(out, leaf).astype(leaf.dtype))
+    # Comparisons with NaN are false: without this a NaN comes out as an exact zero.
+    return jax.lax.select(leaf != leaf, leaf, out)
+
+
+class Elementwise(Leafwise):
+    """A sum over entries of one function of a number, even and rising from 0.
+
+    A penalty of one's own is a subclass with `leaf_values`, `leaf_prox` and `step_for`,
+    and `is_convex = False` if it is not convex. What else is asked of it follows, or is
+    overridden where a formula is known.
+    """
+
+    is_convex: bool = True
 
     @property
-    @abc.abstractmethod
+    def facts(self) -> Facts:
+        return Facts(
+            is_convex=self.is_convex,
+            is_separable=True,
+            varying_step=True,
+            zeros=None if _is_flat(self.slope_at_zero) else "entries",
+            is_absolute=True,
+        )
+
+    @property
     def slope_at_zero(self) -> Number:
         """The derivative at 0 from the right: what a gradient must exceed at 0."""
+        tiny = jnp.asarray(jnp.finfo(jnp.float32).tiny)
+        slope = jax.grad(lambda x: jnp.sum(self.leaf_values(x)))(tiny)
+        # What is left of a curvature is no kink.
+        return jnp.where(slope > jnp.sqrt(tiny), slope, 0.0)
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
         at_zero = jnp.maximum(jnp.abs(grad) - self.slope_at_zero, 0.0)
         pull = jnp.abs(grad + self.leaf_subgradient(leaf))
         return jnp.where(leaf == 0, at_zero, pull)
 
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        return longest(range(len(shape)), shape)
+    def dead_zone(self, step: jax.Array) -> jax.Array:
+        """The size up to which the prox gives 0; `step_for` is its inverse.
+
+        Here `step` times the slope at 0, as for every convex penalty; 0, a safe part of
+        it, for others.
+        """
+        return step * (self.slope_at_zero if self.is_convex else 0.0)
+
+    def leaf_nearest(
+        self, latent: jax.Array, leaf: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        start = self.leaf_start(leaf, step)
+        is_kept = is_untouched(latent, start)
+        zone = jnp.asarray(self.dead_zone(step)).astype(leaf.dtype)
+        within = jnp.clip(latent, -zone, zone)
+        if not self.is_convex:
+            # Where the prox jumps the zone may be a part of what it zeroes.
+            within = jnp.where(self.leaf_prox(latent, step) == 0, latent, within)
+        return jnp.where(leaf == 0, within, jnp.where(is_kept, latent, start))
+
+
+def _is_flat(slope: Any) -> bool:
+    """Whether a slope is known to be 0."""
+    is_concrete = jnp.ndim(slope) == 0 and not isinstance(slope, jax.core.Tracer)
+    return is_concrete and float(slope) <= 0
+
+
+class Groupwise(Leafwise):
+    """A penalty or constraint on each group of a leaf; None makes a leaf one group."""
+
+    group_axis: groups.GroupAxis | None
+
+    def __post_init__(self) -> None:
+        groups.indexing(self.group_axis)
+
+    @property
+    def layout(self) -> Groups:
+        return Groups(self.group_axis)
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return groups.indexing(self.group_axis)
+
+    def _slopes(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        """Per-entry steps; ones if the step is constant within groups."""
+        if self.layout.is_uniform(step.shape, leaf.ndim):
+            return jnp.ones((1,) * leaf.ndim, leaf.dtype)
+        return jnp.broadcast_to(step, leaf.shape)
 
 
 class GradientOnly(Leafwise):
     """A regularizer without a useful prox: its gradient is all that acts."""
 
-    has_prox = False
-    is_convex = False
-    varying_step = False
-
-    def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
-        return jax.grad(lambda x: jnp.sum(self.leaf_values(x)))(leaf)
+    facts = Facts(is_convex=False, has_prox=False)
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
         return jnp.abs(grad + self.leaf_subgradient(leaf))
@@ -291,9 +370,3 @@ def without_negative_zero(leaf: jax.Array) -> jax.Array:
     """The leaf with 0.0 for -0.0, which products with a factor of zero leave."""
     zeros = jnp.zeros_like(leaf)
     return leaf - jax.lax.stop_gradient(jax.lax.select(leaf == zeros, leaf, zeros))
-
-
-def longest(axes: Sequence[int], shape: tuple[int, ...]) -> int | None:
-    """The longest of some axes of a shape; None where there is none."""
-    ordered = [axis % len(shape) for axis in axes]
-    return max(ordered, key=lambda axis: shape[axis]) if ordered else None

@@ -1,72 +1,88 @@
-"""The contract every penalty keeps, and what prox means.
+"""The contract of penalties, and what prox means.
 
-A penalty `h` is a number made of parameters. Its proximal operator with step `s`,
+A penalty `h` maps parameters to a scalar. Its proximal operator with step `s`,
 
     prox_s(v) = argmin_x  h(x) + sum_i (x_i - v_i)^2 / (2 s_i),
 
 is what leaves exact zeros; its subgradient is what a loss would add. Penalties are
 frozen dataclasses and pytrees: their numbers are leaves (so a grid of strengths is one
 vmapped penalty, and a jitted run compiles once for all strengths), their sizes and axes
-are static. `jaxreg.leafwise` has the penalties that are sums over leaves.
+are static. `jaxreg._core.leafwise` has the penalties that are sums over leaves.
 """
 
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.layout import Entries, Layout
+
 Number = float | jax.Array
 Tree = Any
 
-GRADS_MEND = "pass the gradient of the loss at params"
+GRADS_HINT = "pass the gradient of the loss at params"
 
 _EXACT_SUMS: dict[tuple[type, type], Callable[[Any, Any], Penalty]] = {}
 
+# Units of rounding by which a latent may differ from that of its parameter and still
+# count as untouched: prox, its inverse and `params + update` round once each, and the
+# mean square of a group once more.
+_SLACK = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Properties of a penalty that hold for all parameters.
+
+    Attributes:
+      is_convex: it is a convex function.
+      is_separable: it is a sum over entries, each of which has its own prox.
+      is_joint: it must see all its leaves at once: it is no sum over leaves, or holds
+        one number per leaf.
+      varying_step: `prox` is exact for steps that differ among the entries it couples.
+      has_prox: `prox` exists; without it a penalty acts by its gradient alone.
+      prox_tolerance: the relative error of `prox` beyond rounding.
+      zeros: what the prox sets to exactly 0 as one: single "entries", or the "units" of
+        the layout; None if it makes no zeros.
+      is_absolute: it depends on the magnitudes of the entries alone, and rises in each.
+      stationarity_kind: how `stationarity` measures, see there.
+    """
+
+    is_convex: bool = True
+    is_separable: bool = False
+    is_joint: bool = False
+    varying_step: bool = False
+    has_prox: bool = True
+    prox_tolerance: float = 0.0
+    zeros: Literal["entries", "units"] | None = None
+    is_absolute: bool = False
+    stationarity_kind: Literal["distance", "residual", "normal cone"] = "distance"
+
+    def but(self, **changes: Any) -> Facts:
+        """These facts, with some of them changed."""
+        return dataclasses.replace(self, **changes)
+
 
 class Penalty(abc.ABC):
-    """What every penalty answers. Methods are pure and take whole pytrees.
+    """Interface of all penalties. Methods are pure and take whole pytrees.
 
     `None` leaves and `optax.MaskedNode` hold no arrays and pass through.
     """
 
     @property
-    def has_prox(self) -> bool:
-        """Whether `prox` exists; without it a penalty acts by its gradient alone."""
-        return True
-
-    @property
-    def prox_tolerance(self) -> float:
-        """The relative error of `prox` beyond rounding; 0 where it is exact."""
-        return 0.0
-
-    @property
     @abc.abstractmethod
-    def is_convex(self) -> bool:
-        """Whether the penalty is a convex function."""
+    def facts(self) -> Facts:
+        """Whether it is convex, what it zeroes, which steps its prox takes, ..."""
 
     @property
-    @abc.abstractmethod
-    def varying_step(self) -> bool:
-        """Whether `prox` is exact for steps that differ within a leaf."""
-
-    @property
-    def is_separable(self) -> bool:
-        """Whether it is a sum over entries, each of which has a prox of its own."""
-        return False
-
-    @property
-    @abc.abstractmethod
-    def scope(self) -> Literal["leaf", "tree"]:
-        """Whether the penalty is a sum over leaves or couples them."""
-
-    @property
-    @abc.abstractmethod
-    def stationarity_kind(self) -> Literal["distance", "residual", "normal cone"]:
-        """What `stationarity` returns: see there."""
+    def layout(self) -> Layout:
+        """How leaves split into units: entries, groups, a matrix or lines."""
+        return Entries()
 
     @abc.abstractmethod
     def value(self, params: Tree) -> jax.Array:
@@ -98,51 +114,60 @@ class Penalty(abc.ABC):
         """Per coordinate, how far `-grads` is from the subdifferential at `params`.
 
         It is 0 everywhere exactly when `params` is a stationary point of the loss with
-        gradient `grads` plus this penalty. `stationarity_kind` says how it is measured:
-        "distance" to the subdifferential, a prox "residual" where no closed form of the
-        distance exists, or for constraints the distance to the "normal cone".
+        gradient `grads` plus this penalty. The fact `stationarity_kind` says how it is
+        measured: "distance" to the subdifferential, a prox "residual" where no closed
+        form of the distance exists, or for constraints the distance to the "normal
+        cone".
         """
 
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Why a leaf of this shape cannot carry the penalty, or None."""
-        del shape
-        return None
+    def nearest_latent(self, latent: Tree, params: Tree, step: Number) -> Tree:
+        """The point nearest to `latent` whose prox is `params`.
 
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        """An axis along which the prox of a slice is the slice of the prox, if any."""
-        del shape
-        return None
+        It is the projection of `latent` on `params + step * subdifferential(params)`,
+        up to rounding: a latent whose prox is `params` is returned as it is. So an
+        entry that has not been edited keeps its latent, and an edited one gets a latent
+        of its new value; entry by entry for sums over entries, group by group for group
+        penalties, leaf by leaf where a penalty couples a leaf. Where no latent has
+        `params` for its prox (off a constraint's set, in the gap of a jump), the prox
+        of the result is the nearest point that the prox can return. NaN latents start
+        from `params`.
 
-    def is_coupled(self, shape: tuple[int, ...]) -> bool:
-        """Whether the prox of an entry depends on entries outside its group."""
-        return self.independent_axis(shape) is None
+        Args:
+          latent: the structure of `params`, in at least float32.
+          params: what the prox is to be. Half precision counts as equal to the prox
+            that rounds to it.
+          step: >= 0, one number.
+        """
+        latents, treedef = jax.tree.flatten(latent)
+        hint = "pass the parameters of this latent"
+        leaves = flatten_like(treedef, params, "params", hint)
+        if any(wide_dtype(leaf) != jnp.result_type(leaf) for leaf in leaves):
+            proxes = jax.tree.leaves(self.prox(latent, step))
+            leaves = list(map(unrounded, leaves, proxes))
+        repaired = [
+            jnp.where(z == z, z, x) for z, x in zip(latents, leaves, strict=True)
+        ]
+        points = jax.tree.unflatten(treedef, leaves)
+        return self._nearest(jax.tree.unflatten(treedef, repaired), points, step)
 
-    def latent_start(self, params: Tree, step: Number) -> Tree:
-        """A latent whose prox is `params`, or the nearest that the prox can return."""
+    def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
+        """`nearest_latent` of trees in at least float32, without a NaN latent."""
+        proxes = self.prox(latent, step)
         slopes = self.subgradient(params)
-        return jax.tree.map(lambda leaf, slope: leaf + step * slope, params, slopes)
 
-    def group_count(self, shape: tuple[int, ...]) -> int | None:
-        """The groups of a leaf of this shape; None where every entry stands alone."""
-        del shape
-        return None
+        def nearest(
+            z: jax.Array, x: jax.Array, prox: jax.Array, slope: jax.Array
+        ) -> Any:
+            start = x + step * slope
+            return jnp.where(self._is_prox(prox, x), z, start)
 
-    def dead_groups(self, leaf: jax.Array) -> jax.Array | None:
-        """Per group, whether all of it is exactly zero; None without groups."""
-        del leaf
-        return None
+        return jax.tree.map(nearest, latent, params, proxes, slopes)
 
-    def pooled(self, leaf: jax.Array) -> jax.Array:
-        """The leaf, or one entry per group that the prox treats as it treats it."""
-        return leaf
-
-    def unit_sizes(self, leaf: jax.Array) -> jax.Array:
-        """The size of every unit that the prox zeroes as one; here of every entry."""
-        return jnp.abs(leaf)
-
-    def spread(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """What holds of each unit, at every entry of a leaf of this shape."""
-        return jnp.broadcast_to(units, shape)
+    def _is_prox(self, prox: jax.Array, leaf: jax.Array) -> jax.Array:
+        """Whether a leaf is this prox, up to rounding on the scale of its largest."""
+        largest = jnp.max(jnp.abs(prox), initial=0.0)
+        slack = _SLACK * (jnp.finfo(leaf.dtype).eps + self.facts.prox_tolerance)
+        return jnp.all(jnp.abs(prox - leaf) <= slack * largest)
 
     def distribute(
         self, lift: Callable[[Penalty, Tree], Penalty], tree: Tree
@@ -225,6 +250,20 @@ def flatten_like(treedef: Any, tree: Tree, name: str, mend: str) -> list[Any]:
             f"{name} and params differ in structure: {jax.tree.structure(tree)} "
             f"against {treedef}; {mend}"
         ) from error
+
+
+def unrounded(leaf: Any, prox: jax.Array) -> jax.Array:
+    """The prox where it rounds to the entry of a leaf in half precision, else that."""
+    dtype = jnp.result_type(leaf)
+    if prox.dtype == dtype:
+        return jnp.asarray(leaf)
+    return jnp.where(prox.astype(dtype) == leaf, prox, jnp.asarray(leaf, prox.dtype))
+
+
+def is_untouched(latent: jax.Array, nearest: jax.Array) -> jax.Array:
+    """Where a latent is the nearest of its parameter, up to rounding."""
+    slack = _SLACK * jnp.finfo(latent.dtype).eps
+    return jnp.abs(latent - nearest) <= slack * jnp.abs(nearest)
 
 
 def wide_dtype(leaf: Any) -> Any:

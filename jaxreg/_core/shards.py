@@ -1,4 +1,4 @@
-"""What it means for a penalty that a leaf lies in shards on several devices."""
+"""Leaves that lie in shards on several devices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-WHOLE_MEND = (
+WHOLE_HINT = (
     "Shard another axis, gather this leaf first with jax.sharding.reshard(leaf, "
     "jax.NamedSharding(mesh, jax.P())), or make the mesh with "
     "jax.sharding.AxisType.Auto, where XLA gathers by itself"
@@ -44,7 +44,7 @@ def reshaped(owner: str, leaf: jax.Array, shape: tuple[int, ...]) -> jax.Array:
                     f"{owner}: axis {axis} of a leaf of shape {leaf.shape} is sharded "
                     f"over mesh axis {name!r}, and its {count(sharding.mesh, name)} "
                     f"shards cut the blocks of the view {shape}. Choose blocks of "
-                    f"which a shard holds a whole number. {WHOLE_MEND}"
+                    f"which a shard holds a whole number. {WHOLE_HINT}"
                 )
             run[first] = name
         parts += run
@@ -59,7 +59,7 @@ def count(mesh: Any, names: Any) -> int:
 
 
 def local_axes(leaf: Any) -> tuple[str, ...]:
-    """The mesh axes over which a leaf is the part of one device, in a `shard_map`.
+    """Mesh axes along which `leaf` is a per-device shard inside `shard_map`.
 
     With `check_vma=False`, and in a `pmap`, nothing is known of a leaf: it counts as
     whole.
@@ -73,8 +73,8 @@ def local_axes(leaf: Any) -> tuple[str, ...]:
     )
 
 
-def refuse_part(owner: str, leaf: Any, why: str) -> None:
-    """Refuses the part of a leaf that one device of a `shard_map` has."""
+def check_whole_leaf(owner: str, leaf: Any, why: str) -> None:
+    """Raises if a leaf is one device's part, inside a `shard_map`."""
     axes = local_axes(leaf)
     if axes:
         raise ValueError(

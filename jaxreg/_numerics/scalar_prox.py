@@ -48,6 +48,11 @@ def shrink_until_flat(
     return leaf - jnp.clip(leaf, -pull, pull)
 
 
+def dead_until(threshold: jax.Array, knee: Number, knot: Number) -> jax.Array:
+    """The size up to which `shrink_until_flat` gives 0."""
+    return jnp.minimum(threshold, flat_from(threshold, knee, knot))
+
+
 def flat_from(threshold: jax.Array, knee: Number, knot: Number) -> jax.Array:
     """The size from which entries stay as they are, `threshold >= knot - knee`."""
     reach = jnp.asarray(knot + knee)

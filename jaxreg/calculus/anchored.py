@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.penalty import Number, Penalty, Tree, widened
+from jaxreg._core.layout import Layout, Shape
+from jaxreg._core.penalty import Facts, Number, Penalty, Tree, widened
 from jaxreg._core.pytree import pytree_dataclass, signed
 from jaxreg.calculus.lift import (
+    Fitted,
     Lift,
+    broadcasts,
     cast_like,
     is_single,
     one_per_leaf,
@@ -28,27 +32,21 @@ class Anchored(Lift):
     reference: Tree = signed()
 
     @property
-    def scope(self) -> Literal["leaf", "tree"]:
-        """ "tree" with a tree of references: it must see all its leaves at once."""
-        return self.penalty.scope if is_single(self.reference) else "tree"
+    def facts(self) -> Facts:
+        # Its zeros are the reference.
+        facts = self.penalty.facts
+        return facts.but(
+            is_joint=facts.is_joint or not is_single(self.reference),
+            zeros=None,
+            is_absolute=False,
+        )
 
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        reason = self.penalty.refusal(shape)
-        if reason is not None or not is_single(self.reference):
-            return reason
-        return _misfit(jnp.shape(self.reference), shape)
-
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        is_scalar = is_single(self.reference) and jnp.ndim(self.reference) == 0
-        return self.penalty.independent_axis(shape) if is_scalar else None
-
-    def pooled(self, leaf: jax.Array) -> jax.Array:
-        return leaf
-
-    # A group at its reference is zero only entry by entry, and entries round as the
-    # reference does.
-    unit_sizes, spread = Penalty.unit_sizes, Penalty.spread
-    is_coupled = Penalty.is_coupled
+    @property
+    def layout(self) -> Layout:
+        inner = self.penalty.layout
+        if not is_single(self.reference):
+            return inner
+        return Fitted(inner, functools.partial(_misfit, jnp.shape(self.reference)))
 
     def value(self, params: Tree) -> jax.Array:
         return self.penalty.value(self._moves(params))
@@ -70,8 +68,16 @@ class Anchored(Lift):
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         return self.penalty.stationarity(self._moves(params), grads)
 
-    def latent_start(self, params: Tree, step: Number) -> Tree:
-        return self._back(self.penalty.latent_start(self._moves(params), step))
+    def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
+        moves = self._moves(latent), self._moves(params)
+        nearest = self._back(self.penalty._nearest(*moves, step))
+
+        def untouched(z: jax.Array, new: jax.Array, leaf: jax.Array) -> jax.Array:
+            # The sum with the reference rounds as that does.
+            slack = 4 * jnp.finfo(z.dtype).eps * (jnp.abs(leaf - new) + jnp.abs(new))
+            return jnp.where(jnp.abs(z - new) <= slack, z, new)
+
+        return jax.tree.map(untouched, latent, nearest, params)
 
     def _moves(self, params: Tree) -> Tree:
         """`params - reference`, in at least float32."""
@@ -102,12 +108,10 @@ def _origin(origin: Any, leaf: jax.Array) -> jax.Array:
     return jnp.asarray(origin).astype(leaf.dtype)
 
 
-def _misfit(origin: tuple[int, ...], shape: tuple[int, ...]) -> str | None:
-    fits = len(origin) <= len(shape) and all(
-        length in (1, whole)
-        for length, whole in zip(origin[::-1], shape[::-1], strict=False)
-    )
-    return None if fits else f"takes a reference of its shape; this has shape {origin}"
+def _misfit(origin: Shape, shape: Shape) -> str | None:
+    if broadcasts(origin, shape):
+        return None
+    return f"takes a reference of its shape; this has shape {origin}"
 
 
 def anchored(penalty: Penalty, reference: Number | Tree) -> Penalty:

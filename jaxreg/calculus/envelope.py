@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxreg._core.checks import check_numbers
 from jaxreg._core.leafwise import no_prox
 from jaxreg._core.penalty import (
-    GRADS_MEND,
+    GRADS_HINT,
+    Facts,
     Number,
     Penalty,
     Tree,
@@ -29,8 +30,10 @@ class Envelope(Lift):
     step: Number = positive()
 
     @property
-    def stationarity_kind(self) -> Literal["distance", "residual", "normal cone"]:
-        return "distance"
+    def facts(self) -> Facts:
+        return self.penalty.facts.but(
+            stationarity_kind="distance", zeros=None, is_absolute=False
+        )
 
     def step_for(self, width: Number) -> jax.Array:
         # Of L2 it takes 2 width to width, of other convex penalties to that or lower.
@@ -65,7 +68,7 @@ class Envelope(Lift):
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         slopes = self._slopes(widened_tree(params))
         leaves, treedef = jax.tree.flatten(slopes)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_MEND)
+        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
         pairs = zip(leaves, pulls, strict=True)
         distances = [jnp.abs(slope + widened(pull)) for slope, pull in pairs]
         return jax.tree.unflatten(treedef, distances)
@@ -144,9 +147,9 @@ def _divided(leaf: jax.Array, step: jax.Array) -> jax.Array:
 def _check(call: str, penalty: Penalty) -> None:
     if not isinstance(penalty, Penalty):
         raise TypeError(f"{call}: allowed is a jaxreg penalty")
-    if not penalty.has_prox:
+    if not penalty.facts.has_prox:
         raise TypeError(f"{call}: {no_prox(penalty)}")
-    if not penalty.is_convex:
+    if not penalty.facts.is_convex:
         raise ValueError(
             f"{call}: the penalty is not convex: its conjugate belongs to its convex "
             "hull, and its envelope has kinks. Allowed are convex penalties"

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
-from jaxreg._core.in_groups import WholeGroups
-from jaxreg._core.leafwise import Elementwise
-from jaxreg._core.penalty import Number
+from jaxreg._core.leafwise import Elementwise, Groupwise
+from jaxreg._core.penalty import Facts, Number, is_untouched
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.group_size import group_size
 
@@ -20,7 +19,7 @@ from jaxreg._numerics.group_size import group_size
 BLOCK = 2**18
 
 
-class GroupPenalty(WholeGroups):
+class GroupPenalty(Groupwise):
     r"""`sum_g n_g phi(r_g)`, with `n_g` the size and `r_g` the RMS of group `g`.
 
     `phi` is the elementwise penalty `magnitude`. Written with the root mean square,
@@ -40,17 +39,14 @@ class GroupPenalty(WholeGroups):
         """The penalty of a group's root mean square."""
 
     @property
-    def is_convex(self) -> bool:
-        return self.magnitude.is_convex
-
-    @property
-    def varying_step(self) -> bool:
-        return self.magnitude.is_convex
-
-    def pooled(self, leaf: jax.Array) -> jax.Array:
-        if self.view(leaf.shape) != leaf.shape:
-            return leaf
-        return groups.fast_root_mean_square(leaf, self._axes)
+    def facts(self) -> Facts:
+        magnitude = self.magnitude.facts
+        return Facts(
+            is_convex=magnitude.is_convex,
+            varying_step=magnitude.is_convex,
+            zeros="units" if magnitude.zeros else None,
+            is_absolute=True,
+        )
 
     def step_for(self, width: Number) -> jax.Array:
         return self.magnitude.step_for(width)
@@ -76,6 +72,18 @@ class GroupPenalty(WholeGroups):
         start = self.magnitude.leaf_start(rms, step)
         return leaf * (start / jnp.where(rms > 0, rms, 1.0))
 
+    def leaf_nearest(
+        self, latent: jax.Array, leaf: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        square = groups.mean_square(leaf, self._axes)
+        size = groups.clipped_root(square)
+        start = leaf * (self.magnitude.leaf_start(size, step) / size)
+        is_kept = is_untouched(latent, start)
+        length = groups.clipped_root(groups.mean_square(latent, self._axes))
+        within = self.magnitude.leaf_nearest(length, jnp.zeros_like(length), step)
+        held = latent * _share(within, length)
+        return jnp.where(square == 0, held, jnp.where(is_kept, latent, start))
+
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return self.prox_of(leaf, step, self.group_results(leaf, step))
 
@@ -84,7 +92,7 @@ class GroupPenalty(WholeGroups):
 
         A factor where the step is uniform, else the root mean square of the answer.
         """
-        if self._is_uniform(step.shape, leaf.ndim):
+        if self.layout.is_uniform(step.shape, leaf.ndim):
             return self._factor(leaf, step)
         return group_size(self.magnitude, leaf, step, self._axes)
 
@@ -92,7 +100,7 @@ class GroupPenalty(WholeGroups):
         self, leaf: jax.Array, step: jax.Array, results: jax.Array
     ) -> jax.Array:
         """The prox from the `group_results`."""
-        if self._is_uniform(step.shape, leaf.ndim):
+        if self.layout.is_uniform(step.shape, leaf.ndim):
             return leaf * results
         is_active = results > 0
         size = jnp.where(is_active, results, 1.0)
@@ -100,13 +108,13 @@ class GroupPenalty(WholeGroups):
         return jnp.where(is_active, leaf * _share(size, below), results)
 
     def _factor(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        size = groups.clipped_root_mean_square(leaf, self._axes)
+        size = groups.clipped_root(groups.mean_square(leaf, self._axes))
         return _share(self.magnitude.leaf_prox(size, step), size)
 
     def leaves_at_once(
         self, shape: tuple[int, ...], step_shape: tuple[int, ...]
     ) -> int:
-        varies = self.step_varies(shape, step_shape)
+        varies = self.layout.step_varies(shape, step_shape)
         return BLOCK // max(math.prod(shape), 1) if varies else 0
 
 

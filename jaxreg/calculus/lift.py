@@ -1,12 +1,16 @@
-"""What penalties made of one other have in common."""
+"""Wrappers around one penalty, and trees of numbers that go with the parameters."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
+from jaxreg._core.layout import Layout, Shape
 from jaxreg._core.penalty import (
+    Facts,
     Number,
     Penalty,
     Tree,
@@ -17,64 +21,60 @@ from jaxreg._core.penalty import (
 
 
 class Lift(Penalty):
-    """A penalty made of one other, whose facts it keeps."""
+    """Base class for wrappers around one penalty, with its facts and layout."""
 
     penalty: Penalty
 
     @property
-    def has_prox(self) -> bool:
-        return self.penalty.has_prox
+    def facts(self) -> Facts:
+        return self.penalty.facts
 
     @property
-    def prox_tolerance(self) -> float:
-        return self.penalty.prox_tolerance
-
-    @property
-    def is_convex(self) -> bool:
-        return self.penalty.is_convex
-
-    @property
-    def varying_step(self) -> bool:
-        return self.penalty.varying_step
-
-    @property
-    def is_separable(self) -> bool:
-        return self.penalty.is_separable
-
-    @property
-    def scope(self) -> Literal["leaf", "tree"]:
-        return self.penalty.scope
-
-    @property
-    def stationarity_kind(self) -> Literal["distance", "residual", "normal cone"]:
-        return self.penalty.stationarity_kind
+    def layout(self) -> Layout:
+        return self.penalty.layout
 
     def step_for(self, width: Number) -> jax.Array:
         return self.penalty.step_for(width)
 
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        return self.penalty.refusal(shape)
 
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        return self.penalty.independent_axis(shape)
+@dataclasses.dataclass(frozen=True)
+class Fitted(Layout):
+    """The layout `inner`, for leaves that an array beside them fits.
 
-    def is_coupled(self, shape: tuple[int, ...]) -> bool:
-        return self.penalty.is_coupled(shape)
+    `misfit(shape)` says why it does not fit a leaf of this shape, or None.
+    """
 
-    def group_count(self, shape: tuple[int, ...]) -> int | None:
-        return self.penalty.group_count(shape)
+    inner: Layout
+    misfit: Callable[[Shape], str | None]
 
-    def dead_groups(self, leaf: jax.Array) -> jax.Array | None:
-        return self.penalty.dead_groups(leaf)
+    def refusal(self, shape: Shape) -> str | None:
+        return self.inner.refusal(shape) or self.misfit(shape)
 
-    def pooled(self, leaf: jax.Array) -> jax.Array:
-        return self.penalty.pooled(leaf)
+    def view(self, shape: Shape) -> Shape:
+        return self.inner.view(shape)
 
-    def unit_sizes(self, leaf: jax.Array) -> jax.Array:
-        return self.penalty.unit_sizes(leaf)
+    def whole_axes(self, shape: Shape) -> Sequence[int]:
+        return self.inner.whole_axes(shape)
 
-    def spread(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        return self.penalty.spread(units, shape)
+    def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
+        return self.inner.step_varies(shape, step_shape)
+
+    def unit_count(self, shape: Shape) -> int | None:
+        return self.inner.unit_count(shape)
+
+    def unit_sizes(self, leaves: Sequence[jax.Array]) -> list[jax.Array]:
+        return self.inner.unit_sizes(leaves)
+
+    def spread(
+        self, units: Sequence[jax.Array], shapes: Sequence[Shape]
+    ) -> list[jax.Array]:
+        return self.inner.spread(units, shapes)
+
+
+def broadcasts(small: Shape, shape: Shape) -> bool:
+    """Whether an array of one shape broadcasts to another without making it larger."""
+    pairs = zip(small[::-1], shape[::-1], strict=False)
+    return len(small) <= len(shape) and all(n in (1, whole) for n, whole in pairs)
 
 
 def step_tree(params: Tree, step: Number | Tree) -> Tree:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.leafwise import Elementwise, Leafwise
+from jaxreg._core.constraint import are_apart
 from jaxreg._core.penalty import (
-    GRADS_MEND,
+    GRADS_HINT,
     Number,
     Penalty,
     Tree,
@@ -15,18 +15,7 @@ from jaxreg._core.penalty import (
     widened,
 )
 from jaxreg._core.pytree import pytree_dataclass
-from jaxreg.calculus.grouped import GroupPenalty
 from jaxreg.calculus.lift import Lift, step_tree
-from jaxreg.calculus.scaled import Scaled
-from jaxreg.calculus.weighted import Weighted
-
-
-class MagnitudePenalty(Leafwise):
-    """A penalty of the magnitudes `|x_i|` alone, that rises in each of them.
-
-    `Elementwise` and `GroupPenalty` are so by their definition; others that
-    `nonnegative` may take derive from this.
-    """
 
 
 @pytree_dataclass
@@ -37,8 +26,10 @@ class Nonnegative(Lift):
 
     def value(self, params: Tree) -> jax.Array:
         # The gradient stays that of the penalty, finite where the value is not.
-        off = jax.lax.stop_gradient(_outside(params))
-        return self.penalty.value(params) + jnp.where(off, jnp.inf, 0.0)
+        leaves = jax.tree.leaves(params)
+        wide = jax.lax.stop_gradient(list(map(widened, leaves)))
+        is_off = are_apart(leaves, wide, _positive(wide))
+        return self.penalty.value(params) + jnp.where(is_off, jnp.inf, 0.0)
 
     def subgradient(self, params: Tree) -> Tree:
         return self.penalty.subgradient(params)
@@ -59,30 +50,22 @@ class Nonnegative(Lift):
             return jnp.where(jnp.asarray(leaf) == 0, jnp.minimum(grad, 0.0), grad)
 
         leaves, treedef = jax.tree.flatten(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_MEND)
+        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
         pulls = jax.tree.unflatten(treedef, map(one, leaves, pulls))
         return self.penalty.stationarity(params, pulls)
 
-    def latent_start(self, params: Tree, step: Number) -> Tree:
-        return self.penalty.latent_start(_positive(params), step)
+    def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
+        inner = self.penalty._nearest(_positive(latent), _positive(params), step)
 
-    def pooled(self, leaf: jax.Array) -> jax.Array:
-        return self.penalty.pooled(jnp.maximum(leaf, 0))
+        # Where that is 0 every latent below 0 has the same prox.
+        def nearest(z: jax.Array, new: jax.Array) -> jax.Array:
+            return jnp.where(new > 0, new, jnp.minimum(z, 0))
+
+        return jax.tree.map(nearest, latent, inner)
 
 
 def _positive(params: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jnp.maximum(jnp.asarray(leaf), 0), params)
-
-
-def _outside(params: Tree) -> jax.Array:
-    """Whether a leaf is farther from the set than rounding, as of a constraint."""
-    is_off = jnp.array(False)
-    for leaf in jax.tree.leaves(params):
-        wide, eps = widened(leaf), jnp.finfo(jnp.asarray(leaf).dtype).eps
-        largest = jnp.max(jnp.abs(wide), initial=0.0)
-        share = jnp.minimum(wide, 0.0) / jnp.where(largest > 0, largest, 1.0)
-        is_off |= jnp.sqrt(jnp.sum(share**2)) > 8 * eps * wide.size**0.5
-    return is_off
 
 
 def nonnegative(penalty: Penalty) -> Penalty:
@@ -114,10 +97,7 @@ def nonnegative(penalty: Penalty) -> Penalty:
 
 
 def _nonnegative(penalty: Penalty) -> Nonnegative:
-    inner = penalty
-    while isinstance(inner, Weighted | Scaled):
-        inner = inner.penalty
-    if not isinstance(inner, Elementwise | GroupPenalty | MagnitudePenalty):
+    if not penalty.facts.is_absolute:
         raise TypeError(
             f"nonnegative({penalty!r}): its prox on weights >= 0 is not that of "
             "max(v, 0). Allowed are elementwise and group penalties, SparseGroupLasso, "

@@ -46,8 +46,8 @@ class Scaled(Lift):
 
         return jax.tree.map(one, distances, grads)
 
-    def latent_start(self, params: Tree, step: Number) -> Tree:
-        return self.penalty.latent_start(params, self._times(jnp.asarray(step)))
+    def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
+        return self.penalty._nearest(latent, params, self._times(jnp.asarray(step)))
 
     def _times(self, step: jax.Array) -> jax.Array:
         return step * self.factor

@@ -5,14 +5,14 @@ from __future__ import annotations
 import abc
 import math
 import numbers
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.layout import Matrix
 from jaxreg._core.leafwise import Elementwise, Leafwise
-from jaxreg._core.penalty import Number
+from jaxreg._core.penalty import Facts, Number
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.singular_values import (
     NOISE,
@@ -34,28 +34,13 @@ class MatrixPenalty(Leafwise):
 
     split: int
 
-    varying_step = False
-
-    def view(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return math.prod(shape[: self.split]), math.prod(shape[self.split :])
-
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        ndim = len(shape)
-        if ndim < 2:
-            return "has fewer than two axes and is no matrix; leave it free"
-        if self.split == 0 or not -ndim < self.split < ndim:
-            return (
-                f"has {ndim} axes, and split={self.split} leaves none of them for the "
-                f"rows or for the columns; use a split from 1 to {ndim - 1}"
-            )
-        return None
-
-    def whole_axes(self, shape: tuple[int, ...]) -> Sequence[int]:
-        return range(len(shape))
+    @property
+    def layout(self) -> Matrix:
+        return Matrix(self.split)
 
     def _seen(self, leaf: jax.Array) -> jax.Array:
         # Every method decomposes the leaf, not the prox alone.
-        self._check_sharding(leaf)
+        self._check_leaf(leaf)
         return super()._seen(leaf)
 
 
@@ -84,8 +69,8 @@ class SpectralPenalty(MatrixPenalty):
         """The penalty of a singular value."""
 
     @property
-    def is_convex(self) -> bool:
-        return self.magnitude.is_convex
+    def facts(self) -> Facts:
+        return Facts(is_convex=self.magnitude.facts.is_convex)
 
     def step_for(self, width: Number) -> jax.Array:
         return self.magnitude.step_for(width)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.leafwise import Elementwise, Leafwise
+from jaxreg._core.layout import Layout, Shape
+from jaxreg._core.leafwise import Leafwise
 from jaxreg._core.penalty import (
-    GRADS_MEND,
+    GRADS_HINT,
+    Facts,
     Number,
     Penalty,
     Tree,
     flatten_like,
+    is_untouched,
     steps_like,
 )
 from jaxreg._core.pytree import array, pytree_dataclass
-from jaxreg.calculus.lift import Lift, is_single, one_per_leaf
+from jaxreg.calculus.lift import Fitted, Lift, broadcasts, is_single, one_per_leaf
 
 
 @pytree_dataclass
@@ -30,28 +34,15 @@ class WeightedLeaf(Leafwise):
     weights: Number = array()
 
     @property
-    def is_convex(self) -> bool:
-        return self.penalty.is_convex
+    def facts(self) -> Facts:
+        return self.penalty.facts
 
     @property
-    def varying_step(self) -> bool:
-        return self.penalty.varying_step
-
-    @property
-    def is_separable(self) -> bool:
-        return self.penalty.is_separable
+    def layout(self) -> Layout:
+        return Fitted(self.penalty.layout, self._misfit)
 
     def step_for(self, width: Number) -> jax.Array:
         return self.penalty.step_for(width)
-
-    def view(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return self.penalty.view(shape)
-
-    def whole_axes(self, shape: tuple[int, ...]) -> Any:
-        return self.penalty.whole_axes(shape)
-
-    def step_varies(self, shape: tuple[int, ...], step_shape: tuple[int, ...]) -> bool:
-        return self.penalty.step_varies(shape, step_shape)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
         return self._factor(leaf) * self.penalty.leaf_values(leaf)
@@ -72,31 +63,26 @@ class WeightedLeaf(Leafwise):
         distance = share * self.penalty.leaf_stationarity(leaf, grad / share)
         return jnp.where(weighs, distance, jnp.abs(grad))
 
-    def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        return self.penalty.leaf_start(leaf, step * self._factor(leaf))
+    def leaf_nearest(
+        self, latent: jax.Array, leaf: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        factor = self._factor(leaf)
+        nearest = self.penalty.leaf_nearest(latent, leaf, step * factor)
+        free = jnp.where(is_untouched(latent, leaf), latent, leaf)
+        return jnp.where(factor > 0, nearest, free)
 
-    def misfit(self, shape: tuple[int, ...]) -> str | None:
-        """Why the weights do not fit the pieces of a leaf of this shape, or None."""
-        weights = jnp.shape(self.weights)
-        if not weights:
+    def _misfit(self, shape: Shape) -> str | None:
+        weights, pieces = jnp.shape(self.weights), self._pieces(shape)
+        if broadcasts(weights, pieces):
             return None
-        pieces = self._pieces(shape)
-        fits = len(weights) <= len(pieces) and all(
-            length in (1, whole)
-            for length, whole in zip(weights[::-1], pieces[::-1], strict=False)
-        )
         return (
-            None
-            if fits
-            else (
-                f"takes weights that broadcast to shape {pieces}, one per independent "
-                f"piece of the penalty; these have shape {weights}"
-            )
+            f"takes weights that broadcast to shape {pieces}, one per independent "
+            f"piece of the penalty; these have shape {weights}"
         )
 
-    def _pieces(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        seen = self.view(shape)
-        if isinstance(self.penalty, Elementwise):
+    def _pieces(self, shape: Shape) -> Shape:
+        seen = self.penalty.layout.view(shape)
+        if self.facts.is_separable or not math.prod(seen):
             return seen
         leaf = jax.ShapeDtypeStruct(seen, jnp.float32)
         return jax.eval_shape(self.penalty.leaf_values, leaf).shape
@@ -113,27 +99,24 @@ class Weighted(Lift):
     weights: Tree = array()
 
     @property
-    def scope(self) -> Literal["leaf", "tree"]:
-        """ "tree" with a tree of weights: it must see all its leaves at once."""
-        return self.penalty.scope if is_single(self.weights) else "tree"
+    def facts(self) -> Facts:
+        # A tree of weights needs all its leaves at once.
+        facts = self.penalty.facts
+        return facts.but(is_joint=facts.is_joint or not is_single(self.weights))
+
+    @property
+    def layout(self) -> Layout:
+        if not is_single(self.weights):
+            return self.penalty.layout
+        return WeightedLeaf(self.penalty, self.weights).layout
 
     def step_for(self, width: Number) -> jax.Array:
         step = self.penalty.step_for(width)
-        if self.is_convex:
+        if self.facts.is_convex:
             return step
         # The step that keeps the prox from jumping must do so at the largest weight.
         tops = (jnp.max(jnp.asarray(w)) for w in jax.tree.leaves(self.weights))
         return step / functools.reduce(jnp.maximum, tops, jnp.ones(()))
-
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        reason = self.penalty.refusal(shape)
-        if reason is not None or not is_single(self.weights):
-            return reason
-        return WeightedLeaf(self.penalty, self.weights).misfit(shape)
-
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        is_scalar = is_single(self.weights) and jnp.ndim(self.weights) == 0
-        return self.penalty.independent_axis(shape) if is_scalar else None
 
     def value(self, params: Tree) -> jax.Array:
         values = [one.value(leaf) for one, leaf in self._pairs(params)]
@@ -150,14 +133,16 @@ class Weighted(Lift):
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         treedef = jax.tree.structure(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_MEND)
+        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
         pairs = zip(self._pairs(params), pulls, strict=True)
         distances = [one.stationarity(leaf, pull) for (one, leaf), pull in pairs]
         return jax.tree.unflatten(treedef, distances)
 
-    def latent_start(self, params: Tree, step: Number) -> Tree:
-        starts = [one.latent_start(leaf, step) for one, leaf in self._pairs(params)]
-        return jax.tree.unflatten(jax.tree.structure(params), starts)
+    def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
+        latents, treedef = jax.tree.flatten(latent)
+        pairs = zip(self._pairs(params), latents, strict=True)
+        nearest = [one._nearest(z, leaf, step) for (one, leaf), z in pairs]
+        return jax.tree.unflatten(treedef, nearest)
 
     def _pairs(self, params: Tree) -> list[tuple[WeightedLeaf, Any]]:
         paths_and_leaves = jax.tree_util.tree_flatten_with_path(params)[0]
@@ -165,7 +150,7 @@ class Weighted(Lift):
         pairs = []
         for (path, leaf), own in zip(paths_and_leaves, weights, strict=True):
             one = WeightedLeaf(self.penalty, own)
-            reason = one.misfit(jnp.shape(leaf))
+            reason = one._misfit(jnp.shape(leaf))
             if reason is not None:
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise ValueError(

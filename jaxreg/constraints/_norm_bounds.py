@@ -11,14 +11,12 @@ import jax.numpy as jnp
 
 from jaxreg._core import groups
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.in_groups import InGroups
+from jaxreg._core.leafwise import RESIDUAL_WIDTH, Groupwise
 from jaxreg._numerics.level import norm
 
 
-class NormBounds(InGroups, Constraint):
+class NormBounds(Groupwise, Constraint):
     """Bounds on the Euclidean norm of each group."""
-
-    stationarity_kind = "residual"
 
     @property
     @abc.abstractmethod
@@ -32,7 +30,7 @@ class NormBounds(InGroups, Constraint):
         through the centre and comes back on the other side.
         """
         within = groups.within_axes(self._axes, leaf.ndim)
-        step = self.step_for(0.05).astype(leaf.dtype)
+        step = self.step_for(RESIDUAL_WIDTH).astype(leaf.dtype)
         lower, upper = (jnp.asarray(bound, leaf.dtype) for bound in self._bounds)
         size = norm(leaf, self._axes)
         unit = leaf / jnp.where(size > 0, size, 1)

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 
 from jaxreg._core.checks import is_known
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.leafwise import longest
+from jaxreg._core.layout import Entries, Layout, Shape
+from jaxreg._core.penalty import Facts
 from jaxreg._core.pytree import pytree_dataclass, signed
+from jaxreg.calculus.lift import Fitted, broadcasts
 
 
 @pytree_dataclass
@@ -39,24 +41,21 @@ class Box(Constraint):
     lower: Any = signed()
     upper: Any = signed()
 
-    varying_step = True
-    is_separable = True
-    stationarity_kind = "residual"
+    facts = Facts(is_separable=True, varying_step=True, stationarity_kind="residual")
 
     def __post_init__(self) -> None:
         if is_known(jnp.greater, self.lower, self.upper):
             raise ValueError(f"{self!r}; allowed: lower <= upper everywhere")
 
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
+    @property
+    def layout(self) -> Layout:
+        return Fitted(Entries(), self._misfit)
+
+    def _misfit(self, shape: Shape) -> str | None:
         for bound in map(jnp.shape, (self.lower, self.upper)):
-            pairs = zip(reversed(bound), reversed(shape), strict=False)
-            if len(bound) > len(shape) or any(n not in (1, size) for n, size in pairs):
+            if not broadcasts(bound, shape):
                 return f"does not match a bound of shape {bound}; give one number"
         return None
-
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        is_scalar = jnp.ndim(self.lower) == jnp.ndim(self.upper) == 0
-        return longest(range(len(shape)), shape) if is_scalar else None
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         del step

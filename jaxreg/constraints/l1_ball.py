@@ -7,15 +7,14 @@ import jax.numpy as jnp
 
 from jaxreg._core import groups
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.in_groups import InGroups
-from jaxreg._core.leafwise import magnitude
-from jaxreg._core.penalty import Number
+from jaxreg._core.leafwise import Groupwise, magnitude
+from jaxreg._core.penalty import Facts, Number
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.level import cut_to_total
 
 
 @pytree_dataclass
-class L1Ball(InGroups, Constraint):
+class L1Ball(Groupwise, Constraint):
     """Arrays, or groups of them, with `sum |w| <= radius`.
 
     The projection is soft thresholding with the threshold that brings the sum down to
@@ -43,9 +42,8 @@ class L1Ball(InGroups, Constraint):
     radius: Number
     group_axis: groups.GroupAxis | None = static(default=None)
 
-    varying_step = True
     has_loop = True
-    stationarity_kind = "residual"
+    facts = Facts(varying_step=True, stationarity_kind="residual")
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         radius, size = jnp.asarray(self.radius, leaf.dtype), magnitude(leaf)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
-from jaxreg._core.penalty import Number
+from jaxreg._core.penalty import Facts, Number
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.level import shrink_to_norm
 from jaxreg.constraints._norm_bounds import NormBounds, bounded_norm
@@ -40,8 +40,8 @@ class L2Ball(NormBounds):
     radius: Number
     group_axis: groups.GroupAxis | None = static(default=None)
 
-    varying_step = True
     has_loop = True
+    facts = Facts(varying_step=True, stationarity_kind="residual")
 
     @property
     def _bounds(self) -> tuple[Number, Number]:
@@ -49,6 +49,6 @@ class L2Ball(NormBounds):
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         radius = jnp.asarray(self.radius, leaf.dtype)
-        if self._is_uniform(step.shape, leaf.ndim):
+        if self.layout.is_uniform(step.shape, leaf.ndim):
             return bounded_norm(leaf, 0.0, radius, self._axes)
         return shrink_to_norm(leaf, self._slopes(leaf, step), radius, self._axes)

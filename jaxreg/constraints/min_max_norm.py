@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxreg._core import groups
 from jaxreg._core.checks import is_known
-from jaxreg._core.penalty import Number
+from jaxreg._core.penalty import Facts, Number
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg.constraints._norm_bounds import NormBounds, bounded_norm
 
@@ -44,7 +44,7 @@ class MinMaxNorm(NormBounds):
     upper: Number
     group_axis: groups.GroupAxis | None = static(default=None)
 
-    is_convex = False
+    facts = Facts(is_convex=False, stationarity_kind="residual")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import numbers
 from collections.abc import Sequence
 
@@ -9,8 +10,30 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.leafwise import longest
+from jaxreg._core.layout import Entries, Shape
+from jaxreg._core.penalty import Facts
 from jaxreg._core.pytree import pytree_dataclass, static
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blocks(Entries):
+    """Entries in blocks of `m` along `axis`, which a shard may not cut."""
+
+    m: int = 1
+    axis: int = -1
+
+    def refusal(self, shape: Shape) -> str | None:
+        if not -len(shape) <= self.axis < len(shape):
+            return f"has {len(shape)} axes, and axis is {self.axis}; name one it has"
+        if shape[self.axis] % self.m:
+            return (
+                f"has {shape[self.axis]} entries along axis {self.axis}, which do not "
+                f"split into blocks of {self.m}; choose another m or axis"
+            )
+        return None
+
+    def whole_axes(self, shape: Shape) -> Sequence[int]:
+        return (self.axis % len(shape),)
 
 
 @pytree_dataclass
@@ -46,8 +69,7 @@ class NM(Constraint):
     m: int = static()
     axis: int = static(default=-2)
 
-    is_convex = False
-    varying_step = True
+    facts = Facts(is_convex=False, varying_step=True, stationarity_kind="normal cone")
 
     def __post_init__(self) -> None:
         for number in (self.n, self.m, self.axis):
@@ -56,22 +78,9 @@ class NM(Constraint):
         if not (self.m >= 1 and 0 <= self.n <= self.m):
             raise ValueError(f"{self!r}; allowed: 0 <= n <= m and m >= 1")
 
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        if not -len(shape) <= self.axis < len(shape):
-            return f"has {len(shape)} axes, and axis is {self.axis}; name one it has"
-        if shape[self.axis] % self.m:
-            return (
-                f"has {shape[self.axis]} entries along axis {self.axis}, which do not "
-                f"split into blocks of {self.m}; choose another m or axis"
-            )
-        return None
-
-    def whole_axes(self, shape: tuple[int, ...]) -> Sequence[int]:
-        return (self.axis % len(shape),)
-
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        own = self.axis % max(len(shape), 1)
-        return longest([axis for axis in range(len(shape)) if axis != own], shape)
+    @property
+    def layout(self) -> _Blocks:
+        return _Blocks(m=self.m, axis=self.axis)
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         moves = step > 0

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.leafwise import longest
+from jaxreg._core.penalty import Facts
 from jaxreg._core.pytree import pytree_dataclass
 
 
@@ -25,11 +25,7 @@ class NonNegative(Constraint):
     Array([2., 0., 0.], dtype=float32)
     """
 
-    varying_step = True
-    is_separable = True
-
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        return longest(range(len(shape)), shape)
+    facts = Facts(is_separable=True, varying_step=True, stationarity_kind="normal cone")
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         del step

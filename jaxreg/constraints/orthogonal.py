@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
+from jaxreg._core.penalty import Facts
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.singular_values import on_singular_values
 from jaxreg.calculus.spectral import MatrixPenalty, check_split
@@ -39,7 +40,7 @@ class Orthogonal(MatrixPenalty, Constraint):
 
     split: int = static(default=-1)
 
-    is_convex = False
+    facts = Facts(is_convex=False, stationarity_kind="normal cone")
 
     def __post_init__(self) -> None:
         check_split("Orthogonal", self.split)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
+from jaxreg._core.penalty import Facts
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.singular_values import decompose, on_singular_values, outside
 from jaxreg.calculus.spectral import MatrixPenalty, check_split
@@ -44,7 +45,7 @@ class RankAtMost(MatrixPenalty, Constraint):
     rank: int = static()
     split: int = static(default=-1)
 
-    is_convex = False
+    facts = Facts(is_convex=False, stationarity_kind="normal cone")
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, numbers.Integral) or isinstance(self.rank, bool):

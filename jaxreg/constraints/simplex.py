@@ -7,14 +7,14 @@ import jax.numpy as jnp
 
 from jaxreg._core import groups
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.in_groups import InGroups
-from jaxreg._core.penalty import Number
+from jaxreg._core.leafwise import Groupwise
+from jaxreg._core.penalty import Facts, Number
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.level import cut_to_total
 
 
 @pytree_dataclass
-class Simplex(InGroups, Constraint):
+class Simplex(Groupwise, Constraint):
     """Arrays, or groups of them, with `w >= 0` and `sum w = total`.
 
     The projection is `max(v - level, 0)` with the level that gives the sum; with steps
@@ -41,9 +41,8 @@ class Simplex(InGroups, Constraint):
     total: Number = 1.0
     group_axis: groups.GroupAxis | None = static(default=None)
 
-    varying_step = True
     has_loop = True
-    stationarity_kind = "residual"
+    facts = Facts(varying_step=True, stationarity_kind="residual")
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         total = jnp.asarray(self.total, leaf.dtype)

@@ -13,8 +13,10 @@ from jaxreg._core.checks import check_countable, is_known, is_number
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.leafwise import check_floating, without_negative_zero
 from jaxreg._core.penalty import (
-    GRADS_MEND,
+    GRADS_HINT,
+    Facts,
     Number,
+    Penalty,
     Tree,
     flatten_like,
     steps_like,
@@ -56,9 +58,16 @@ class TopK(Constraint):
     fraction: Number | None = array(default=None)
     scope: Literal["leaf", "tree"] = static(default="leaf")
 
-    is_convex = False
     has_loop = True
-    varying_step = True
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(
+            is_convex=False,
+            is_joint=self.scope == "tree",
+            varying_step=True,
+            stationarity_kind="normal cone",
+        )
 
     def __post_init__(self) -> None:
         if (self.count is None) == (self.fraction is None):
@@ -95,9 +104,14 @@ class TopK(Constraint):
         if self.scope == "leaf":
             return super().stationarity(params, grads)
         leaves, treedef = jax.tree.flatten(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_MEND)
+        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
         pairs = [[widened(x) for x in tree] for tree in (leaves, pulls)]
         return jax.tree.unflatten(treedef, self._distances(*pairs))
+
+    def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
+        if self.scope == "leaf":
+            return super()._nearest(latent, params, step)
+        return Penalty._nearest(self, latent, params, step)
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         metric = jnp.ones(()) if step.size == 1 else step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 
 from jaxreg._core import groups
+from jaxreg._core.penalty import Facts
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg.constraints._norm_bounds import NormBounds, bounded_norm
 
@@ -32,7 +33,7 @@ class UnitNorm(NormBounds):
 
     group_axis: groups.GroupAxis | None = static(default=None)
 
-    is_convex = False
+    facts = Facts(is_convex=False, stationarity_kind="residual")
 
     @property
     def _bounds(self) -> tuple[float, float]:

@@ -8,7 +8,12 @@ import jax.numpy as jnp
 from jaxreg._core.leafwise import Elementwise, magnitude
 from jaxreg._core.penalty import Number, ratio
 from jaxreg._core.pytree import positive, pytree_dataclass
-from jaxreg._numerics.scalar_prox import flat_from, outside, shrink_until_flat
+from jaxreg._numerics.scalar_prox import (
+    dead_until,
+    flat_from,
+    outside,
+    shrink_until_flat,
+)
 
 
 @pytree_dataclass
@@ -47,6 +52,9 @@ class CappedL1(Elementwise):
         # Wider than two knots the dead zone ends at the jump.
         threshold = width * jnp.maximum(1.0, width / (2 * self.knot))
         return ratio(threshold, self.strength)
+
+    def dead_zone(self, step: jax.Array) -> jax.Array:
+        return dead_until(self.strength * step, self.knot, self.knot)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
         size = magnitude(leaf)

@@ -34,8 +34,6 @@ class ElasticNet(Elementwise):
     l1: Number
     l2: Number
 
-    is_convex = True
-
     @property
     def slope_at_zero(self) -> Number:
         return self.l1

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.layout import Lines
 from jaxreg._core.leafwise import Leafwise
-from jaxreg._core.penalty import Number, exact_sum, ratio
+from jaxreg._core.penalty import Facts, Number, exact_sum, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg.penalties.l1 import L1, soft_threshold
 from jaxreg.penalties.total_variation import (
     TotalVariation,
-    axis_refusal,
     check_axis,
     check_same_axis,
-    longest_other,
 )
 
 
@@ -51,10 +48,8 @@ class FusedLasso(Leafwise):
     total_variation: Number
     axis: int = static()
 
-    is_convex = True
     has_loop = True
-    varying_step = False
-    stationarity_kind = "residual"
+    facts = Facts(zeros="entries", stationarity_kind="residual")
 
     def __post_init__(self) -> None:
         check_axis(type(self).__name__, self.axis)
@@ -67,18 +62,9 @@ class FusedLasso(Leafwise):
     def _variation(self) -> TotalVariation:
         return TotalVariation(self.total_variation, self.axis)
 
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        return axis_refusal(self.axis, shape)
-
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        return longest_other(self.axis, shape)
-
-    def whole_axes(self, shape: tuple[int, ...]) -> Sequence[int]:
-        return range(len(shape))
-
-    def step_varies(self, shape: tuple[int, ...], step_shape: tuple[int, ...]) -> bool:
-        lengths = (1,) * (len(shape) - len(step_shape)) + step_shape
-        return lengths[self.axis] > 1
+    @property
+    def layout(self) -> Lines:
+        return Lines(self.axis)
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(width, jnp.maximum(self.l1, self.total_variation))
@@ -93,6 +79,14 @@ class FusedLasso(Leafwise):
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return soft_threshold(self._variation.leaf_prox(leaf, step), self.l1 * step)
+
+    def leaf_nearest(
+        self, latent: jax.Array, leaf: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        # One prox after the other: their preimages in the other order.
+        flat = self._variation.leaf_prox(latent, step)
+        flat = self._lasso.leaf_nearest(flat, leaf, step)
+        return self._variation.leaf_nearest(latent, flat, step)
 
 
 @exact_sum(TotalVariation, L1)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
-from jaxreg._core.leafwise import without_negative_zero
+from jaxreg._core.constraint import are_apart
+from jaxreg._core.layout import Entries, Shape
+from jaxreg._core.leafwise import RESIDUAL_WIDTH, without_negative_zero
 from jaxreg._core.penalty import (
-    GRADS_MEND,
+    GRADS_HINT,
+    Facts,
     Number,
     Penalty,
     Tree,
@@ -25,7 +28,15 @@ from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg.calculus.lift import widened_tree
 from jaxreg.penalties.l1 import L1, soft_threshold
 
-_RESIDUAL_WIDTH = 0.05
+
+class _Kernels(Entries):
+    """Kernels with one row per input."""
+
+    def refusal(self, shape: Shape) -> str | None:
+        is_kernel = len(shape) >= 2
+        return (
+            None if is_kernel else "has fewer than two axes, and axis 0 is the inputs"
+        )
 
 
 @pytree_dataclass
@@ -75,8 +86,7 @@ class Hierarchical(Penalty):
     skip: int = static()
     l1: Number = 0.0
 
-    is_convex = False
-    varying_step = False
+    facts = Facts(is_convex=False, is_joint=True, stationarity_kind="residual")
 
     def __post_init__(self) -> None:
         if self.skip not in (0, 1) or isinstance(self.skip, bool):
@@ -86,29 +96,19 @@ class Hierarchical(Penalty):
             )
 
     @property
-    def scope(self) -> Literal["leaf", "tree"]:
-        return "tree"
-
-    @property
-    def stationarity_kind(self) -> Literal["distance", "residual", "normal cone"]:
-        return "residual"
-
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        is_kernel = len(shape) >= 2
-        return (
-            None if is_kernel else "has fewer than two axes, and axis 0 is the inputs"
-        )
+    def layout(self) -> _Kernels:
+        return _Kernels()
 
     def step_for(self, width: Number) -> jax.Array:
         """The step that zeroes inputs whose skip weights have norm `width`."""
         return ratio(width, self.strength)
 
-    def latent_start(self, params: Tree, step: Number) -> Tree:
+    def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
         if not jax.tree.leaves(params):
-            return params
+            return latent
         # Off the set, no latent has the parameters for its prox.
         projection = dataclasses.replace(self, strength=0.0, l1=0.0)
-        return super().latent_start(projection.prox(params, 1.0), step)
+        return super()._nearest(latent, projection.prox(params, 1.0), step)
 
     def value(self, params: Tree) -> jax.Array:
         skip, first = self._rows(params)
@@ -141,8 +141,8 @@ class Hierarchical(Penalty):
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         wide, treedef = widened_tree(params), jax.tree.structure(params)
-        pulls = map(widened, flatten_like(treedef, grads, "grads", GRADS_MEND))
-        step = self.step_for(_RESIDUAL_WIDTH)
+        pulls = map(widened, flatten_like(treedef, grads, "grads", GRADS_HINT))
+        step = self.step_for(RESIDUAL_WIDTH)
         ahead = jax.tree.map(
             lambda leaf, pull: leaf - step.astype(leaf.dtype) * pull,
             wide,
@@ -223,13 +223,10 @@ class Hierarchical(Penalty):
 
     def _is_off(self, params: Tree) -> jax.Array:
         """Whether the bound is exceeded by more than rounding, as of a constraint."""
-        eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(params))
         skip, first = self._rows(params)
-        sizes = jnp.abs(first)
-        largest = jnp.max(sizes, initial=0.0)
-        excess = jnp.maximum(sizes - self.bound * _norms(skip), 0.0)
-        share = excess / jnp.where(largest > 0, largest, 1.0)
-        return jnp.sqrt(jnp.sum(share**2)) > 8 * eps * first.size**0.5
+        limit = self.bound * _norms(skip)
+        leaf = jax.tree.leaves(params)[1 - self.skip]
+        return are_apart([leaf], [first], [jnp.clip(first, -limit, limit)])
 
 
 @jax.jit

@@ -34,8 +34,6 @@ class Huber(Elementwise):
     strength: Number
     knot: Number = positive()
 
-    is_convex = True
-
     @property
     def slope_at_zero(self) -> Number:
         return 0.0

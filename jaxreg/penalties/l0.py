@@ -57,5 +57,8 @@ class L0(Elementwise):
     def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return outside(self._edge(step), leaf, leaf)
 
+    def dead_zone(self, step: jax.Array) -> jax.Array:
+        return self._edge(step)
+
     def _edge(self, step: jax.Array) -> jax.Array:
         return jnp.sqrt(2 * self.strength * step)

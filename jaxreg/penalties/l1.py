@@ -33,8 +33,6 @@ class L1(Elementwise):
 
     strength: Number
 
-    is_convex = True
-
     @classmethod
     def from_sklearn(cls, alpha: Number) -> L1:
         """The penalty of `sklearn.linear_model.Lasso(alpha)`.

@@ -33,7 +33,6 @@ class L2(Elementwise):
 
     strength: Number
 
-    is_convex = True
     slope_at_zero = 0.0
 
     @classmethod

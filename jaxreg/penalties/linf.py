@@ -6,15 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
-from jaxreg._core.in_groups import WholeGroups
-from jaxreg._core.leafwise import magnitude
-from jaxreg._core.penalty import Number, ratio
+from jaxreg._core.leafwise import Groupwise, magnitude
+from jaxreg._core.penalty import Facts, Number, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.level import cut_to_total
 
 
 @pytree_dataclass
-class LInf(WholeGroups):
+class LInf(Groupwise):
     """The maximum norm, `strength * sum_g n_g max |w_g|`: it levels the largest.
 
     `n_g` is the number of entries of group `g`, so that one strength suits groups of
@@ -43,9 +42,8 @@ class LInf(WholeGroups):
     strength: Number
     group_axis: groups.GroupAxis | None = static(default=None)
 
-    is_convex = True
     has_loop = True
-    varying_step = True
+    facts = Facts(varying_step=True, zeros="units")
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(width, self.strength)
@@ -82,7 +80,7 @@ class LInf(WholeGroups):
         within, size = groups.within_axes(self._axes, leaf.ndim), magnitude(leaf)
         moves = step > 0
         least = jnp.where(moves, step, jnp.inf)
-        if self._is_uniform(step.shape, leaf.ndim):
+        if self.layout.is_uniform(step.shape, leaf.ndim):
             slopes = jnp.where(moves, 1, 0) * jnp.ones((1,) * leaf.ndim, leaf.dtype)
             least = jnp.where(moves, step, 1)
         else:

@@ -47,6 +47,13 @@ class LogSum(Elementwise):
     def step_for(self, width: Number) -> jax.Array:
         return ratio(self.eps * jnp.minimum(width, self.eps / 2), self.strength)
 
+    def dead_zone(self, step: jax.Array) -> jax.Array:
+        threshold = self.strength * step
+        # Where the prox jumps, the sizes for which it has no other stationary point.
+        bound = jnp.sqrt(threshold)
+        lone = jnp.maximum(2 * bound - self.eps, 0.0)
+        return jnp.where(bound <= self.eps, threshold / self.eps, lone)
+
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
         return self.strength * jnp.log1p(magnitude(leaf) / self.eps)
 

@@ -70,6 +70,9 @@ class Lp(Elementwise):
         threshold = smallest ** (2 - self.power) / (2 * (1 - self.power))
         return ratio(threshold, self.strength)
 
+    def dead_zone(self, step: jax.Array) -> jax.Array:
+        return _edge(_smallest(self.strength * step, self.power), self.power)
+
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
         is_zero, size = _size(leaf)
         return self.strength * jnp.where(is_zero, 0.0, size**self.power)

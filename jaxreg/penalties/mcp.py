@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxreg._core.leafwise import Elementwise, magnitude
 from jaxreg._core.penalty import Number, ratio
 from jaxreg._core.pytree import positive, pytree_dataclass
-from jaxreg._numerics.scalar_prox import shrink_until_flat
+from jaxreg._numerics.scalar_prox import dead_until, shrink_until_flat
 
 
 @pytree_dataclass
@@ -47,6 +47,9 @@ class MCP(Elementwise):
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(jnp.minimum(width, self.knot / 2), self.strength)
+
+    def dead_zone(self, step: jax.Array) -> jax.Array:
+        return dead_until(self.strength * step, 0.0, self.knot)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
         size = jnp.minimum(magnitude(leaf), self.knot)

@@ -9,9 +9,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
+from jaxreg._core.layout import Groups, Shape
 from jaxreg._core.leafwise import GradientOnly, magnitude
 from jaxreg._core.penalty import Number
 from jaxreg._core.pytree import pytree_dataclass, static
+
+
+class _Rows(Groups):
+    """Groups that are compared with each other."""
+
+    def whole_axes(self, shape: Shape) -> Sequence[int]:
+        return range(len(shape))
 
 
 @pytree_dataclass
@@ -56,17 +64,12 @@ class Orthogonality(GradientOnly):
                 "that indexes the groups"
             )
 
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        return groups.refusal(self.group_axis, shape)
-
-    def group_count(self, shape: tuple[int, ...]) -> int:
-        return groups.count((self.group_axis,), shape)
-
-    def whole_axes(self, shape: tuple[int, ...]) -> Sequence[int]:
-        return range(len(shape))
+    @property
+    def layout(self) -> _Rows:
+        return _Rows(self.group_axis)
 
     def _seen(self, leaf: jax.Array) -> jax.Array:
-        self._check_sharding(leaf)
+        self._check_leaf(leaf)
         return super()._seen(leaf)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.leafwise import Leafwise, longest
-from jaxreg._core.penalty import Number, ratio
+from jaxreg._core.leafwise import Leafwise
+from jaxreg._core.penalty import Facts, Number, is_untouched, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
 
 _HALVINGS = 40
@@ -57,8 +57,6 @@ class PiecewiseAffine(Leafwise):
     knots: tuple[float, ...] = static()
     slopes: tuple[float, ...] = static()
 
-    varying_step = True
-    is_separable = True
     has_loop = True
 
     def __post_init__(self) -> None:
@@ -102,16 +100,18 @@ class PiecewiseAffine(Leafwise):
         return cls(strength, values, tuple((low + high) / 2 for low, high in wide))
 
     @property
-    def is_convex(self) -> bool:
-        return all(low <= high for low, high in itertools.pairwise(self.slopes))
-
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        return longest(range(len(shape)), shape)
+    def facts(self) -> Facts:
+        pairs = itertools.pairwise(self.slopes)
+        return Facts(
+            is_convex=all(low <= high for low, high in pairs),
+            is_separable=True,
+            varying_step=True,
+        )
 
     def step_for(self, width: Number) -> jax.Array:
         """The step at which the sharpest knot holds `width` on either side of it."""
         kinks = [high - low for low, high in itertools.pairwise(self.slopes)]
-        if not self.is_convex:
+        if not self.facts.is_convex:
             gaps = [high - low for low, high in itertools.pairwise(self.knots)]
             width = jnp.minimum(width, max(kinks) / 2 * min(gaps) / -min(kinks))
         return ratio(width, self.strength * (max(kinks) / 2))
@@ -142,6 +142,20 @@ class PiecewiseAffine(Leafwise):
 
     def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return _start(self, leaf, step)
+
+    def leaf_nearest(
+        self, latent: jax.Array, leaf: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        # At a knot where the slope rises an interval of latents has the same prox.
+        _, left, right = _surroundings(leaf, self.knots, self.slopes)
+        threshold = self.strength * step
+        lowest, highest = leaf + threshold * left, leaf + threshold * right
+        start = self.leaf_start(leaf, step)
+        at_knot = jnp.clip(latent, lowest, highest)
+        nearest = jnp.where(left < right, at_knot, start)
+        is_prox = is_untouched(self.leaf_prox(latent, step), leaf)
+        is_kept = is_prox | is_untouched(latent, start)
+        return jnp.where(is_kept, latent, nearest)
 
 
 @jax.jit

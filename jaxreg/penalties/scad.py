@@ -9,7 +9,7 @@ from jaxreg._core.checks import is_known, is_number
 from jaxreg._core.leafwise import Elementwise, magnitude
 from jaxreg._core.penalty import Number, ratio
 from jaxreg._core.pytree import positive, pytree_dataclass
-from jaxreg._numerics.scalar_prox import shrink_until_flat
+from jaxreg._numerics.scalar_prox import dead_until, shrink_until_flat
 
 
 @pytree_dataclass
@@ -64,6 +64,9 @@ class SCAD(Elementwise):
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(jnp.minimum(width, (self.knot - self._knee) / 2), self.strength)
+
+    def dead_zone(self, step: jax.Array) -> jax.Array:
+        return dead_until(self.strength * step, self._knee, self.knot)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
         size = jnp.minimum(magnitude(leaf), self.knot)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.checks import is_known
+from jaxreg._core.layout import Entries, Layout, Shape
 from jaxreg._core.leafwise import Leafwise, magnitude
-from jaxreg._core.penalty import Number, ratio
+from jaxreg._core.penalty import Facts, Number, ratio
 from jaxreg._core.pytree import array, is_array, pytree_dataclass
 from jaxreg._numerics.isotonic import falling_regression
+
+
+@dataclasses.dataclass(frozen=True)
+class _OnePerStrength(Entries):
+    """The entries of leaves of one size."""
+
+    is_whole: bool = True
+    size: int = 0
+
+    def refusal(self, shape: Shape) -> str | None:
+        entries = math.prod(shape)
+        if entries in (0, self.size):
+            return None
+        return f"has {entries} entries, and strengths {self.size}; give one per entry"
 
 
 @pytree_dataclass
@@ -46,10 +61,8 @@ class SLOPE(Leafwise):
 
     strengths: jax.Array = array()
 
-    is_convex = True
     has_loop = True
-    varying_step = False
-    stationarity_kind = "residual"
+    facts = Facts(zeros="entries", stationarity_kind="residual")
 
     def __post_init__(self) -> None:
         strengths = self.strengths
@@ -94,14 +107,9 @@ class SLOPE(Leafwise):
         tails = level * jnp.arange(1, size + 1, dtype=float) / (2 * size)
         return cls(-strength * jax.scipy.stats.norm.ppf(tails))
 
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        size, entries = self.strengths.shape[-1], math.prod(shape)
-        if entries in (0, size):
-            return None
-        return f"has {entries} entries, and strengths {size}; give one per entry"
-
-    def whole_axes(self, shape: tuple[int, ...]) -> Sequence[int]:
-        return range(len(shape))
+    @property
+    def layout(self) -> Layout:
+        return _OnePerStrength(size=self.strengths.shape[-1])
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(width, jnp.max(jnp.asarray(self.strengths)))
@@ -125,7 +133,7 @@ class SLOPE(Leafwise):
 
     def _ordered(self, leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The strengths in the leaf's dtype, and its entries from the largest down."""
-        why = self.refusal(leaf.shape)
+        why = self.layout.refusal(leaf.shape)
         if why is not None:
             raise ValueError(f"{self!r}: a leaf of shape {leaf.shape} {why}")
         sizes = jax.lax.stop_gradient(jnp.abs(leaf.reshape(-1)))

@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
-from jaxreg._core.penalty import Number, exact_sum, ratio
+from jaxreg._core.leafwise import Groupwise
+from jaxreg._core.penalty import Facts, Number, exact_sum, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
-from jaxreg.calculus.nonnegative import MagnitudePenalty
 from jaxreg.penalties.group_lasso import GroupLasso
 from jaxreg.penalties.l1 import L1, soft_threshold
 
 
 @pytree_dataclass
-class SparseGroupLasso(MagnitudePenalty):
+class SparseGroupLasso(Groupwise):
     r"""The sparse group lasso, `l1 * sum |w| + group * sum_g sqrt(n_g) ||w_g||`.
 
     Whole groups become 0, and single weights within the others. It is the same object
@@ -45,8 +45,7 @@ class SparseGroupLasso(MagnitudePenalty):
     group: Number
     group_axis: groups.GroupAxis = static()
 
-    is_convex = True
-    varying_step = True
+    facts = Facts(varying_step=True, zeros="entries", is_absolute=True)
 
     def __post_init__(self) -> None:
         groups.check_group_axis(self.group_axis)
@@ -54,21 +53,6 @@ class SparseGroupLasso(MagnitudePenalty):
     @property
     def _lasso(self) -> GroupLasso:
         return GroupLasso(self.group, self.group_axis)
-
-    def view(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return self._lasso.view(shape)
-
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        return self._lasso.refusal(shape)
-
-    def group_count(self, shape: tuple[int, ...]) -> int:
-        return self._lasso.group_count(shape)
-
-    def dead_groups(self, leaf: jax.Array) -> jax.Array:
-        return self._lasso.dead_groups(leaf)
-
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        return self._lasso.independent_axis(shape)
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(width, self.l1 + self.group)
@@ -84,6 +68,14 @@ class SparseGroupLasso(MagnitudePenalty):
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return self._lasso.leaf_prox(soft_threshold(leaf, self.l1 * step), step)
+
+    def leaf_nearest(
+        self, latent: jax.Array, leaf: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        # One prox after the other: their preimages in the other order.
+        shrunk = soft_threshold(latent, self.l1 * step)
+        shrunk = self._lasso.leaf_nearest(shrunk, leaf, step)
+        return L1(self.l1).leaf_nearest(latent, shrunk, step)
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
         axes = groups.indexing(self.group_axis)

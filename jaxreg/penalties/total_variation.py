@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.leafwise import Leafwise, longest, magnitude
-from jaxreg._core.penalty import Number, exact_sum, ratio
+from jaxreg._core.layout import Lines
+from jaxreg._core.leafwise import Leafwise, magnitude
+from jaxreg._core.penalty import Facts, Number, exact_sum, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.taut_string import total_variation_prox
 
@@ -47,22 +47,15 @@ class TotalVariation(Leafwise):
     strength: Number
     axis: int = static()
 
-    is_convex = True
     has_loop = True
-    varying_step = True
-    stationarity_kind = "residual"
+    facts = Facts(varying_step=True, stationarity_kind="residual")
 
     def __post_init__(self) -> None:
         check_axis(type(self).__name__, self.axis)
 
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        return axis_refusal(self.axis, shape)
-
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        return longest_other(self.axis, shape)
-
-    def whole_axes(self, shape: tuple[int, ...]) -> Sequence[int]:
-        return range(len(shape))
+    @property
+    def layout(self) -> Lines:
+        return Lines(self.axis)
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(width, self.strength)
@@ -89,22 +82,6 @@ def check_axis(name: str, axis: object) -> None:
     """Refuses an axis that is no int."""
     if not isinstance(axis, numbers.Integral) or isinstance(axis, bool):
         raise TypeError(f"{name}: axis is {axis!r}; allowed: an int, one axis")
-
-
-def axis_refusal(axis: int, shape: tuple[int, ...]) -> str | None:
-    """Why an array of this shape has no such axis, or None."""
-    if not shape:
-        return "has no axis along which entries are neighbours; leave it free"
-    if not -len(shape) <= axis < len(shape):
-        return f"has axes 0 to {len(shape) - 1}, and axis is {axis}; name one of them"
-    return None
-
-
-def longest_other(axis: int, shape: tuple[int, ...]) -> int | None:
-    """The longest axis besides one; None where there is none."""
-    if not -len(shape) <= axis < len(shape):
-        return None
-    return longest([a for a in range(len(shape)) if a != axis % len(shape)], shape)
 
 
 @exact_sum(TotalVariation, TotalVariation)

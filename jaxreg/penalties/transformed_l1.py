@@ -49,6 +49,9 @@ class TransformedL1(Elementwise):
         narrow = jnp.minimum(width, self.scale / 4)
         return ratio(narrow * (self.scale / (self.scale + 1)), self.strength)
 
+    def dead_zone(self, step: jax.Array) -> jax.Array:
+        return self._edge(self.strength * step)
+
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
         size = magnitude(leaf)
         return self.strength * ((self.scale + 1) * (size / (self.scale + size)))
@@ -69,14 +72,19 @@ class TransformedL1(Elementwise):
         total = self.scale + size
         return (self.scale / total) * ((self.scale + 1) / total)
 
+    def _edge(self, threshold: jax.Array) -> jax.Array:
+        """The size up to which 0 is the minimiser."""
+        scale, above = self.scale, self.scale + 1
+        is_smooth = 2 * threshold <= scale * (scale / above)
+        jump = jnp.sqrt(2 * above) * jnp.sqrt(threshold) - scale / 2
+        return jnp.where(is_smooth, threshold * (above / scale), jump)
+
     def _larger_root(
         self, size: jax.Array, threshold: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """The larger root of `x + threshold slope(x) = size`, and where it beats 0."""
-        scale, above = self.scale, self.scale + 1
-        is_smooth = 2 * threshold <= scale * (scale / above)
-        jump = jnp.sqrt(2 * above) * jnp.sqrt(threshold) - scale / 2
-        edge = jnp.where(is_smooth, threshold * (above / scale), jump)
+        scale = self.scale
+        edge = self._edge(threshold)
         half = 6.75 * self._slope(size) * (threshold / (scale + size))
         turn = jnp.arcsin(jnp.sqrt(jnp.minimum(half, 1.0))) / 3
         root = size - 4 / 3 * (scale + size) * jnp.sin(turn) ** 2

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.layout import Lines
 from jaxreg._core.leafwise import Leafwise, magnitude
-from jaxreg._core.penalty import Number, ratio
+from jaxreg._core.penalty import Facts, Number, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.isotonic import segment_means
 from jaxreg._numerics.taut_string import total_variation_prox
-from jaxreg.penalties.total_variation import axis_refusal, check_axis, longest_other
+from jaxreg.penalties.total_variation import check_axis
 
 _ROUNDS = 5000
 _LONGER = 1.7
@@ -59,10 +60,8 @@ class TrendFilter(Leafwise):
     order: int = static()
     axis: int = static()
 
-    is_convex = True
     has_loop = True
-    varying_step = False
-    stationarity_kind = "residual"
+    facts = Facts(prox_tolerance=1e-3, stationarity_kind="residual")
 
     def __post_init__(self) -> None:
         check_axis(type(self).__name__, self.axis)
@@ -73,21 +72,8 @@ class TrendFilter(Leafwise):
             )
 
     @property
-    def prox_tolerance(self) -> float:
-        return 1e-3
-
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        return axis_refusal(self.axis, shape)
-
-    def independent_axis(self, shape: tuple[int, ...]) -> int | None:
-        return longest_other(self.axis, shape)
-
-    def whole_axes(self, shape: tuple[int, ...]) -> Sequence[int]:
-        return range(len(shape))
-
-    def step_varies(self, shape: tuple[int, ...], step_shape: tuple[int, ...]) -> bool:
-        lengths = (1,) * (len(shape) - len(step_shape)) + step_shape
-        return lengths[self.axis] > 1
+    def layout(self) -> Lines:
+        return Lines(self.axis)
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(width, self.strength)

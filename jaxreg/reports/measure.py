@@ -12,9 +12,9 @@ import optax
 
 from jaxreg._core.checks import MOST, check_prox
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.penalty import Penalty, Tree, flatten_like, widened
-from jaxreg._core.shards import refuse_part
-from jaxreg.rules import by_path as rules
+from jaxreg._core.penalty import Penalty, Tree, widened
+from jaxreg._core.shards import check_whole_leaf
+from jaxreg.rules.by_path import Leaves, read
 
 # Factors are sought within 2^100 times the largest gradient, and its inverse.
 _OCTAVES = 100
@@ -25,10 +25,12 @@ def zeros(leaf: Any) -> jax.Array:
     return _counted([jnp.asarray(leaf) == 0])
 
 
-def dead_groups(penalty: Penalty, leaf: Any) -> jax.Array | None:
-    """The number of groups that are all zero; None for a penalty without groups."""
-    dead = penalty.dead_groups(jnp.asarray(leaf))
-    return None if dead is None else jnp.sum(dead)
+def dead_units(penalty: Penalty, leaves: list[Any]) -> jax.Array | None:
+    """The number of units of a rule that are all zero; None where these are entries."""
+    leaves, layout = list(map(jnp.asarray, leaves)), penalty.layout
+    if layout.dead_in_leaves(leaves) is None:
+        return None
+    return _total(jnp.sum(sizes == 0) for sizes in layout.unit_sizes(leaves))
 
 
 def norm(leaf: Any) -> jax.Array:
@@ -82,16 +84,14 @@ def measure(
     >>> {name: round(float(number), 3) for name, number in found.items()}
     {'zeros': 2.0, 'zero_share': 0.667, 'penalty': 0.5, 'flips': 1.0}
     """
-    parts, leaves = rules.check(penalty, params), jax.tree.leaves(params)
-    _refuse_parts("measure", parts, params)
+    leaves = read(penalty, params)
+    _check_whole("measure", leaves)
     found = {
         "zeros": _counted([leaf == 0 for leaf in _penalised(penalty, params)]),
         "zero_share": zero_share(penalty, params),
         "penalty": penalty.value(params),
     }
-    dead = [
-        dead_groups(part.penalty, leaf) for part in parts for leaf in part.of(leaves)
-    ]
+    dead = [dead_units(part.penalty, part.pick(leaves.leaves)) for part in leaves.parts]
     if any(count is not None for count in dead):
         found["dead_groups"] = _total(count for count in dead if count is not None)
     if grads is not None:
@@ -99,23 +99,21 @@ def measure(
     if opt_state is not None:
         found["strength_factor"] = _strength_factor(opt_state)
     if previous is not None:
-        mend = "pass earlier parameters of the same model"
-        structure = jax.tree.structure(params)
-        earlier = flatten_like(structure, previous, "previous", mend)
+        hint = "pass earlier parameters of the same model"
+        earlier = leaves.like(previous, "previous", hint)
         flips = [
-            (now == 0) != (before == 0)
-            for part in parts
-            for now, before in zip(part.of(leaves), part.of(earlier), strict=True)
+            (leaves.leaves[index] == 0) != (earlier[index] == 0)
+            for index in leaves.penalised
         ]
         found["flips"] = _counted(flips)
     return found
 
 
-def _refuse_parts(name: str, parts: list[rules.Part], params: Tree) -> None:
-    leaves, names = jax.tree.leaves(params), rules.paths(params)
-    for place in (place for part in parts for place in part.places):
+def _check_whole(name: str, leaves: Leaves) -> None:
+    for index in leaves.penalised:
         why = "its numbers are sums over all the parts"
-        refuse_part(f"{name}: leaf {names[place]!r}", leaves[place], why)
+        leaf = leaves.leaves[index]
+        check_whole_leaf(f"{name}: leaf {leaves.names[index]!r}", leaf, why)
 
 
 def _strength_factor(opt_state: Any) -> jax.Array:
@@ -166,27 +164,26 @@ def max_strength(penalty: Penalty, grads: Tree) -> MaxStrength:
     >>> print({name: round(float(leaf), 5) for name, leaf in found.per_leaf.items()})
     {'bias': 0.0, 'kernel': 6.0}
     """
-    leaves, treedef = jax.tree.flatten(grads)
-    factors = [jnp.zeros(())] * len(leaves)
-    parts = rules.check(penalty, grads)
-    _refuse_parts("max_strength", parts, grads)
-    for part in parts:
+    leaves = read(penalty, grads)
+    factors = [jnp.zeros(())] * len(leaves.leaves)
+    _check_whole("max_strength", leaves)
+    for part in leaves.parts:
         if isinstance(part.penalty, Constraint):
             raise TypeError(
                 f"max_strength({part.penalty!r}, ...): a constraint has no strength. "
                 "Allowed are penalties with a prox, and by_path of them"
             )
         check_prox("max_strength", part.penalty)
-        if not part.places:
+        if not part.indices:
             continue
-        is_joint = part.penalty.scope == "tree"
-        for places in [part.places] if is_joint else [(p,) for p in part.places]:
-            pulls = [widened(leaves[place]) for place in places]
+        is_joint = part.penalty.facts.is_joint
+        for indices in [part.indices] if is_joint else [(i,) for i in part.indices]:
+            pulls = [widened(leaves.leaves[index]) for index in indices]
             factor = _smallest_factor(part.penalty, pulls)
-            for place in places:
-                factors[place] = factor
+            for index in indices:
+                factors[index] = factor
     overall = functools.reduce(jnp.maximum, factors, jnp.zeros(()))
-    return MaxStrength(jax.tree.unflatten(treedef, factors), overall)
+    return MaxStrength(leaves.tree(factors), overall)
 
 
 @jax.jit
@@ -199,7 +196,7 @@ def _smallest_factor(penalty: Penalty, pulls: list[jax.Array]) -> jax.Array:
     zero = jax.lax.optimization_barrier([jnp.zeros_like(pull) for pull in pulls])
     bounds = jnp.finfo(scale.dtype)
     # A residual goes through a prox and is 0 up to rounding.
-    is_exact = penalty.stationarity_kind == "distance"
+    is_exact = penalty.facts.stationarity_kind == "distance"
     slack = 0.0 if is_exact else 64 * bounds.eps
 
     def holds(factor: jax.Array) -> jax.Array:
@@ -241,5 +238,5 @@ def _total(counts: Iterable[jax.Array]) -> jax.Array:
 
 
 def _penalised(penalty: Penalty, tree: Tree) -> list[jax.Array]:
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    return [leaf for part in rules.parts(penalty, tree) for leaf in part.of(leaves)]
+    leaves = Leaves(penalty, tree)
+    return [jnp.asarray(leaves.leaves[index]) for index in leaves.penalised]

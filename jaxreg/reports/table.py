@@ -13,7 +13,7 @@ from jaxreg._core.checks import check_positive
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.penalty import Number, Penalty, Tree
 from jaxreg.reports import measure as measures
-from jaxreg.rules import by_path as rules
+from jaxreg.rules.by_path import Leaves, read
 from jaxreg.transforms.latent import start_of
 
 Row = dict[str, Any]
@@ -69,22 +69,25 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
     bias    (2,)    free
     kernel  (3, 2)  L1(strength=0.5)          0.1        0
     """
-    parts = rules.check(penalty, params)
+    leaves = read(penalty, params)
     check_positive("describe: width", width)
-    leaves = jax.tree.leaves(params)
-    for part in parts:
-        # What a penalty refuses about its leaves taken together.
-        jax.eval_shape(part.penalty.value, part.of(leaves))
-    starts, owners = _first_params(parts, leaves, width), _owners(parts, len(leaves))
+    for part in leaves.parts:
+        # Raises on what a penalty cannot take of its leaves together.
+        jax.eval_shape(part.penalty.value, part.pick(leaves.leaves))
+    starts, owners = _first_params(leaves, width), leaves.penalised
     rows = [
         {
             **_identity(name, leaf, owner),
-            "groups": _group_count(owner, leaf),
+            "groups": owner.layout.unit_count(jnp.shape(leaf)) if owner else None,
             "prox_step": _prox_step(owner, width),
             "zeroed_at_start": _newly_zero(leaf, start) if owner else None,
         }
-        for name, owner, leaf, start in zip(
-            rules.paths(params), owners, leaves, starts, strict=True
+        for name, leaf, start, owner in zip(
+            leaves.names,
+            leaves.leaves,
+            starts,
+            map(owners.get, range(len(leaves.leaves))),
+            strict=True,
         )
     ]
     return Table(tuple(rows))
@@ -109,18 +112,25 @@ def summary(penalty: Penalty, params: Tree) -> Table:
     kernel  (2, 2)  L1(strength=0.5)  2      0.5                      5     3.5
     total   4                         2      0.5                      5     3.5
     """
-    parts = rules.check(penalty, params)
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
-    owners = _owners(parts, len(leaves))
+    read_leaves = read(penalty, params)
+    leaves = list(map(jnp.asarray, read_leaves.leaves))
+    owners, dead = read_leaves.penalised, dict[int, str]()
+    for part in read_leaves.parts:
+        own, layout = part.pick(leaves), part.penalty.layout
+        counts = layout.dead_in_leaves(own) or []
+        for index, count, leaf in zip(part.indices, counts, own, strict=False):
+            dead[index] = f"{int(count)} of {layout.unit_count(leaf.shape)}"
     rows = [
         {
-            **_identity(name, leaf, owner),
+            **_identity(name, leaf, owners.get(index)),
             **_sizes([leaf]),
-            "dead_groups": _dead_text(owner, leaf),
+            "dead_groups": dead.get(index),
             "norm": float(measures.norm(leaf)) if _is_number(leaf) else 0.0,
-            "value": _leaf_penalty(owner, leaf),
+            "value": _leaf_penalty(owners.get(index), leaf),
         }
-        for name, owner, leaf in zip(rules.paths(params), owners, leaves, strict=True)
+        for index, (name, leaf) in enumerate(
+            zip(read_leaves.names, leaves, strict=True)
+        )
     ]
     total = {
         "leaf": "total",
@@ -132,14 +142,6 @@ def summary(penalty: Penalty, params: Tree) -> Table:
         "value": float(penalty.value(params)),
     }
     return Table((*rows, total))
-
-
-def _owners(parts: list[rules.Part], count: int) -> list[Penalty | None]:
-    owners: list[Penalty | None] = [None] * count
-    for part in parts:
-        for place in part.places:
-            owners[place] = part.penalty
-    return owners
 
 
 def _identity(name: str, leaf: Any, owner: Penalty | None) -> Row:
@@ -157,42 +159,32 @@ def _sizes(leaves: list[jax.Array]) -> Row:
     return {"zeros": count, "zero_share": count / max(entries, 1)}
 
 
-def _group_count(owner: Penalty | None, leaf: Any) -> int | None:
-    return None if owner is None else owner.group_count(jnp.shape(leaf))
-
-
-def _dead_text(owner: Penalty | None, leaf: jax.Array) -> str | None:
-    dead = measures.dead_groups(owner, leaf) if owner else None
-    return None if dead is None else f"{int(dead)} of {_group_count(owner, leaf)}"
-
-
 def _prox_step(owner: Penalty | None, width: Number) -> float | None:
-    return float(owner.step_for(width)) if owner and owner.has_prox else None
+    return float(owner.step_for(width)) if owner and owner.facts.has_prox else None
 
 
 def _leaf_penalty(owner: Penalty | None, leaf: jax.Array) -> float | str | None:
-    if owner is None or owner.scope == "tree":
+    if owner is None or owner.facts.is_joint:
         return None
     if isinstance(owner, Constraint):
         return f"off by {float(owner.violation(leaf)):.4g}"
     return float(owner.value(leaf))
 
 
-def _first_params(
-    parts: list[rules.Part], leaves: list[Any], width: Number
-) -> list[Any]:
+def _first_params(leaves: Leaves, width: Number) -> list[Any]:
     """The leaves after an update in which the optimizer does not move."""
-    out = list(leaves)
-    for part in parts:
-        if not part.penalty.has_prox or _is_abstract(part.of(leaves)):
+    out = list(leaves.leaves)
+    for part in leaves.parts:
+        facts, own = part.penalty.facts, part.pick(leaves.leaves)
+        if not facts.has_prox or _is_abstract(own):
             continue
         # A finite convex penalty starts at the parameters, up to rounding.
-        if part.penalty.is_convex and not isinstance(part.penalty, Constraint):
+        if facts.is_convex and not isinstance(part.penalty, Constraint):
             continue
-        starts = start_of(part.penalty, part.of(leaves), width)
+        starts = start_of(part.penalty, own, width)
         proxes = part.penalty.prox(starts, part.penalty.step_for(width))
-        for place, prox in zip(part.places, proxes, strict=True):
-            out[place] = prox
+        for index, prox in zip(part.indices, proxes, strict=True):
+            out[index] = prox
     return out
 
 

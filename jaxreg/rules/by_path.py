@@ -8,7 +8,8 @@ path in `init`, where NNX passes variables, and in `update`, where it passes arr
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 
 from jaxreg._core.checks import check_leaf, check_numbers
 from jaxreg._core.penalty import (
-    GRADS_MEND,
+    GRADS_HINT,
+    Facts,
     Number,
     Penalty,
     Tree,
@@ -28,64 +30,118 @@ from jaxreg.rules.patterns import Kernels, Pattern, catches, check_pattern
 
 
 class Part(NamedTuple):
-    """The leaves of a tree that one penalty acts on, by their place in its flatten."""
+    """The leaves that one rule gives to its penalty, by their index in the tree."""
 
     penalty: Penalty
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     pattern: Pattern | None
 
-    def of(self, leaves: Sequence[Any] | Mapping[int, Any]) -> list[Any]:
-        return [leaves[place] for place in self.places]
+    def pick(self, leaves: Sequence[Any] | Mapping[int, Any]) -> list[Any]:
+        return [leaves[index] for index in self.indices]
+
+
+class Leaves:
+    """A tree as the rules of a penalty see it, read once: leaves, structure, parts.
+
+    `parts` has the leaves of each rule; without `by_path` all leaves are one part.
+    """
+
+    def __init__(self, penalty: Penalty, tree: Tree) -> None:
+        self.leaves, self.treedef = jax.tree.flatten(tree)
+        self._tree, self._penalty = tree, penalty
+        if isinstance(penalty, ByPath):
+            self.parts = _parts_by_path(penalty, self.names)
+        else:
+            self.parts = [Part(penalty, tuple(range(len(self.leaves))), None)]
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The slash-joined path of every leaf."""
+        return paths(self._tree)
+
+    @property
+    def penalised(self) -> dict[int, Penalty]:
+        """The penalty of each leaf that has one, by the leaf's index."""
+        return {index: part.penalty for part in self.parts for index in part.indices}
+
+    def _name_of(self, index: int) -> str:
+        return self.names[index]
+
+    def like(self, tree: Tree, name: str, hint: str) -> list[Any]:
+        """The subtrees of another tree at these leaves; raises on another structure."""
+        return flatten_like(self.treedef, tree, name, hint)
+
+    def tree(self, leaves: Iterable[Any]) -> Tree:
+        """Leaves put back into the structure."""
+        return jax.tree.unflatten(self.treedef, list(leaves))
+
+    def checked(self) -> Leaves:
+        """These leaves, after validation.
+
+        Raises:
+          TypeError: a penalised leaf that is not real floating point.
+          ValueError: a rule that catches no leaf, or a leaf whose shape the penalty
+            cannot take. The message names the leaf and what to do.
+        """
+        for part in self.parts:
+            if part.pattern is not None:
+                _check_rule(part, self.names)
+            for index in part.indices:
+                leaf = self.leaves[index]
+                misfit = _axes_misfit(part.pattern, leaf)
+                if misfit is not None:
+                    raise ValueError(
+                        f"{part.pattern} on leaf {self.names[index]!r} of shape "
+                        f"{jnp.shape(leaf)}: the leaf {misfit}"
+                    )
+                check_leaf(part.penalty, functools.partial(self._name_of, index), leaf)
+        return self
+
+
+def read(penalty: Penalty, params: Tree) -> Leaves:
+    """Parameters as the rules of a penalty see them, after validation of both."""
+    check_numbers(penalty)
+    return Leaves(penalty, params).checked()
 
 
 @pytree_dataclass
 class ByPath(Penalty):
-    """What `by_path` returns: a penalty that is one of several, leaf by leaf."""
+    """A penalty that is one of several, leaf by leaf; `by_path` makes it."""
 
     penalties: tuple[Penalty, ...]
     patterns: tuple[Pattern, ...] = static()
 
     @property
-    def is_convex(self) -> bool:
-        return all(penalty.is_convex for penalty in self.penalties)
-
-    @property
-    def varying_step(self) -> bool:
-        return all(penalty.varying_step for penalty in self.penalties)
-
-    @property
-    def is_separable(self) -> bool:
-        return all(penalty.is_separable for penalty in self.penalties)
-
-    @property
-    def has_prox(self) -> bool:
-        return all(penalty.has_prox for penalty in self.penalties)
-
-    @property
-    def prox_tolerance(self) -> float:
-        return max(penalty.prox_tolerance for penalty in self.penalties)
-
-    @property
-    def scope(self) -> Any:
-        scopes = {penalty.scope for penalty in self.penalties}
-        return "tree" if "tree" in scopes else "leaf"
-
-    @property
-    def stationarity_kind(self) -> Any:
-        """The kind of all rules, or "residual", the weakest, where they differ."""
-        kinds = {penalty.stationarity_kind for penalty in self.penalties}
-        return kinds.pop() if len(kinds) == 1 else "residual"
+    def facts(self) -> Facts:
+        """Those that hold for all rules."""
+        facts = [penalty.facts for penalty in self.penalties]
+        kinds = {each.stationarity_kind for each in facts}
+        zeros = {each.zeros for each in facts}
+        return Facts(
+            is_convex=all(each.is_convex for each in facts),
+            is_separable=all(each.is_separable for each in facts),
+            is_joint=any(each.is_joint for each in facts),
+            varying_step=all(each.varying_step for each in facts),
+            has_prox=all(each.has_prox for each in facts),
+            prox_tolerance=max(each.prox_tolerance for each in facts),
+            zeros=zeros.pop() if len(zeros) == 1 else None,
+            is_absolute=all(each.is_absolute for each in facts),
+            # The residual is the weakest.
+            stationarity_kind=kinds.pop() if len(kinds) == 1 else "residual",
+        )
 
     def value(self, params: Tree) -> jax.Array:
-        leaves = jax.tree.leaves(params)
-        found = check(self, params)
-        values = (part.penalty.value(part.of(leaves)) for part in found)
+        read_leaves = read(self, params)
+        values = (
+            part.penalty.value(part.pick(read_leaves.leaves))
+            for part in read_leaves.parts
+        )
         return sum(values, start=jnp.zeros((), jnp.float32))
 
     def subgradient(self, params: Tree) -> Tree:
         return self._on_parts(
             params,
-            lambda place, leaf: jnp.zeros_like(leaf),
+            lambda index, leaf: jnp.zeros_like(leaf),
             lambda part, leaves: part.penalty.subgradient(leaves),
         )
 
@@ -93,16 +149,29 @@ class ByPath(Penalty):
         steps = steps_like(params, step)
         return self._on_parts(
             params,
-            lambda place, leaf: jnp.asarray(leaf),
-            lambda part, leaves: part.penalty.prox(leaves, part.of(steps)),
+            lambda index, leaf: jnp.asarray(leaf),
+            lambda part, leaves: part.penalty.prox(leaves, part.pick(steps)),
         )
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
-        pulls = flatten_like(jax.tree.structure(params), grads, "grads", GRADS_MEND)
+        pulls = flatten_like(jax.tree.structure(params), grads, "grads", GRADS_HINT)
         return self._on_parts(
             params,
-            lambda place, leaf: jnp.abs(pulls[place]),
-            lambda part, leaves: part.penalty.stationarity(leaves, part.of(pulls)),
+            lambda index, leaf: jnp.abs(pulls[index]),
+            lambda part, leaves: part.penalty.stationarity(leaves, part.pick(pulls)),
+        )
+
+    def nearest_latent(self, latent: Tree, params: Tree, step: Number | Tree) -> Tree:
+        """As of every penalty; `step` may be the tree that `step_for` gives."""
+        steps = steps_like(latent, step)
+        hint = "pass the parameters of this latent"
+        leaves = flatten_like(jax.tree.structure(latent), params, "params", hint)
+        return self._on_parts(
+            latent,
+            lambda index, leaf: jnp.asarray(leaf),
+            lambda part, latents: part.penalty.nearest_latent(
+                latents, part.pick(leaves), part.pick(steps)[0] if part.indices else 0.0
+            ),
         )
 
     def step_for(self, width: Number, params: Tree | None = None) -> Any:
@@ -117,7 +186,7 @@ class ByPath(Penalty):
             )
         return self._on_parts(
             params,
-            lambda place, leaf: jnp.zeros(()),
+            lambda index, leaf: jnp.zeros(()),
             lambda part, leaves: [part.penalty.step_for(width)] * len(leaves),
         )
 
@@ -131,10 +200,13 @@ class ByPath(Penalty):
         if jax.tree_util.all_leaves([tree]):
             lifted = [lift(penalty, tree) for penalty in self.penalties]
             return ByPath(tuple(lifted), self.patterns)
-        leaves, names = jax.tree.leaves(tree), paths(tree)
-        found = list(_parts(self, names))
-        _check_rules(found, names)
-        lifted = [lift(part.penalty, part.of(leaves)) for part in found]
+        companions = Leaves(self, tree)
+        for part in companions.parts:
+            _check_rule(part, companions.names)
+        lifted = [
+            lift(part.penalty, part.pick(companions.leaves))
+            for part in companions.parts
+        ]
         return ByPath(tuple(lifted), self.patterns)
 
     def _on_parts(
@@ -143,14 +215,13 @@ class ByPath(Penalty):
         free: Callable[[int, Any], Any],
         matched: Callable[[Part, list[Any]], Iterable[Any]],
     ) -> Tree:
-        found = check(self, params)
-        leaves, treedef = jax.tree.flatten(params)
-        out = [free(place, leaf) for place, leaf in enumerate(leaves)]
-        for part in found:
-            results = matched(part, part.of(leaves))
-            for place, result in zip(part.places, results, strict=True):
-                out[place] = result
-        return jax.tree.unflatten(treedef, out)
+        read_leaves = read(self, params)
+        out = [free(index, leaf) for index, leaf in enumerate(read_leaves.leaves)]
+        for part in read_leaves.parts:
+            results = matched(part, part.pick(read_leaves.leaves))
+            for index, result in zip(part.indices, results, strict=True):
+                out[index] = result
+        return read_leaves.tree(out)
 
 
 def by_path(rules: Iterable[tuple[Pattern, Penalty] | ByPath]) -> ByPath:
@@ -215,62 +286,31 @@ def paths(params: Tree) -> list[str]:
     return [_path_text(path, below[path[:-1]] == 1) for path in keys]
 
 
-def parts(penalty: Penalty, params: Tree) -> Iterator[Part]:
-    """The penalties at work in `penalty` and the leaves each gets; refuses nothing."""
-    return _parts(penalty, paths(params))
-
-
-def members(penalty: Penalty) -> tuple[Penalty, ...]:
-    """The penalties at work in `penalty`."""
+def penalties_of(penalty: Penalty) -> tuple[Penalty, ...]:
+    """The penalties of all rules."""
     return penalty.penalties if isinstance(penalty, ByPath) else (penalty,)
 
 
-def _parts(penalty: Penalty, names: list[str]) -> Iterator[Part]:
-    if not isinstance(penalty, ByPath):
-        yield Part(penalty, tuple(range(len(names))), None)
-        return
+def _parts_by_path(penalty: ByPath, names: list[str]) -> list[Part]:
     winners = [_first_match(penalty.patterns, name) for name in names]
-    for rule, (pattern, one) in enumerate(
-        zip(penalty.patterns, penalty.penalties, strict=True)
-    ):
-        places = tuple(place for place, winner in enumerate(winners) if winner == rule)
-        yield Part(one, places, pattern)
-
-
-def check(penalty: Penalty, params: Tree) -> list[Part]:
-    """`parts`, once what cannot be right about them has been refused.
-
-    Raises:
-      TypeError: no penalty, or a penalised leaf that is not real floating point.
-      ValueError: a number out of range, a rule that catches no leaf, or a leaf whose
-        shape the penalty cannot take. The message names the leaf and the mend.
-    """
-    check_numbers(penalty)
-    names, leaves = paths(params), jax.tree.leaves(params)
-    found = list(_parts(penalty, names))
-    _check_rules(found, names)
-    for part in found:
-        for place in part.places:
-            _check_layout(part, names[place], leaves[place])
-            check_leaf(part.penalty, names[place], leaves[place])
-    return found
-
-
-def _check_rules(found: list[Part], names: list[str]) -> None:
-    for part in found:
-        if part.pattern is not None and not part.places:
-            raise ValueError(_no_match(part, names))
-
-
-def _check_layout(part: Part, name: str, leaf: Any) -> None:
-    if not isinstance(part.pattern, Kernels):
-        return
-    misfit = part.pattern.refusal(jnp.shape(leaf))
-    if misfit is not None:
-        raise ValueError(
-            f"{part.pattern} on leaf {name!r} of shape {jnp.shape(leaf)}: the leaf "
-            f"{misfit}"
+    rules = zip(penalty.patterns, penalty.penalties, strict=True)
+    return [
+        Part(
+            inner,
+            tuple(index for index, winner in enumerate(winners) if winner == rule),
+            pattern,
         )
+        for rule, (pattern, inner) in enumerate(rules)
+    ]
+
+
+def _check_rule(part: Part, names: list[str]) -> None:
+    if part.pattern is not None and not part.indices:
+        raise ValueError(_no_match(part, names))
+
+
+def _axes_misfit(pattern: Pattern | None, leaf: Any) -> str | None:
+    return pattern.refusal(jnp.shape(leaf)) if isinstance(pattern, Kernels) else None
 
 
 def _no_match(part: Part, names: list[str]) -> str:
@@ -287,7 +327,7 @@ def _no_match(part: Part, names: list[str]) -> str:
             f"{part.pattern.layers!r})"
         )
     return (
-        f"by_path: the rule {part.pattern!r} ({part.penalty!r}) {why}. Leaves at hand: "
+        f"by_path: the rule {part.pattern!r} ({part.penalty!r}) {why}. Leaves: "
         f"{listed}. Correct or remove the pattern; leaves that Optax masks "
         "(optax.masked, optax.partition) or nnx.Optimizer filters are invisible here"
     )

@@ -67,17 +67,27 @@ def _large(
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return []
     found = []
-    for penalty, place in ((part.penalty, i) for part in parts for i in part.places):
+    for penalty, place in ((part.penalty, i) for part in parts for i in part.indices):
         point, step = points[place], jnp.shape(steps[place])
         is_traced = isinstance(point, jax.core.Tracer)
         if not isinstance(penalty, GroupPenalty) or not is_traced:
             continue
-        axis, is_large = penalty.independent_axis(point.shape), point.size >= 2 * BLOCK
+        axis, is_large = _group_axis(penalty, point.shape), point.size >= 2 * BLOCK
         is_whole = not any(jax.typeof(point).sharding.spec)
-        is_taken = penalty.varying_step or not penalty.step_varies(point.shape, step)
+        is_taken = penalty.facts.varying_step or not penalty.layout.step_varies(
+            point.shape, step
+        )
         if axis is not None and is_large and is_whole and is_taken:
             found.append(_Large(place, penalty, axis))
     return found
+
+
+def _group_axis(penalty: GroupPenalty, shape: tuple[int, ...]) -> int | None:
+    """The longest axis that indexes whole groups, or None."""
+    layout = penalty.layout
+    axes = [axis % len(shape) for axis in layout.axes]
+    is_plain = layout.view(shape) == shape
+    return max(axes, key=lambda axis: shape[axis]) if is_plain and axes else None
 
 
 def _results(leaf: _Large, pair: list[Recipe], memory: Memory) -> jax.Array:
@@ -105,11 +115,11 @@ def prox_of_results(
     part: Part, points: list[Any], steps: list[Any], results: Results
 ) -> list[jax.Array]:
     """The prox of the leaves of a rule, from `group_results` where these are known."""
-    is_known = [place in results for place in part.places]
+    is_known = [place in results for place in part.indices]
     rest = [i for i, known in enumerate(is_known) if not known]
     proxes = part.penalty.prox([points[i] for i in rest], [steps[i] for i in rest])
     out = dict(zip(rest, proxes, strict=True))
-    for i, place in enumerate(part.places):
+    for i, place in enumerate(part.indices):
         if isinstance(part.penalty, GroupPenalty) and place in results:
             prox = part.penalty.prox_of(points[i], steps[i], results[place])
             out[i] = without_negative_zero(prox)

@@ -1,4 +1,4 @@
-"""Updates that take parameters to a target, such as a prox of where they would be."""
+"""One reading of an update, and updates that take parameters to a target."""
 
 from __future__ import annotations
 
@@ -7,16 +7,30 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from jaxreg._core.checks import check_params
-from jaxreg._core.penalty import Number, Penalty, Tree, flatten_like, widened
-from jaxreg.rules import by_path as rules
+from jaxreg._core.checks import check_numbers, check_params
+from jaxreg._core.layout import Entries, Layout
+from jaxreg._core.penalty import Number, Penalty, Tree, widened
+from jaxreg.rules.by_path import Leaves, Part
 
 NEW_STATE = "call tx.init(params) after a change of the parameters"
 
 Schedule = Callable[[jax.Array], Number]
-# Of a rule, the leaves in at least float32 and where the updates would take them.
-Targets = Callable[[rules.Part, list[jax.Array], list[jax.Array]], list[jax.Array]]
+# For a part: its leaves in at least float32, and where the updates would take them.
+Targets = Callable[[Part, list[jax.Array], list[jax.Array]], list[jax.Array]]
+
+
+def read_update(
+    transform: str, penalty: Penalty, updates: Tree, params: Tree | None
+) -> tuple[Leaves, list[Any]]:
+    """The parameters, read once, and the updates of their leaves, after validation."""
+    check_params(transform, params)
+    params_read = Leaves(penalty, params).checked()
+    params_read.leaves = list(map(jnp.asarray, params_read.leaves))
+    moves = params_read.like(updates, "updates", NEW_STATE)
+    check_updates(transform, params_read, moves)
+    return params_read, moves
 
 
 def updates_to(
@@ -31,57 +45,88 @@ def updates_to(
     These get the dtype of their leaf. A missing update stays missing: that leaf is not
     being trained.
     """
-    check_params(transform, params)
-    parts = rules.check(penalty, params)
-    leaves, treedef = jax.tree.flatten(params)
-    leaves = [jnp.asarray(leaf) for leaf in leaves]
-    moves = flatten_like(treedef, updates, "updates", "pass updates for these params")
-    check_updates(transform, parts, moves, params)
-    for part in parts:
-        wide = [widened(leaf) for leaf in part.of(leaves)]
+    leaves, moves = read_update(transform, penalty, updates, params)
+    for part in leaves.parts:
+        wide = [widened(leaf) for leaf in part.pick(leaves.leaves)]
         points = [
             leaf if move is None else leaf + move
-            for leaf, move in zip(wide, part.of(moves), strict=True)
+            for leaf, move in zip(wide, part.pick(moves), strict=True)
         ]
-        for place, target in zip(part.places, targets(part, wide, points), strict=True):
-            if moves[place] is not None:
-                move = target - leaves[place]
-                moves[place] = move.astype(leaves[place].dtype)
-    return jax.tree.unflatten(treedef, moves)
+        for index, target in zip(
+            part.indices, targets(part, wide, points), strict=True
+        ):
+            if moves[index] is not None:
+                moves[index] = update_to(target, leaves.leaves[index])
+    return leaves.tree(moves)
 
 
-def check_updates(
-    transform: str, parts: list[rules.Part], updates: list[Any], params: Tree
-) -> None:
-    """Refuses updates of another shape than their leaf, or not real where penalised.
+def update_to(target: jax.Array, leaf: jax.Array) -> jax.Array:
+    """The update that takes a leaf to a target, in the leaf's dtype.
+
+    The target is rounded first: the difference of near numbers is then exact, and half
+    precision parameters are the rounded target itself.
+    """
+    return target.astype(leaf.dtype) - leaf
+
+
+def stateless(
+    transform: str, penalty: Penalty, targets: Targets
+) -> optax.GradientTransformationExtraArgs:
+    """A transformation without a state that leads leaves to targets."""
+    check_numbers(penalty)
+
+    def init(params: Tree) -> optax.EmptyState:
+        del params
+        return optax.EmptyState()
+
+    def update(
+        updates: Tree, state: Any, params: Tree | None = None, **extra: Any
+    ) -> tuple[Tree, Any]:
+        del extra
+        return updates_to(transform, penalty, updates, params, targets), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def check_updates(transform: str, leaves: Leaves, updates: list[Any]) -> None:
+    """Raises on updates of another shape than their leaf, or not real where penalised.
 
     What has no arrays, as None or what a mask hides, is left to the caller.
     """
-    penalised = {place for part in parts for place in part.places}
-    for place, (update, leaf) in enumerate(
-        zip(updates, jax.tree.leaves(params), strict=True)
-    ):
+    penalised = leaves.penalised
+    for index, (update, leaf) in enumerate(zip(updates, leaves.leaves, strict=True)):
         if not jax.tree.leaves(update):
             continue
         shape, is_array = jnp.shape(leaf), jax.tree_util.all_leaves([update])
         if not is_array or jnp.shape(update) != shape:
             has = f"shape {jnp.shape(update)}" if is_array else "a tree"
             raise ValueError(
-                f"{transform}: updates has {has} at leaf "
-                f"{rules.paths(params)[place]!r} of shape {shape}; pass what belongs "
-                "to these params, as the gradient of the loss at params"
+                f"{transform}: updates has {has} at leaf {leaves.names[index]!r} of "
+                f"shape {shape}; pass what belongs to these params, as the gradient of "
+                "the loss at params"
             )
         dtype = jnp.result_type(update)
-        if place in penalised and not jnp.issubdtype(dtype, jnp.floating):
+        if index in penalised and not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
                 f"{transform}: updates has dtype {dtype} at leaf "
-                f"{rules.paths(params)[place]!r} of dtype {jnp.result_type(leaf)}; "
-                "allowed: the real floating gradient of a real loss"
+                f"{leaves.names[index]!r} of dtype {jnp.result_type(leaf)}; allowed: "
+                "the real floating gradient of a real loss"
+            )
+
+
+def check_gradients(transform: str, leaves: Leaves, grads: list[Any]) -> None:
+    """Raises on a missing gradient of a penalised leaf."""
+    for index in leaves.penalised:
+        if grads[index] is None:
+            raise ValueError(
+                f"{transform}: the gradient of the penalised leaf "
+                f"{leaves.names[index]!r} is None. Leave the leaf out of the rules, or "
+                "train it"
             )
 
 
 def check_state(transform: str, state: Any, kind: type) -> None:
-    """Refuses the state of another transformation."""
+    """Raises on the state of another transformation."""
     if not isinstance(state, kind):
         raise TypeError(
             f"{transform}: state is of type {type(state).__name__}; allowed: the "
@@ -90,13 +135,13 @@ def check_state(transform: str, state: Any, kind: type) -> None:
         )
 
 
-def is_dead(penalty: Penalty, leaf: jax.Array) -> jax.Array:
-    """At every entry, whether what the prox would zero with it is exactly zero."""
-    return penalty.spread(penalty.unit_sizes(leaf) == 0, leaf.shape)
+def zeroed_units(penalty: Penalty) -> Layout:
+    """The layout of what the penalty's prox zeroes as one: its units, or entries."""
+    return penalty.layout if penalty.facts.zeros == "units" else Entries()
 
 
 def check_schedule(transform: str, schedule: Any) -> None:
-    """Refuses a schedule that is no function."""
+    """Raises on a schedule that is no function."""
     if schedule is not None and not callable(schedule):
         raise TypeError(
             f"{transform}: schedule is {schedule!r}; allowed: a function of the step "
@@ -106,7 +151,7 @@ def check_schedule(transform: str, schedule: Any) -> None:
 
 
 def at_count(number: Number | Schedule | None, count: jax.Array) -> Any:
-    """A number, or what a schedule makes of the step count; 1 for None."""
+    """A number, or a schedule at the step count; 1 for None."""
     if number is None:
         return 1.0
     return number(count) if callable(number) else number

@@ -10,22 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.checks import check_countable, check_number, check_positive, is_known
-from jaxreg._core.in_groups import WholeGroups
-from jaxreg._core.leafwise import Elementwise
 from jaxreg._core.penalty import Number, Penalty
-from jaxreg._core.shards import refuse_part
-from jaxreg.calculus.grouped import GroupPenalty
-from jaxreg.calculus.nonnegative import MagnitudePenalty
-from jaxreg.calculus.scaled import Scaled
-from jaxreg.calculus.weighted import Weighted
-from jaxreg.penalties.fused_lasso import FusedLasso
-from jaxreg.penalties.slope import SLOPE
-from jaxreg.rules import by_path as rules
+from jaxreg._core.shards import check_whole_leaf
+from jaxreg.rules.by_path import Part
+from jaxreg.transforms._leaves import zeroed_units
 
 _LOOKS, _AHEAD, _MARGIN, _GAIN = 100, 10, 0.15, 0.1
-
-# What these zero are single entries or whole groups, so that either can be counted.
-_ZEROING = (Elementwise, WholeGroups, MagnitudePenalty, SLOPE, FusedLasso)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,38 +92,32 @@ class Ramp:
 
 
 def makes_zeros(penalty: Penalty) -> bool:
-    """Whether its prox zeroes entries or groups, as far as its numbers are known."""
-    while isinstance(penalty, Weighted | Scaled):
-        penalty = penalty.penalty
-    scalar = penalty.magnitude if isinstance(penalty, GroupPenalty) else penalty
-    is_smooth = isinstance(scalar, Elementwise) and is_known(
-        lambda slope: slope <= 0, scalar.slope_at_zero
-    )
-    return isinstance(penalty, _ZEROING) and not is_smooth
+    """Whether its prox zeroes entries or units, as far as its numbers are known."""
+    return penalty.facts.zeros is not None
 
 
-def zeroing(parts: list[rules.Part]) -> list[rules.Part]:
-    """The rules that make zeros: those are steered and held."""
+def zeroing(parts: list[Part]) -> list[Part]:
+    """The rules that make zeros: the controller scales and the landing holds them."""
     return [part for part in parts if makes_zeros(part.penalty)]
 
 
-def counted(parts: list[rules.Part], points: Any) -> list[tuple[Penalty, int]]:
-    """The leaves whose units count: of rules with groups, else of all that make zeros.
+def counted(parts: list[Part], points: Any) -> list[Part]:
+    """The rules whose units count: those with units of several entries, else all that
 
-    Each by its penalty and place.
+    make zeros.
     """
-
-    def units_of(part: rules.Part) -> int:
-        units = [jax.eval_shape(part.penalty.unit_sizes, x) for x in part.of(points)]
-        return sum(x.size for x in units)
-
-    for place in (place for part in parts for place in part.places):
-        refuse_part("target_sparsity", points[place], "zeros are counted in all parts")
-    some = [(part, units_of(part)) for part in zeroing(parts)]
-    groups = [(p, n) for p, n in some if n < sum(x.size for x in p.of(points))]
-    chosen = groups or some
+    counts = []
+    for part in zeroing(parts):
+        own = part.pick(points)
+        for point in own:
+            check_whole_leaf("target_sparsity", point, "zeros are counted in all parts")
+        sizes = jax.eval_shape(zeroed_units(part.penalty).unit_sizes, own)
+        units = sum(size.size for size in sizes)
+        counts.append((part, units, sum(point.size for point in own)))
+    grouped = [(part, units) for part, units, entries in counts if units < entries]
+    chosen = grouped or [(part, units) for part, units, _ in counts]
     check_countable("target_sparsity", sum(units for _, units in chosen))
-    return [(part.penalty, place) for part, _ in chosen for place in part.places]
+    return [part for part, _ in chosen]
 
 
 def zero_share(sizes: list[jax.Array]) -> jax.Array:

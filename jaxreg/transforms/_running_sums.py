@@ -1,4 +1,4 @@
-"""What `dual_average` and `ftrl` share: gradients summed over all steps, and a prox.
+"""Running sums of gradients and the prox of them, for `dual_average` and `ftrl`.
 
 Their parameters are the prox of the sums so far, and not of the parameters before.
 """
@@ -10,25 +10,30 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_numbers, check_params, check_prox
-from jaxreg._core.penalty import Penalty, Tree, flatten_like, wide_dtype, widened
-from jaxreg.rules import by_path as rules
-from jaxreg.transforms._leaves import NEW_STATE, check_schedule, check_updates
+from jaxreg._core.checks import check_numbers, check_prox
+from jaxreg._core.penalty import Penalty, Tree, wide_dtype, widened
+from jaxreg.rules.by_path import Leaves
+from jaxreg.transforms._leaves import (
+    NEW_STATE,
+    check_gradients,
+    check_schedule,
+    read_update,
+)
 
 
 class Arrays(NamedTuple):
-    """The arrays of an update by the place of their leaf; a gradient may be None."""
+    """What an update reads: the leaves, their gradients (or None) and their sums."""
 
-    leaves: list[jax.Array]
+    leaves: Leaves
     grads: list[Any]
     sums: list[list[Any]]
 
 
 def check_arguments(transform: str, penalty: Penalty, schedule: Any) -> None:
-    """Refuses what no sum over all steps can work with."""
+    """Raises on what running sums cannot work with."""
     check_numbers(penalty)
     check_prox(transform, penalty)
-    if not penalty.is_convex:
+    if not penalty.facts.is_convex:
         raise ValueError(
             f"{transform}: {penalty!r} is not convex. The step of the prox grows with "
             "the step count, and a prox of such a step minimises the convex hull of "
@@ -49,53 +54,42 @@ def read(
     updates: Tree,
     params: Tree | None,
     sums: tuple[Tree, ...],
-) -> tuple[list[rules.Part], Arrays]:
-    """The rules and the arrays of an update, once what is wrong has been refused."""
-    check_params(transform, params)
-    parts = rules.check(penalty, params)
-    leaves, treedef = jax.tree.flatten(params)
-    leaves = [jnp.asarray(leaf) for leaf in leaves]
-    grads = flatten_like(treedef, updates, "updates", NEW_STATE)
-    check_updates(transform, parts, grads, params)
-    columns = [flatten_like(treedef, tree, "the state", NEW_STATE) for tree in sums]
-    for place, leaf in enumerate(leaves):
-        for made in (column[place] for column in columns):
-            if made.shape != leaf.shape:
+) -> Arrays:
+    """The arrays of an update, after validation."""
+    leaves, grads = read_update(transform, penalty, updates, params)
+    columns = [leaves.like(tree, "the state", NEW_STATE) for tree in sums]
+    for index, leaf in enumerate(leaves.leaves):
+        for running_sum in (column[index] for column in columns):
+            if running_sum.shape != leaf.shape:
                 raise ValueError(
-                    f"{transform}: the state holds a sum of shape {made.shape} for "
-                    f"leaf {rules.paths(params)[place]!r} of shape {leaf.shape}; "
+                    f"{transform}: the state holds a sum of shape {running_sum.shape} "
+                    f"for leaf {leaves.names[index]!r} of shape {leaf.shape}; "
                     f"{NEW_STATE}"
                 )
-    for place in (place for part in parts for place in part.places):
-        if grads[place] is None:
-            raise ValueError(
-                f"{transform}: the gradient of the penalised leaf "
-                f"{rules.paths(params)[place]!r} is None. Leave the leaf out of the "
-                "rules, or train it"
-            )
+    check_gradients(transform, leaves, grads)
     grads = [None if grad is None else widened(grad) for grad in grads]
-    return parts, Arrays(leaves, grads, columns)
+    return Arrays(leaves, grads, columns)
 
 
 def prox_moves(
-    parts: list[rules.Part],
     arrays: Arrays,
     points: list[jax.Array],
     steps: list[jax.Array],
-    kept: Any = 0.0,
+    momentum: Any = 0.0,
 ) -> list[Any]:
-    """The updates to the prox of the points, short of it by the share `kept`.
+    """The updates to the prox of the points, short of it by the share `momentum`.
 
     They have the dtype of their leaf. Free leaves move to their point, and a leaf
     without a gradient nowhere.
     """
     targets = list(points)
-    for part in parts:
-        proxes = part.penalty.prox(part.of(points), part.of(steps))
-        for place, prox in zip(part.places, proxes, strict=True):
-            targets[place] = prox
+    for part in arrays.leaves.parts:
+        proxes = part.penalty.prox(part.pick(points), part.pick(steps))
+        for index, prox in zip(part.indices, proxes, strict=True):
+            targets[index] = prox
     moves: list[Any] = []
-    for leaf, grad, target in zip(arrays.leaves, arrays.grads, targets, strict=True):
-        move = (1 - kept) * (target - widened(leaf))
+    rows = zip(arrays.leaves.leaves, arrays.grads, targets, strict=True)
+    for leaf, grad, target in rows:
+        move = (1 - momentum) * (target - widened(leaf))
         moves.append(None if grad is None else move.astype(leaf.dtype))
     return moves

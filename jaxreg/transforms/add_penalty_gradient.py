@@ -10,16 +10,14 @@ import optax
 
 from jaxreg._core.checks import check_numbers, check_params
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.penalty import Penalty, Tree, flatten_like, widened
-from jaxreg.rules import by_path as rules
+from jaxreg._core.penalty import Penalty, Tree, widened
 from jaxreg.transforms._leaves import (
-    NEW_STATE,
     Schedule,
     as_factor,
     at_count,
     check_schedule,
     check_state,
-    check_updates,
+    read_update,
 )
 
 
@@ -77,22 +75,20 @@ def add_penalty_gradient(
         del extra_args
         check_params("add_penalty_gradient", params)
         check_state("add_penalty_gradient", state, AddPenaltyGradientState)
-        parts = rules.check(penalty, params)
+        leaves, out = read_update("add_penalty_gradient", penalty, updates, params)
         factor = at_count(schedule, state.penalty_gradient_count)
-        leaves, treedef = jax.tree.flatten(params)
-        out = flatten_like(treedef, updates, "updates", NEW_STATE)
-        check_updates("add_penalty_gradient", parts, out, params)
-        for part in parts:
+        for part in leaves.parts:
             _check_gradient(part.penalty)
-            pulls = part.penalty.subgradient([widened(x) for x in part.of(leaves)])
-            for place, pull in zip(part.places, pulls, strict=True):
-                grad = out[place]
+            wide = [widened(leaf) for leaf in part.pick(leaves.leaves)]
+            pulls = part.penalty.subgradient(wide)
+            for index, pull in zip(part.indices, pulls, strict=True):
+                grad = out[index]
                 # A missing gradient stays missing: that leaf is not being trained.
                 if grad is not None:
-                    out[place] = (grad + factor * pull).astype(jnp.result_type(grad))
+                    out[index] = (grad + factor * pull).astype(jnp.result_type(grad))
         count = optax.safe_increment(state.penalty_gradient_count)
         new_state = AddPenaltyGradientState(count, as_factor(factor))
-        return jax.tree.unflatten(treedef, out), new_state
+        return leaves.tree(out), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -135,14 +135,14 @@ class _Average:
         check_state("dual_average", state, DualAverageState)
         before = state.averaged_steps
         sums = state.first_params, state.gradient_sum
-        parts, arrays = read("dual_average", self.penalty, updates, params, sums)
+        arrays = read("dual_average", self.penalty, updates, params, sums)
         factor, dtype = at_count(self.schedule, before), state.penalty_sum.dtype
         count = optax.safe_increment(before)
         root = jnp.sqrt(count.astype(dtype))
         weight = (at_count(self.rate, before) * root).astype(dtype)
         penalty_sum = (state.penalty_sum + weight * factor).astype(dtype)
 
-        starts = _starts(arrays.leaves, arrays.sums[0], before == 0)
+        starts = _starts(arrays.leaves.leaves, arrays.sums[0], before == 0)
         totals = arrays.sums[1]
         totals = [
             total if grad is None else (total + weight * grad).astype(total.dtype)
@@ -153,12 +153,12 @@ class _Average:
             for start, total in zip(starts, totals, strict=True)
         ]
         steps = [penalty_sum / root] * len(points)
-        kept = at_count(self.momentum, before)
-        moves = prox_moves(parts, arrays, points, steps, kept)
-        treedef = jax.tree.structure(params)
-        return jax.tree.unflatten(treedef, moves), DualAverageState(
-            first_params=jax.tree.unflatten(treedef, starts),
-            gradient_sum=jax.tree.unflatten(treedef, totals),
+        momentum = at_count(self.momentum, before)
+        moves = prox_moves(arrays, points, steps, momentum)
+        tree = arrays.leaves.tree
+        return tree(moves), DualAverageState(
+            first_params=tree(starts),
+            gradient_sum=tree(totals),
             penalty_sum=penalty_sum,
             averaged_steps=count,
             strength_factor=as_factor(factor),

@@ -138,7 +138,7 @@ class _Leader:
         del extra
         check_state("ftrl", state, FtrlState)
         sums = state.linear_sum, state.square_sum
-        parts, arrays = read("ftrl", self.penalty, updates, params, sums)
+        arrays = read("ftrl", self.penalty, updates, params, sums)
         factor, dtype = (
             at_count(self.schedule, state.led_steps),
             state.penalty_sum.dtype,
@@ -149,17 +149,17 @@ class _Leader:
         linear, squares = arrays.sums
         linear = [
             jnp.where(state.led_steps == 0, _start(leaf, self.beta + _root(n)), z)
-            for leaf, z, n in zip(arrays.leaves, linear, squares, strict=True)
+            for leaf, z, n in zip(arrays.leaves.leaves, linear, squares, strict=True)
         ]
-        rows = arrays.leaves, arrays.grads, linear, squares
+        rows = arrays.leaves.leaves, arrays.grads, linear, squares
         led = [self._led(*column) for column in zip(*rows, strict=True)]
         points = [point for point, _, _, _ in led]
         steps = [(penalty_sum * gain).astype(gain.dtype) for _, gain, _, _ in led]
-        moves = prox_moves(parts, arrays, points, steps)
-        treedef = jax.tree.structure(params)
-        return jax.tree.unflatten(treedef, moves), FtrlState(
-            linear_sum=jax.tree.unflatten(treedef, [z for _, _, z, _ in led]),
-            square_sum=jax.tree.unflatten(treedef, [n for _, _, _, n in led]),
+        moves = prox_moves(arrays, points, steps)
+        tree = arrays.leaves.tree
+        return tree(moves), FtrlState(
+            linear_sum=tree(z for _, _, z, _ in led),
+            square_sum=tree(n for _, _, _, n in led),
             penalty_sum=penalty_sum,
             led_steps=optax.safe_increment(state.led_steps),
             strength_factor=as_factor(factor),
@@ -174,7 +174,7 @@ class _Leader:
             grown = _root(n) - _root(before)
             z = (z + self.rate * grad - grown * x).astype(z.dtype)
         scale = (self.beta + _root(n)).astype(n.dtype)
-        # Not above 0 would also be a NaN, which has to show.
+        # `scale <= 0`, not `~(scale > 0)`: a NaN must propagate.
         is_unseen = scale <= 0
         gain = jnp.where(is_unseen, 0, 1 / jnp.where(is_unseen, 1, scale))
         return _Led(jnp.where(is_unseen, x, -gain * z), gain, z, n)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg._core import groups, shards
-from jaxreg._core.checks import check_numbers
-from jaxreg._core.penalty import Number, Penalty, Tree
+from jaxreg._core.layout import Groups
+from jaxreg._core.penalty import Number, Penalty
 from jaxreg.rules.by_path import Part
-from jaxreg.transforms._leaves import updates_to
+from jaxreg.transforms._leaves import stateless
 
 
 def half_space(
@@ -27,7 +27,8 @@ def half_space(
     Larger margins zero more. What is zero stays so.
 
     Args:
-      penalty: a penalty with `group_axis`, or `by_path` of such: it tells the groups.
+      penalty: a penalty with `group_axis`, or `by_path` of such: it determines the
+        groups.
       margin: from 0 to below 1.
 
     Raises:
@@ -45,41 +46,32 @@ def half_space(
     Array([[1., 0.],
            [0., 0.]], dtype=float32)
     """
-    check_numbers(penalty)
-
-    def init(params: Tree) -> optax.EmptyState:
-        del params
-        return optax.EmptyState()
 
     def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
-        axis = vars(part.penalty).get("group_axis")
-        if axis is None:
+        layout = part.penalty.layout
+        if not isinstance(layout, Groups):
             raise TypeError(
                 f"half_space({part.penalty!r}): allowed are penalties with a "
                 "group_axis, as jaxreg.GroupLasso(1e-3, group_axis=1). For single "
                 "entries use jaxreg.orthant"
             )
         pairs = zip(leaves, points, strict=True)
-        return [_kept(leaf, point, axis, margin) for leaf, point in pairs]
+        return [_kept(leaf, point, layout, margin) for leaf, point in pairs]
 
-    def update(
-        updates: Tree, state: Any, params: Tree | None = None, **extra: Any
-    ) -> tuple[Tree, Any]:
-        del extra
-        return updates_to("half_space", penalty, updates, params, targets), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return stateless("half_space", penalty, targets)
 
 
-def _kept(leaf: jax.Array, point: jax.Array, axis: Any, margin: Number) -> jax.Array:
+def _kept(
+    leaf: jax.Array, point: jax.Array, layout: Groups, margin: Number
+) -> jax.Array:
     """The point, with the groups that left their half-space at zero."""
-    view = groups.view(axis, leaf.shape)
-    seen, moved = (shards.reshaped("half_space", x, view) for x in (leaf, point))
-    within = groups.within_axes(groups.indexing(axis), len(view))
-    along = jnp.sum(moved * seen, axis=within, keepdims=True)
-    square = jnp.sum(seen * seen, axis=within, keepdims=True)
-    is_dead = jnp.all(seen == 0, axis=within, keepdims=True)
-    # What is not finite has to show: zeros would pass for a pruned group.
+    view = layout.view(leaf.shape)
+    before, after = (shards.reshaped("half_space", x, view) for x in (leaf, point))
+    within = groups.within_axes(layout.axes, len(view))
+    along = jnp.sum(after * before, axis=within, keepdims=True)
+    square = jnp.sum(before * before, axis=within, keepdims=True)
+    is_dead = jnp.all(before == 0, axis=within, keepdims=True)
+    # A NaN or infinity must propagate: zeros would pass for a pruned group.
     is_out = is_dead | ((along < margin * square) & jnp.isfinite(along))
-    kept = jnp.where(is_out, 0.0, moved)
+    kept = jnp.where(is_out, 0.0, after)
     return shards.reshaped("half_space", kept, leaf.shape)

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.checks import check_numbers
-from jaxreg._core.penalty import Penalty, Tree
+from jaxreg._core.penalty import Penalty
 from jaxreg.rules.by_path import Part
-from jaxreg.transforms._leaves import Targets, is_dead, updates_to
+from jaxreg.transforms._leaves import stateless, zeroed_units
 
 
 def hold_support(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
@@ -23,8 +22,8 @@ def hold_support(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
         `optax.chain(optax.adam(1e-3), jaxreg.hold_support(penalty))`
 
     trains the surviving weights unpenalised; neither momentum nor weight decay revives
-    the others. Give it the penalty of the first run: it tells leaves and groups. In
-    half precision a weight may round to zero on its way, and is then held as well:
+    the others. Give it the penalty of the first run: it determines leaves and groups.
+    In half precision a weight may round to zero on its way, and is then held as well:
     refit in float32.
 
     Raises:
@@ -41,10 +40,11 @@ def hold_support(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
     """
 
     def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
-        pairs = zip(leaves, points, strict=True)
-        return [jnp.where(is_dead(part.penalty, leaf), 0.0, p) for leaf, p in pairs]
+        dead = zeroed_units(part.penalty).is_dead(leaves)
+        pairs = zip(dead, points, strict=True)
+        return [jnp.where(is_dead, 0.0, point) for is_dead, point in pairs]
 
-    return _tail("hold_support", penalty, targets)
+    return stateless("hold_support", penalty, targets)
 
 
 def orthant(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
@@ -69,30 +69,11 @@ def orthant(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
     """
 
     def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
-        def one(leaf: jax.Array, point: jax.Array) -> jax.Array:
-            # What is not finite has to show: a zero would pass for a pruned weight.
+        def held(leaf: jax.Array, point: jax.Array) -> jax.Array:
+            # A NaN or infinity must propagate: a zero would pass for a pruned weight.
             is_over = (jnp.sign(leaf) * point <= 0) & jnp.isfinite(point)
             return jnp.where(is_over | (leaf == 0), 0.0, point)
 
-        return list(map(one, leaves, points))
+        return list(map(held, leaves, points))
 
-    return _tail("orthant", penalty, targets)
-
-
-def _tail(
-    name: str, penalty: Penalty, targets: Targets
-) -> optax.GradientTransformationExtraArgs:
-    """A transformation without a state that leads leaves to targets."""
-    check_numbers(penalty)
-
-    def init(params: Tree) -> optax.EmptyState:
-        del params
-        return optax.EmptyState()
-
-    def update(
-        updates: Tree, state: Any, params: Tree | None = None, **extra: Any
-    ) -> tuple[Tree, Any]:
-        del extra
-        return updates_to(name, penalty, updates, params, targets), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return stateless("orthant", penalty, targets)

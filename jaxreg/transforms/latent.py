@@ -10,8 +10,8 @@ import optax
 
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg._core.shards import local_axes
-from jaxreg.rules.by_path import Part, paths
-from jaxreg.transforms._leaves import check_updates
+from jaxreg.rules.by_path import Leaves
+from jaxreg.transforms._leaves import check_gradients
 
 
 class RegularizeState(NamedTuple):
@@ -53,18 +53,16 @@ def start_of(penalty: Penalty, leaves: list[Any], width: Number) -> list[Any]:
     """Latents whose prox is the params, or the nearest that the prox can return."""
     if not leaves:
         return []
-    # A leaf that the penalty cannot take is refused by name at the first update.
-    is_refused = any(penalty.refusal(jnp.shape(leaf)) for leaf in leaves)
+    # A leaf that the penalty cannot take is named by the error at the first update.
+    is_refused = any(penalty.layout.refusal(jnp.shape(leaf)) for leaf in leaves)
     is_refused |= any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
     is_refused = is_refused or (
-        not penalty.is_separable and any(map(local_axes, leaves))
+        not penalty.facts.is_separable and any(map(local_axes, leaves))
     )
     if is_refused:
         return [jnp.zeros_like(leaf, dtype=wide_dtype(leaf)) for leaf in leaves]
-    step = penalty.step_for(width)
     wide = [widened(leaf) for leaf in leaves]
-    starts = penalty.latent_start(wide, step)
-    return [start.astype(leaf.dtype) for start, leaf in zip(starts, wide, strict=True)]
+    return penalty.nearest_latent(wide, wide, penalty.step_for(width))
 
 
 def states_of(state: Any, kinds: Any) -> list[Any]:
@@ -73,8 +71,8 @@ def states_of(state: Any, kinds: Any) -> list[Any]:
     return [node for node in nodes if isinstance(node, kinds)]
 
 
-def refuse_inner(inner_optimizer: Any, extra_args: dict[str, Any]) -> None:
-    """Refuses optimizers that cannot work on a latent, by their state and arguments."""
+def check_inner(inner_optimizer: Any, extra_args: dict[str, Any]) -> None:
+    """Raises on optimizers that cannot work on a latent."""
     searches = (
         optax.ScaleByBacktrackingLinesearchState,
         optax.ScaleByZoomLinesearchState,
@@ -97,39 +95,26 @@ def refuse_inner(inner_optimizer: Any, extra_args: dict[str, Any]) -> None:
         )
 
 
-def check_latents(
-    parts: list[Part],
-    latents: list[Any],
-    grads: list[Any],
-    leaves: list[jax.Array],
-    params: Tree,
-) -> None:
-    """Refuses a state that was made for other parameters or other rules."""
-    check_updates("regularize", parts, grads, params)
-    penalised = {place for part in parts for place in part.places}
-
-    def name_of(place: int) -> str:
-        return repr(paths(params)[place])
-
-    for place, leaf in enumerate(leaves):
-        has_latent = not isinstance(latents[place], optax.MaskedNode)
-        if has_latent != (place in penalised):
+def check_latents(leaves: Leaves, latents: list[Any], grads: list[Any]) -> None:
+    """Raises on a state that was made for other parameters or other rules."""
+    penalised = leaves.penalised
+    for index, leaf in enumerate(leaves.leaves):
+        latent_leaf = latents[index]
+        has_latent = not isinstance(latent_leaf, optax.MaskedNode)
+        if has_latent != (index in penalised):
             now, then = ("free", "penalised") if has_latent else ("penalised", "free")
             raise ValueError(
-                f"regularize: leaf {name_of(place)} is {now} and was {then} when "
-                "the state was made. After a change of rules call tx.init(params)"
+                f"regularize: leaf {leaves.names[index]!r} is {now} and was {then} "
+                "when the state was made. After a change of rules call tx.init(params)"
             )
         if not has_latent:
             continue
-        made, wanted = latents[place], (leaf.shape, wide_dtype(leaf))
-        if (made.shape, made.dtype) != wanted:
+        wanted = leaf.shape, wide_dtype(leaf)
+        if (latent_leaf.shape, latent_leaf.dtype) != wanted:
             raise ValueError(
-                f"regularize: the state holds a latent of shape {made.shape} and dtype "
-                f"{made.dtype} for leaf {name_of(place)} of shape {leaf.shape} and "
-                f"dtype {leaf.dtype}. For other parameters call tx.init(params)"
+                f"regularize: the state holds a latent of shape {latent_leaf.shape} "
+                f"and dtype {latent_leaf.dtype} for leaf {leaves.names[index]!r} of "
+                f"shape {leaf.shape} and dtype {leaf.dtype}. For other parameters call "
+                "tx.init(params)"
             )
-        if grads[place] is None:
-            raise ValueError(
-                f"regularize: the gradient of the penalised leaf {name_of(place)} "
-                "is None. Leave the leaf out of the rules, or train it"
-            )
+    check_gradients("regularize", leaves, grads)

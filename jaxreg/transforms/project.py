@@ -6,11 +6,10 @@ from typing import Any
 
 import optax
 
-from jaxreg._core.checks import check_numbers
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.penalty import Penalty, Tree
-from jaxreg.rules import by_path as rules
-from jaxreg.transforms._leaves import updates_to
+from jaxreg._core.penalty import Penalty
+from jaxreg.rules.by_path import Part
+from jaxreg.transforms._leaves import stateless
 
 
 def project(constraint: Penalty) -> optax.GradientTransformationExtraArgs:
@@ -37,13 +36,8 @@ def project(constraint: Penalty) -> optax.GradientTransformationExtraArgs:
     >>> optax.apply_updates(w, tx.update(jnp.ones(2), tx.init(w), w)[0])
     Array([0., 0.], dtype=float32)
     """
-    check_numbers(constraint)
 
-    def init(params: Tree) -> optax.EmptyState:
-        del params
-        return optax.EmptyState()
-
-    def targets(part: rules.Part, _: list[Any], points: list[Any]) -> list[Any]:
+    def targets(part: Part, _: list[Any], points: list[Any]) -> list[Any]:
         if not isinstance(part.penalty, Constraint):
             raise TypeError(
                 f"project({part.penalty!r}): allowed are constraints, such as "
@@ -52,10 +46,4 @@ def project(constraint: Penalty) -> optax.GradientTransformationExtraArgs:
             )
         return part.penalty.prox(points, 1.0)
 
-    def update(
-        updates: Tree, state: Any, params: Tree | None = None, **extra: Any
-    ) -> tuple[Tree, Any]:
-        del extra
-        return updates_to("project", constraint, updates, params, targets), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return stateless("project", constraint, targets)

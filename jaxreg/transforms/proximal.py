@@ -12,7 +12,6 @@ from jaxreg._core.checks import check_numbers, check_params, check_prox
 from jaxreg._core.penalty import Number, Penalty, Tree, flatten_like, widened
 from jaxreg.preconditioners.factories import check_type
 from jaxreg.preconditioners.from_state import Preconditioner, read_gains
-from jaxreg.rules import by_path as rules
 from jaxreg.rules.by_path import Part
 from jaxreg.transforms._blocks import prox_of_results, with_results
 from jaxreg.transforms._leaves import (
@@ -22,11 +21,11 @@ from jaxreg.transforms._leaves import (
     at_count,
     check_schedule,
     check_state,
-    check_updates,
+    read_update,
     updates_to,
 )
 
-_MEND = ("updates of the direction", "use another")
+_WHOSE = ("updates of the direction", "use another")
 
 
 class ProximalState(NamedTuple):
@@ -103,69 +102,47 @@ def proximal(
     def update(
         updates: Tree, state: ProximalState, params: Tree | None = None, **extra: Any
     ) -> tuple[Tree, ProximalState]:
-        parts = _checked_parts(inner, penalty, updates, state, params)
+        check_params("proximal", params)
+        check_state("proximal", state, ProximalState)
+        leaves, _ = read_update("proximal", penalty, updates, params)
+        _check_direction(jax.eval_shape(inner.init, params), state.direction)
         rate = at_count(learning_rate, state.proximal_count)
         factor = at_count(schedule, state.proximal_count)
-        before_prox = _BeforeProx(preconditioner, parts, rate, rate * factor)
 
-        def stepped(updates: Tree, direction: Any, params: Tree) -> Any:
+        def before_prox(updates: Tree, direction: Any, params: Tree) -> Any:
+            """Points and steps of penalised leaves, the direction's state, and moves.
+
+            A missing move, of a leaf that is not being trained, leaves its point None.
+            """
             moves, direction = inner.update(updates, direction, params, **extra)
-            return before_prox(moves, direction, params)
+            by_leaf = leaves.like(moves, *_WHOSE)
+            scales = read_gains(preconditioner, direction, leaves.treedef, by_leaf)
+            moves = jax.tree.map(
+                lambda move: jnp.asarray(-rate * move).astype(jnp.result_type(move)),
+                moves,
+            )
+            by_leaf = leaves.like(moves, *_WHOSE)
+            params = jax.tree.leaves(params)
+            points, steps = dict[int, Any](), dict[int, Any]()
+            for index in leaves.penalised:
+                leaf, move = widened(params[index]), by_leaf[index]
+                points[index] = None if move is None else leaf + move
+                steps[index] = jnp.asarray(rate * factor * scales[index], leaf.dtype)
+            return points, steps, direction, moves
 
-        inputs = (updates, state.direction, params)
-        (_, steps, direction, moves), results = with_results(parts, stepped, *inputs)
+        inputs = updates, state.direction, params
+        (_, steps, direction, moves), results = with_results(
+            leaves.parts, before_prox, *inputs
+        )
 
         def targets(part: Part, _: list[Any], points: list[Any]) -> list[Any]:
-            return prox_of_results(part, points, part.of(steps), results)
+            return prox_of_results(part, points, part.pick(steps), results)
 
         moves = updates_to("proximal", penalty, moves, params, targets)
         count = optax.safe_increment(state.proximal_count)
         return moves, ProximalState(direction, count, as_factor(factor))
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-class _BeforeProx(NamedTuple):
-    """Where a direction takes the leaves, and with which steps."""
-
-    preconditioner: Preconditioner
-    parts: list[Part]
-    rate: Any
-    step: Any
-
-    def __call__(self, moves: Tree, direction: Any, params: Tree) -> Any:
-        """Points and steps of penalised leaves by place, the direction and the moves.
-
-        A missing move, of a leaf that is not being trained, leaves its point None.
-        """
-        leaves, treedef = jax.tree.flatten(params)
-        found = flatten_like(treedef, moves, *_MEND)
-        gains = read_gains(self.preconditioner, direction, treedef, found)
-        moves = jax.tree.map(self._scaled, moves)
-        found = flatten_like(treedef, moves, *_MEND)
-        points, steps = dict[int, Any](), dict[int, Any]()
-        for place in (place for part in self.parts for place in part.places):
-            leaf, move = widened(leaves[place]), found[place]
-            points[place] = None if move is None else leaf + move
-            steps[place] = jnp.asarray(self.step * gains[place], leaf.dtype)
-        return points, steps, direction, moves
-
-    def _scaled(self, move: Any) -> jax.Array:
-        return jnp.asarray(-self.rate * move).astype(jnp.result_type(move))
-
-
-def _checked_parts(
-    inner: Any, penalty: Penalty, updates: Tree, state: Any, params: Tree | None
-) -> list[Part]:
-    """The rules of an update, once what is wrong with its arguments is refused."""
-    check_params("proximal", params)
-    check_state("proximal", state, ProximalState)
-    parts = rules.check(penalty, params)
-    treedef = jax.tree.structure(params)
-    grads = flatten_like(treedef, updates, "updates", NEW_STATE)
-    check_updates("proximal", parts, grads, params)
-    _check_direction(jax.eval_shape(inner.init, params), state.direction)
-    return parts
 
 
 def _check_direction(made: Any, given: Any) -> None:

@@ -24,8 +24,8 @@ from jaxreg._core.checks import (
     check_positive,
     check_prox,
 )
-from jaxreg._core.penalty import Number, Penalty, Tree, flatten_like, widened
-from jaxreg.rules import by_path as rules
+from jaxreg._core.penalty import Number, Penalty, Tree, unrounded
+from jaxreg.rules.by_path import Leaves
 from jaxreg.transforms._leaves import (
     NEW_STATE,
     Schedule,
@@ -33,17 +33,15 @@ from jaxreg.transforms._leaves import (
     at_count,
     check_schedule,
     check_state,
+    read_update,
+    update_to,
 )
 from jaxreg.transforms.latent import (
     RegularizeState,
+    check_inner,
     check_latents,
-    refuse_inner,
     start_of,
 )
-from jaxreg.transforms.rarely import when
-from jaxreg.transforms.samples import cut_of, is_edited
-
-_LATENT = "the latent in the state"
 
 
 def regularize(
@@ -56,10 +54,10 @@ def regularize(
 
     Give it the gradients of the loss alone. It costs one latent copy of the penalised
     leaves, in at least float32 (so bfloat16 weights do not stagnate); the updates have
-    the parameters' dtype. After loading weights, or with another penalty, call
-    `tx.init(params)`; edits are also noticed, in leaves of up to 262,144 entries by
-    comparing all of them and in larger ones on a sample, and the latent starts anew.
-    Weight decay belongs into the penalty (`ElasticNet`) and clipping into the optimizer
+    the parameters' dtype. Parameters may be edited between updates: the latent of an
+    edited weight moves to the nearest one of its new value, entry by entry. After
+    loading another model, or with another penalty, call `tx.init(params)`. Put weight
+    decay in the penalty (`ElasticNet`) and clipping inside the optimizer
     (`optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))`):
     `docs/what_no_transform_can_see.md` has the errors of the other ways.
 
@@ -118,8 +116,8 @@ def regularize(
 class NormalMap:
     """The transformation that `regularize` returns.
 
-    Of each penalty at work, `factor_of` says what its force is multiplied by at a step
-    count, and `is_free` whether its latents are the parameters, without a dead zone.
+    `factor_of(penalty, count)` scales the penalty's force; if `is_free(penalty)`, the
+    latent is the parameter itself.
     """
 
     inner: optax.GradientTransformationExtraArgs
@@ -129,16 +127,15 @@ class NormalMap:
     is_free: Callable[[Penalty], Any]
 
     def init(self, params: Tree) -> RegularizeState:
-        leaves, treedef = jax.tree.flatten(params)
-        latents: list[Any] = [optax.MaskedNode()] * len(leaves)
-        for part in rules.parts(self.penalty, params):
-            starts = start_of(part.penalty, part.of(leaves), self.width)
-            for place, start in zip(part.places, starts, strict=True):
-                latents[place] = start
-        trained = jax.tree.unflatten(treedef, map(_latent_or_free, latents, leaves))
+        leaves = Leaves(self.penalty, params)
+        latents: list[Any] = [optax.MaskedNode()] * len(leaves.leaves)
+        for part in leaves.parts:
+            starts = start_of(part.penalty, part.pick(leaves.leaves), self.width)
+            for index, start in zip(part.indices, starts, strict=True):
+                latents[index] = start
         return RegularizeState(
-            latent=jax.tree.unflatten(treedef, latents),
-            inner_optimizer=self.inner.init(trained),
+            latent=leaves.tree(latents),
+            inner_optimizer=self.inner.init(_trained(leaves, latents)),
             update_count=jnp.zeros([], jnp.int32),
             strength_factor=jnp.ones([], jnp.float32),
         )
@@ -150,146 +147,110 @@ class NormalMap:
         params: Tree | None = None,
         **extra_args: Any,
     ) -> tuple[Tree, RegularizeState]:
+        leaves, latents, moves, state = self.advance(
+            updates, state, params, **extra_args
+        )
+        for index, target in self.prox(leaves, latents).items():
+            moves[index] = update_to(target, leaves.leaves[index])
+        return leaves.tree(moves), state
+
+    def advance(
+        self,
+        updates: Tree,
+        state: RegularizeState,
+        params: Tree | None,
+        **extra_args: Any,
+    ) -> tuple[Leaves, list[Any], list[Any], RegularizeState]:
+        """One step of the optimizer on the latents.
+
+        Returns the parameters as read, the new latents, the optimizer's updates by leaf
+        (which are the right ones for free leaves alone), and the new state.
+        """
         check_params("regularize", params)
         check_state("regularize", state, RegularizeState)
-        refuse_inner(state.inner_optimizer, extra_args)
-        parts = rules.check(self.penalty, params)
-        leaves, treedef = jax.tree.flatten(params)
-        leaves = [jnp.asarray(leaf) for leaf in leaves]
-        grads = flatten_like(treedef, updates, "updates", NEW_STATE)
-        latents = flatten_like(treedef, state.latent, _LATENT, NEW_STATE)
-        check_latents(parts, latents, grads, leaves, params)
+        check_inner(state.inner_optimizer, extra_args)
+        leaves, grads = read_update("regularize", self.penalty, updates, params)
+        latents = leaves.like(state.latent, "the latent in the state", NEW_STATE)
+        check_latents(leaves, latents, grads)
 
-        latents = self._restart_edited(parts, latents, leaves)
-        grads = self._pushed(parts, latents, grads, state.update_count)
+        for part in leaves.parts:
+            params_here = part.pick(leaves.leaves)
+            nearest = self._nearest(part.penalty, part.pick(latents), params_here)
+            points = self._points(part.penalty, nearest, params_here)
+            prox_step = part.penalty.step_for(self.width)
+            factor = self.factor_of(part.penalty, state.update_count)
+            rows = zip(part.indices, nearest, points, strict=True)
+            for index, latent, point in rows:
+                latents[index] = latent
+                pushed = grads[index] + factor * ((latent - point) / prox_step)
+                grads[index] = pushed.astype(latent.dtype)
         moves, inner_optimizer = self.inner.update(
-            jax.tree.unflatten(treedef, grads),
+            leaves.tree(grads),
             state.inner_optimizer,
-            jax.tree.unflatten(treedef, map(_latent_or_free, latents, leaves)),
+            _trained(leaves, latents),
             **extra_args,
         )
-        moves = flatten_like(treedef, moves, "the updates of the optimizer", NEW_STATE)
-        for place in (place for part in parts for place in part.places):
-            moved = latents[place] + moves[place]
-            latents[place] = moved.astype(latents[place].dtype)
-        for place, target in self.prox(parts, latents).items():
-            # The params' own dtype: optax.apply_if_finite refuses any other. What
-            # rounding loses here, the latent still holds at the next step.
-            moves[place] = (target - leaves[place]).astype(leaves[place].dtype)
-        return jax.tree.unflatten(treedef, moves), RegularizeState(
-            latent=jax.tree.unflatten(treedef, latents),
-            inner_optimizer=inner_optimizer,
-            update_count=optax.safe_increment(state.update_count),
-            strength_factor=as_factor(self.factor_of(self.penalty, state.update_count)),
+        moves = leaves.like(moves, "the updates of the optimizer", NEW_STATE)
+        for index in leaves.penalised:
+            latent = latents[index]
+            latents[index] = (latent + moves[index]).astype(latent.dtype)
+        factor = self.factor_of(self.penalty, state.update_count)
+        return (
+            leaves,
+            latents,
+            moves,
+            RegularizeState(
+                latent=leaves.tree(latents),
+                inner_optimizer=inner_optimizer,
+                update_count=optax.safe_increment(state.update_count),
+                strength_factor=as_factor(factor),
+            ),
         )
 
-    def _pushed(
-        self, parts: list[rules.Part], latents: list[Any], grads: list[Any], count: Any
-    ) -> list[Any]:
-        """The gradients plus the penalty's force, a subgradient at the fresh prox."""
-        proxes, out = self.prox(parts, latents), list(grads)
-        for part in parts:
-            step = part.penalty.step_for(self.width)
-            factor = self.factor_of(part.penalty, count)
-            for place in part.places:
-                force = (latents[place] - proxes[place]) / step
-                pushed = grads[place] + factor * force
-                out[place] = pushed.astype(latents[place].dtype)
+    def prox(self, leaves: Leaves, latents: list[Any]) -> dict[int, jax.Array]:
+        """The prox of the latents, by the index of the leaf."""
+        out: dict[int, jax.Array] = {}
+        for part in leaves.parts:
+            own = part.pick(latents)
+            proxes = part.penalty.prox(own, part.penalty.step_for(self.width))
+            proxes = self._unless_free(part.penalty, own, proxes)
+            out.update(zip(part.indices, proxes, strict=True))
         return out
 
-    def prox(self, parts: list[rules.Part], latents: list[Any]) -> dict[int, Any]:
-        """The prox of the latents, by the place of the leaf."""
-        out: dict[int, Any] = {}
-        for part in parts:
-            proxes = self._prox_of(part.penalty, part.of(latents))
-            out.update(zip(part.places, proxes, strict=True))
-        return out
+    def _nearest(
+        self, penalty: Penalty, latents: list[jax.Array], params: list[jax.Array]
+    ) -> list[jax.Array]:
+        """The latents, moved where the parameters have been edited."""
+        step = penalty.step_for(self.width)
+        nearest = penalty.nearest_latent(latents, params, step)
+        free = list(map(unrounded, params, latents))
+        return self._unless_free(penalty, free, nearest)
 
-    def _prox_of(self, penalty: Penalty, latents: list[Any]) -> list[Any]:
-        proxes = penalty.prox(latents, penalty.step_for(self.width))
-        return self._unless_free(penalty, latents, proxes)
+    def _points(
+        self, penalty: Penalty, latents: list[jax.Array], params: list[jax.Array]
+    ) -> list[jax.Array]:
+        """The prox of the nearest latents: the parameters, before their rounding."""
+        is_half = any(x.dtype != z.dtype for x, z in zip(params, latents, strict=True))
+        if penalty.facts.is_convex and not is_half:
+            return self._unless_free(penalty, latents, params)
+        # A prox that jumps cannot return every parameter.
+        points = penalty.prox(latents, penalty.step_for(self.width))
+        return self._unless_free(penalty, latents, points)
 
     def _unless_free(
-        self, penalty: Penalty, same: list[Any], other: list[Any]
-    ) -> list[Any]:
+        self, penalty: Penalty, free: list[jax.Array], penalised: list[jax.Array]
+    ) -> list[jax.Array]:
         is_free = self.is_free(penalty)
         if is_free is False:
-            return other
+            return penalised
         # A traced step in the prox itself would make XLA:CPU hold another latent.
-        return [jnp.where(is_free, *pair) for pair in zip(same, other, strict=True)]
-
-    def _restart_edited(
-        self, parts: list[rules.Part], latents: list[Any], leaves: list[Any]
-    ) -> list[Any]:
-        """The latents, with those of edited weights started anew."""
-        edited: dict[int, jax.Array] = {}
-        for part in parts:
-            edited |= self._edited(part, latents, leaves)
-        in_leaves = {place: flag for place, flag in edited.items() if not flag.ndim}
-        alone = {place: flag for place, flag in edited.items() if flag.ndim}
-        latents = self._restarted(parts, latents, leaves, alone, is_by_entry=True)
-        if not in_leaves:
-            return latents
-        # Once for all leaves: the common step moves no word for it, and waits for one
-        # predicate on a GPU.
-        return when(
-            jnp.any(jnp.stack(list(in_leaves.values()))),
-            lambda old: self._restarted(parts, old, leaves, in_leaves),
-            latents,
-        )
-
-    def _restarted(
-        self,
-        parts: list[rules.Part],
-        latents: list[Any],
-        leaves: list[Any],
-        edited: dict[int, jax.Array],
-        is_by_entry: bool = False,
-    ) -> list[Any]:
-        """The latents, new where a leaf or an entry was edited."""
-        out = list(latents)
-        for part in parts:
-            places = [place for place in part.places if place in edited]
-            if not places:
-                continue
-            wide = [widened(leaves[place]) for place in places]
-            fresh = start_of(part.penalty, wide, self.width)
-            fresh = self._unless_free(part.penalty, wide, fresh)
-            is_new = [edited[place] for place in places]
-            if not is_by_entry:
-                # What is not zero has one latent; a zero's says how far off it is.
-                dead = self._dead(part.penalty, wide, [out[place] for place in places])
-                is_new = [flag & ~zero for flag, zero in zip(is_new, dead, strict=True)]
-            for place, flag, new in zip(places, is_new, fresh, strict=True):
-                out[place] = jnp.where(flag, new, out[place])
-        return out
-
-    def _dead(
-        self, penalty: Penalty, leaves: list[Any], latents: list[Any]
-    ) -> list[jax.Array]:
-        """Where leaves are zero and so is the prox of their latents."""
-        points = self._prox_of(penalty, list(map(penalty.pooled, latents)))
-        return [
-            (penalty.pooled(leaf) == 0) & (point == 0)
-            for leaf, point in zip(leaves, points, strict=True)
-        ]
-
-    def _edited(
-        self, part: rules.Part, latents: list[Any], leaves: list[Any]
-    ) -> dict[int, jax.Array]:
-        """What differs from its latent's prox, by the place of the leaf.
-
-        The entries of a small leaf where each has a prox of its own, else whether a
-        sample of the leaf does.
-        """
-        cuts = {place: cut_of(part.penalty, leaves[place]) for place in part.places}
-        samples = [cut(latents[place]) for place, cut in cuts.items()]
-        proxes = self._prox_of(part.penalty, samples)
-        return {
-            place: is_edited(part.penalty, leaves[place], cut, prox, self.width)
-            for (place, cut), prox in zip(cuts.items(), proxes, strict=True)
-        }
+        pairs = zip(free, penalised, strict=True)
+        return [jnp.where(is_free, *pair) for pair in pairs]
 
 
-def _latent_or_free(latent_leaf: Any, leaf: Any) -> Any:
-    return leaf if isinstance(latent_leaf, optax.MaskedNode) else latent_leaf
+def _trained(leaves: Leaves, latents: list[Any]) -> Tree:
+    """What the optimizer trains: the latents, and the parameters of free leaves."""
+    return leaves.tree(
+        leaf if isinstance(latent, optax.MaskedNode) else latent
+        for latent, leaf in zip(latents, leaves.leaves, strict=True)
+    )

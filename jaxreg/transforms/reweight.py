@@ -11,20 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg._core.checks import check_numbers, check_params, check_positive
-from jaxreg._core.in_groups import WholeGroups
-from jaxreg._core.leafwise import Elementwise
-from jaxreg._core.penalty import (
-    Number,
-    Penalty,
-    Tree,
-    flatten_like,
-    wide_dtype,
-    widened,
-)
+from jaxreg._core.layout import Groups
+from jaxreg._core.leafwise import Elementwise, Groupwise
+from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg.calculus.weighted import weighted
-from jaxreg.rules import by_path as rules
-from jaxreg.transforms._leaves import NEW_STATE, check_state
-from jaxreg.transforms.rarely import when
+from jaxreg.rules.by_path import Leaves, penalties_of
+from jaxreg.transforms._leaves import NEW_STATE, check_state, zeroed_units
 
 Build = Callable[[Penalty], optax.GradientTransformation]
 
@@ -87,33 +79,33 @@ def reweight(
     first = _built(build, weighted(penalty, 1.0))
 
     def init(params: Tree) -> ReweightState:
-        leaves, treedef = jax.tree.flatten(params)
-        weights: list[Any] = [optax.MaskedNode()] * len(leaves)
-        for part in rules.parts(penalty, params):
-            for place in part.places:
-                weights[place] = _ones(part.penalty, leaves[place])
+        leaves = Leaves(penalty, params)
+        weights: list[Any] = [optax.MaskedNode()] * len(leaves.leaves)
+        for index, inner in leaves.penalised.items():
+            weights[index] = _ones(inner, leaves.leaves[index])
         count = jnp.zeros([], jnp.int32)
-        tree = jax.tree.unflatten(treedef, weights)
-        return ReweightState(tree, first.init(params), count)
+        return ReweightState(leaves.tree(weights), first.init(params), count)
 
     def update(
         updates: Tree, state: ReweightState, params: Tree | None = None, **extra: Any
     ) -> tuple[Tree, ReweightState]:
         check_params("reweight", params)
-        parts = rules.check(penalty, params)
-        _check_weights(parts, state, params)
-        leaves, treedef = jax.tree.flatten(params)
-        made = flatten_like(treedef, state.penalty_weights, "the weights", NEW_STATE)
-
-        def refresh(_: Tree) -> Tree:
-            return jax.tree.unflatten(treedef, _refreshed(parts, leaves, made, eps))
-
+        check_state("reweight", state, ReweightState)
+        leaves = Leaves(penalty, params).checked()
+        weights = leaves.like(state.penalty_weights, "the state", NEW_STATE)
+        _check_weights(leaves, weights)
         count = state.reweight_count
         is_due = (count > 0) & (count % every == 0)
-        weights = when(is_due, refresh, state.penalty_weights)
-        tx = _built(build, weighted(penalty, weights))
+        for part in leaves.parts:
+            wide = [widened(leaf) for leaf in part.pick(leaves.leaves)]
+            sizes = zeroed_units(part.penalty).unit_sizes(wide)
+            for index, size in zip(part.indices, sizes, strict=True):
+                fresh = (eps / (size + eps)).astype(size.dtype)
+                weights[index] = jnp.where(is_due, fresh, weights[index])
+        tree = leaves.tree(weights)
+        tx = _built(build, weighted(penalty, tree))
         moves, built = tx.update(updates, state.built, params, **extra)
-        return moves, ReweightState(weights, built, optax.safe_increment(count))
+        return moves, ReweightState(tree, built, optax.safe_increment(count))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -126,34 +118,36 @@ def _check_arguments(penalty: Any, eps: Any, every: Any) -> None:
             f"reweight: every is {every!r}; allowed: a number of updates, an int >= 1. "
             'Under optax.inject_hyperparams name it in static_args=("every",)'
         )
-    if not all(
-        isinstance(p, Elementwise | WholeGroups) for p in rules.members(penalty)
-    ):
+    if not all(map(_has_weights, penalties_of(penalty))):
         raise TypeError(
             f"reweight({penalty!r}): allowed are penalties on single entries or on "
             "groups, such as L1 and GroupLasso, and by_path of them"
         )
 
 
-def _check_weights(parts: list[rules.Part], state: Any, params: Tree) -> None:
-    """Refuses a state that was made for other parameters or other rules."""
-    check_state("reweight", state, ReweightState)
-    leaves, treedef = jax.tree.flatten(params)
-    names = rules.paths(params)
-    held = flatten_like(treedef, state.penalty_weights, "the state", NEW_STATE)
-    wanted: list[Any] = [None] * len(leaves)
-    for part in parts:
-        for place in part.places:
-            leaf = jax.ShapeDtypeStruct(jnp.shape(leaves[place]), jnp.float32)
-            wanted[place] = jnp.shape(_ones(part.penalty, leaf))
-    for name, weight, shape in zip(names, held, wanted, strict=True):
+def _has_weights(penalty: Penalty) -> bool:
+    """Whether its units lie in one leaf each, with one weight for each."""
+    is_group = isinstance(penalty.layout, Groups) and penalty.facts.zeros == "units"
+    return isinstance(penalty, Elementwise | Groupwise) and (
+        is_group or penalty.facts.is_separable
+    )
+
+
+def _check_weights(leaves: Leaves, weights: list[Any]) -> None:
+    """Raises on a state that was made for other parameters or other rules."""
+    wanted: list[Any] = [None] * len(leaves.leaves)
+    for index, penalty in leaves.penalised.items():
+        shape = jnp.shape(leaves.leaves[index])
+        leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
+        wanted[index] = jnp.shape(_ones(penalty, leaf))
+    for index, (weight, shape) in enumerate(zip(weights, wanted, strict=True)):
         is_free = isinstance(weight, optax.MaskedNode)
-        found = None if is_free else jnp.shape(weight)
-        if found != shape:
+        has_shape = None if is_free else jnp.shape(weight)
+        if has_shape != shape:
             raise ValueError(
-                f"reweight: the state holds weights of shape {found} for leaf "
-                f"{name!r}, and its penalty needs {shape} (None: it is free); "
-                f"{NEW_STATE}, or of the rules"
+                f"reweight: the state holds weights of shape {has_shape} for leaf "
+                f"{leaves.names[index]!r}, and its penalty needs {shape} (None: it is "
+                f"free); {NEW_STATE}, or of the rules"
             )
 
 
@@ -169,26 +163,12 @@ def _built(build: Build, penalty: Penalty) -> optax.GradientTransformationExtraA
 
 def _ones(penalty: Penalty, leaf: Any) -> jax.Array:
     """A weight of 1 for every unit of a leaf; init may know its shape alone."""
-    if penalty.refusal(jnp.shape(leaf)) is not None:
-        # At the first update it is refused by name.
+    if penalty.layout.refusal(jnp.shape(leaf)) is not None:
+        # The error at the first update names the leaf.
         return jnp.ones([], jnp.float32)
+    sizes = zeroed_units(penalty).leaf_sizes
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        units = _units(penalty, leaf)
+        wide = jax.ShapeDtypeStruct(jnp.shape(leaf), wide_dtype(leaf))
+        units = jax.eval_shape(sizes, wide)
         return jnp.ones(units.shape, units.dtype)
-    return jnp.ones_like(penalty.unit_sizes(widened(leaf)))
-
-
-def _refreshed(
-    parts: list[rules.Part], leaves: list[Any], made: list[Any], eps: Number
-) -> list[Any]:
-    weights = list(made)
-    for part in parts:
-        for place in part.places:
-            sizes = part.penalty.unit_sizes(widened(leaves[place]))
-            weights[place] = (eps / (sizes + eps)).astype(sizes.dtype)
-    return weights
-
-
-def _units(penalty: Penalty, leaf: Any) -> jax.ShapeDtypeStruct:
-    wide = jax.ShapeDtypeStruct(jnp.shape(leaf), wide_dtype(leaf))
-    return jax.eval_shape(penalty.unit_sizes, wide)
+    return jnp.ones_like(sizes(widened(leaf)))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.penalty import Number, Penalty, Tree, flatten_like
+from jaxreg._core.penalty import Number, Penalty, Tree
 from jaxreg._numerics.largest import largest
-from jaxreg.rules import by_path as rules
-from jaxreg.transforms._leaves import NEW_STATE, check_state, is_dead
+from jaxreg.rules.by_path import Leaves, Part, penalties_of
+from jaxreg.transforms._leaves import (
+    NEW_STATE,
+    check_state,
+    update_to,
+    zeroed_units,
+)
 from jaxreg.transforms._ramp import (
     Ramp,
     counted,
@@ -22,8 +28,9 @@ from jaxreg.transforms._ramp import (
     zeroing,
 )
 from jaxreg.transforms.latent import RegularizeState
-from jaxreg.transforms.rarely import when
 from jaxreg.transforms.regularize import NormalMap, regularize
+
+T = TypeVar("T")
 
 
 class TargetSparsityState(NamedTuple):
@@ -108,19 +115,19 @@ def target_sparsity(
     regularize(optimizer, penalty, width)
     ramp = Ramp(target, begin_step, end_step, factor_range)
     ramp.check()
-    if not any(map(makes_zeros, rules.members(penalty))):
+    if not any(map(makes_zeros, penalties_of(penalty))):
         raise TypeError(
             f"target_sparsity({penalty!r}): it zeroes no entries or groups that could "
             "be counted. Allowed are penalties with a kink at 0, such as L1(1e-4) and "
             "GroupLasso(1e-3, group_axis=0), weighted or scaled, and by_path of them"
         )
     inner = optax.with_extra_args_support(optimizer)
-    steered = _Steered(inner, penalty, width, ramp)
+    steered = _TargetSparsity(inner, penalty, width, ramp)
     return optax.GradientTransformationExtraArgs(steered.init, steered.update)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Steered:
+class _TargetSparsity:
     """The transformation that `target_sparsity` returns."""
 
     inner: optax.GradientTransformationExtraArgs
@@ -143,34 +150,36 @@ class _Steered:
         check_state("target_sparsity", state, TargetSparsityState)
         is_held = state.regularize.update_count >= self.ramp.end_step
         normal_map = self._map(is_held, state.next_factor)
-        updates, new = normal_map.update(
+        leaves, latents, moves, new = normal_map.advance(
             updates, state.regularize, params, **extra_args
         )
-        parts = list(rules.parts(self.penalty, params))
-        leaves, treedef = jax.tree.flatten(params)
-        moves = flatten_like(treedef, updates, "updates", NEW_STATE)
-        latents = flatten_like(treedef, new.latent, "the latent", NEW_STATE)
-
-        def land(carry: Any) -> Any:
-            return self._landed(parts, carry[0])
-
         count = new.update_count
-        landing = (latents, state.cut)
-        latents, cut = when(count == self.ramp.end_step, land, landing)
-        after = self._map(count >= self.ramp.end_step, state.next_factor)
-        for place, target in after.prox(parts, latents).items():
-            leaf = jnp.asarray(leaves[place])
-            moves[place] = (target - leaf).astype(leaf.dtype)
-        factor, reached = self._looked(parts, latents, state, count)
+        is_landing = count == self.ramp.end_step
+        points = normal_map.prox(leaves, latents)
+        masks, cut = _either(
+            is_landing,
+            lambda: self._ranked(leaves, latents),
+            lambda: (_all_kept(leaves, points), state.cut),
+        )
+        for index, kept in _by_leaf(leaves, points, masks).items():
+            landed = jnp.where(kept, points[index], 0)
+            points[index] = jnp.where(is_landing, landed, points[index])
+            latents[index] = jnp.where(is_landing, landed, latents[index])
+        for index, target in points.items():
+            moves[index] = update_to(target, leaves.leaves[index])
+        factor, reached = _either(
+            self.ramp.looks(count),
+            lambda: self._looked(leaves, latents, state, count),
+            lambda: (state.next_factor, state.reached),
+        )
         new = new._replace(
-            latent=jax.tree.unflatten(treedef, latents),
+            latent=leaves.tree(latents),
             strength_factor=jnp.where(is_held, 0.0, state.next_factor),
         )
-        moved = jax.tree.unflatten(treedef, moves)
-        return moved, TargetSparsityState(new, factor, reached, cut)
+        return leaves.tree(moves), TargetSparsityState(new, factor, reached, cut)
 
     def _map(self, is_held: Any, factor: jax.Array) -> NormalMap:
-        """The normal map: it steers what makes zeros, and once held lets go of it."""
+        """The normal map; once held it lets go of what makes zeros."""
 
         def is_free(penalty: Penalty) -> Any:
             return is_held if makes_zeros(penalty) else False
@@ -181,47 +190,81 @@ class _Steered:
         inner = _holding(self.inner, self.penalty, is_held)
         return NormalMap(inner, self.penalty, self.width, factor_of, is_free)
 
+    def _sizes(
+        self, leaves: Leaves, latents: list[Any], is_held: Any
+    ) -> list[jax.Array]:
+        """The sizes of the units that count."""
+        points = self._map(is_held, jnp.ones([])).prox(leaves, latents)
+        return [
+            size
+            for part in counted(leaves.parts, points)
+            for size in zeroed_units(part.penalty).unit_sizes(part.pick(points))
+        ]
+
     def _looked(
         self,
-        parts: list[rules.Part],
+        leaves: Leaves,
         latents: list[Any],
         state: TargetSparsityState,
         count: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """The next factor and the share of zeros, after a look if one is due."""
-
-        def look(seen: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            is_held = count >= self.ramp.end_step
-            zero = self._zero_share(parts, latents, is_held)
-            return self.ramp.answer(*seen, zero, count), zero
-
+        """The next factor and the share of zeros."""
+        zero = zero_share(self._sizes(leaves, latents, count >= self.ramp.end_step))
         seen = state.next_factor, state.reached
-        return when(self.ramp.looks(count), look, seen)
+        return self.ramp.answer(*seen, zero, count), zero
 
-    def _zero_share(
-        self, parts: list[rules.Part], latents: list[Any], is_held: Any
-    ) -> jax.Array:
-        points = self._map(is_held, jnp.ones([])).prox(parts, latents)
-        return zero_share([p.unit_sizes(points[i]) for p, i in counted(parts, points)])
+    def _ranked(
+        self, leaves: Leaves, latents: list[Any]
+    ) -> tuple[list[jax.Array], jax.Array]:
+        """Masks of the units that stay, and the share of those that go."""
+        sizes = self._sizes(leaves, latents, False)
+        total = sum(size.size for size in sizes)
+        if not total:
+            return [], jnp.zeros([], jnp.float32)
+        masks = largest(list(map(relative, sizes)), self.ramp.kept(total))
+        kept = [jnp.where(*pair, 0) for pair in zip(masks, sizes, strict=True)]
+        return masks, zero_share(kept) - zero_share(sizes)
 
-    def _landed(
-        self, parts: list[rules.Part], latents: list[Any]
-    ) -> tuple[list[Any], jax.Array]:
-        """Latents that are let go, less the units too many, and the share of these."""
-        points = self._map(False, jnp.ones([])).prox(parts, latents)
-        chosen = counted(parts, points)
-        sizes = [penalty.unit_sizes(points[place]) for penalty, place in chosen]
-        before, total = zero_share(sizes), sum(size.size for size in sizes)
-        ranked = list(map(relative, sizes))
-        masks = largest(ranked, self.ramp.kept(total)) if total else []
-        for (penalty, place), mask in zip(chosen, masks, strict=False):
-            point = points[place]
-            points[place] = jnp.where(penalty.spread(mask, point.shape), point, 0)
-        out = list(latents)
-        for part in zeroing(parts):
-            for place in part.places:
-                out[place] = points[place]
-        return out, self._zero_share(parts, out, True) - before
+
+def _either(is_so: Any, then: Callable[[], T], otherwise: Callable[[], T]) -> T:
+    """`jax.lax.cond` of what happens rarely.
+
+    The branches return masks and numbers: XLA for GPUs would copy whole leaves.
+    """
+    if not isinstance(is_so, jax.core.Tracer):
+        # Outside jit a cond would be compiled anew at every call.
+        return then() if is_so else otherwise()
+    return jax.lax.cond(is_so, then, otherwise)
+
+
+def _unit_shapes(part: Part, points: dict[int, jax.Array]) -> list[Any]:
+    return jax.eval_shape(zeroed_units(part.penalty).unit_sizes, part.pick(points))
+
+
+def _all_kept(leaves: Leaves, points: dict[int, jax.Array]) -> list[jax.Array]:
+    return [
+        jnp.ones(units.shape, bool)
+        for part in counted(leaves.parts, points)
+        for units in _unit_shapes(part, points)
+    ]
+
+
+def _by_leaf(
+    leaves: Leaves, points: dict[int, jax.Array], masks: list[jax.Array]
+) -> dict[int, jax.Array]:
+    """The masks of units at the entries of their leaves; all of a leaf not counted."""
+    each = iter(masks)
+    out: dict[int, jax.Array] = {
+        index: jnp.ones([], bool)
+        for part in zeroing(leaves.parts)
+        for index in part.indices
+    }
+    for part in counted(leaves.parts, points):
+        units = [next(each) for _ in _unit_shapes(part, points)]
+        shapes = [point.shape for point in part.pick(points)]
+        kept = zeroed_units(part.penalty).spread(units, shapes)
+        out.update(zip(part.indices, kept, strict=True))
+    return out
 
 
 def _holding(
@@ -232,18 +275,17 @@ def _holding(
     def update(
         updates: Tree, state: Any, params: Tree | None = None, **extra_args: Any
     ) -> tuple[Tree, Any]:
-        latents, treedef = jax.tree.flatten(params)
-        held = {
-            place: is_held & is_dead(part.penalty, latents[place])
-            for part in zeroing(list(rules.parts(penalty, params)))
-            for place in part.places
-        }
+        latents = Leaves(penalty, params)
+        held: dict[int, jax.Array] = {}
+        for part in zeroing(latents.parts):
+            dead = zeroed_units(part.penalty).is_dead(part.pick(latents.leaves))
+            held.update(zip(part.indices, dead, strict=True))
 
         def masked(tree: Tree) -> Tree:
-            leaves = flatten_like(treedef, tree, "updates", NEW_STATE)
-            for place, stays in held.items():
-                leaves[place] = jnp.where(stays, 0, leaves[place])
-            return jax.tree.unflatten(treedef, leaves)
+            leaves = latents.like(tree, "updates", NEW_STATE)
+            for index, is_dead in held.items():
+                leaves[index] = jnp.where(is_held & is_dead, 0, leaves[index])
+            return latents.tree(leaves)
 
         # A clip in the optimizer must not see what does not train.
         moves, state = optimizer.update(masked(updates), state, params, **extra_args)

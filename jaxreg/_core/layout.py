@@ -1,0 +1,186 @@
+"""How the leaves that one penalty acts on split into units.
+
+A unit is what a prox may zero as one: an entry, a group, or in a layout of one's own
+what lies in several leaves. A layout also knows the shape in which a penalty sees a
+leaf, which leaves it cannot take, and which of their axes cannot be sharded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg._core import groups
+from jaxreg._core.shards import reshaped
+
+Shape = tuple[int, ...]
+
+
+class Layout:
+    """The units of the leaves that one rule gives to a penalty.
+
+    The methods on lists of leaves answer for all leaves of a rule together. A layout
+    whose units lie within leaves writes `leaf_sizes` and `leaf_spread`; one whose units
+    span leaves overrides the methods on lists.
+    """
+
+    def refusal(self, shape: Shape) -> str | None:
+        """Why a leaf of this shape cannot carry the penalty, or None."""
+        del shape
+        return None
+
+    def view(self, shape: Shape) -> Shape:
+        """The shape in which the penalty sees a leaf."""
+        return shape
+
+    def whole_axes(self, shape: Shape) -> Sequence[int]:
+        """Axes along which the prox sorts or runs in order: they cannot be sharded."""
+        del shape
+        return ()
+
+    def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
+        """Whether a step of this shape differs among entries that the prox couples."""
+        del shape
+        return math.prod(step_shape) > 1
+
+    def unit_count(self, shape: Shape) -> int | None:
+        """The units that a leaf takes part in; None where these are its entries."""
+        del shape
+        return None
+
+    def leaf_sizes(self, leaf: jax.Array) -> jax.Array:
+        """The size of every unit of one leaf: its root mean square, 0 if all is 0."""
+        return jnp.abs(leaf)
+
+    def leaf_spread(self, units: jax.Array, shape: Shape) -> jax.Array:
+        """Broadcasts one number per unit to the entries of a leaf of this shape."""
+        return jnp.broadcast_to(units, shape)
+
+    def unit_sizes(self, leaves: Sequence[jax.Array]) -> list[jax.Array]:
+        """The sizes of all units, in as many arrays as suits; each unit counts once."""
+        return list(map(self.leaf_sizes, leaves))
+
+    def spread(
+        self, units: Sequence[jax.Array], shapes: Sequence[Shape]
+    ) -> list[jax.Array]:
+        """Broadcasts one number per unit, in the arrays of `unit_sizes`, to leaves."""
+        return list(map(self.leaf_spread, units, shapes))
+
+    def dead_in_leaves(self, leaves: Sequence[jax.Array]) -> list[jax.Array] | None:
+        """Per leaf, the number of its units that are all zero; None for entries."""
+        if any(self.unit_count(jnp.shape(leaf)) is None for leaf in leaves):
+            return None
+        return [jnp.sum(sizes == 0) for sizes in self.unit_sizes(leaves)]
+
+    def is_dead(self, leaves: Sequence[jax.Array]) -> list[jax.Array]:
+        """At every entry, whether all of its unit is exactly zero."""
+        dead = [sizes == 0 for sizes in self.unit_sizes(leaves)]
+        return self.spread(dead, [leaf.shape for leaf in leaves])
+
+
+@dataclasses.dataclass(frozen=True)
+class Entries(Layout):
+    """Every entry is a unit; `is_whole` if the prox needs leaves that are not sharded.
+
+    A prox that couples the entries of a leaf takes one step for all of it.
+    """
+
+    is_whole: bool = False
+
+    def whole_axes(self, shape: Shape) -> Sequence[int]:
+        return range(len(shape)) if self.is_whole else ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups(Layout):
+    """The groups that `group_axis` indexes; None makes each leaf one group.
+
+    Layers that are stacked along leading axes have groups of their own if these axes
+    are named too: `group_axis=(0, 2)` on kernels `(layers, inputs, outputs)`.
+    """
+
+    group_axis: groups.GroupAxis | None
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes that index the groups in the view of a leaf."""
+        return groups.indexing(self.group_axis)
+
+    def refusal(self, shape: Shape) -> str | None:
+        return groups.refusal(self.group_axis, shape)
+
+    def view(self, shape: Shape) -> Shape:
+        return groups.view(self.group_axis, shape)
+
+    def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
+        if self.view(shape) != shape:
+            return math.prod(step_shape) > 1
+        return not self.is_uniform(step_shape, len(shape))
+
+    def is_uniform(self, step_shape: Shape, ndim: int) -> bool:
+        """Whether a step of this shape is one number within each group."""
+        lengths = (1,) * (ndim - len(step_shape)) + step_shape
+        return all(lengths[axis] == 1 for axis in groups.within_axes(self.axes, ndim))
+
+    def unit_count(self, shape: Shape) -> int:
+        return groups.count(self.axes, self.view(shape))
+
+    def leaf_sizes(self, leaf: jax.Array) -> jax.Array:
+        seen = reshaped(repr(self), leaf, self.view(leaf.shape))
+        return groups.root_mean_square(seen, self.axes)
+
+    def leaf_spread(self, units: jax.Array, shape: Shape) -> jax.Array:
+        whole = jnp.broadcast_to(units, self.view(shape))
+        return reshaped(repr(self), whole, shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix(Layout):
+    """Each leaf is one matrix of `prod(shape[:split])` rows; it cannot be sharded."""
+
+    split: int
+
+    def refusal(self, shape: Shape) -> str | None:
+        ndim = len(shape)
+        if ndim < 2:
+            return "has fewer than two axes and is no matrix; leave it free"
+        if self.split == 0 or not -ndim < self.split < ndim:
+            return (
+                f"has {ndim} axes, and split={self.split} leaves none of them for the "
+                f"rows or for the columns; use a split from 1 to {ndim - 1}"
+            )
+        return None
+
+    def view(self, shape: Shape) -> Shape:
+        return math.prod(shape[: self.split]), math.prod(shape[self.split :])
+
+    def whole_axes(self, shape: Shape) -> Sequence[int]:
+        return range(len(shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines(Layout):
+    """Entries along `axis` are neighbours; the other axes are independent."""
+
+    axis: int
+
+    def refusal(self, shape: Shape) -> str | None:
+        if not shape:
+            return "has no axis along which entries are neighbours; leave it free"
+        if not -len(shape) <= self.axis < len(shape):
+            return (
+                f"has axes 0 to {len(shape) - 1}, and axis is {self.axis}; name one "
+                "of them"
+            )
+        return None
+
+    def whole_axes(self, shape: Shape) -> Sequence[int]:
+        return range(len(shape))
+
+    def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
+        lengths = (1,) * (len(shape) - len(step_shape)) + step_shape
+        return lengths[self.axis] > 1
