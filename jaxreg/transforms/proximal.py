@@ -14,7 +14,7 @@ from jaxreg.preconditioners.factories import check_type
 from jaxreg.preconditioners.from_state import Preconditioner, read_gains
 from jaxreg.rules import by_path as rules
 from jaxreg.rules.by_path import Part
-from jaxreg.transforms._blocks import prox_of_results, with_results
+from jaxreg.transforms._blockwise import with_blockwise_prox
 from jaxreg.transforms._leaves import (
     NEW_STATE,
     Schedule,
@@ -113,10 +113,11 @@ def proximal(
             return before_prox(moves, direction, params)
 
         inputs = (updates, state.direction, params)
-        (_, steps, direction, moves), results = with_results(parts, stepped, *inputs)
+        result, prox = with_blockwise_prox(parts, stepped, *inputs)
+        _, steps, direction, moves = result
 
         def targets(part: Part, _: list[Any], points: list[Any]) -> list[Any]:
-            return prox_of_results(part, points, part.of(steps), results)
+            return prox(part, points, part.of(steps))
 
         moves = updates_to("proximal", penalty, moves, params, targets)
         count = optax.safe_increment(state.proximal_count)
