@@ -11,7 +11,7 @@ import optax
 from jaxreg._core.checks import check_numbers, check_params, check_prox
 from jaxreg._core.penalty import Number, Penalty, Tree, flatten_like, widened
 from jaxreg.preconditioners.factories import check_type
-from jaxreg.preconditioners.from_state import Preconditioner, read_gains
+from jaxreg.preconditioners.from_state import Preconditioner, read_preconditioner
 from jaxreg.rules import by_path as rules
 from jaxreg.rules.by_path import Part
 from jaxreg.transforms._blockwise import with_blockwise_prox
@@ -141,7 +141,7 @@ class _BeforeProx(NamedTuple):
         """
         leaves, treedef = jax.tree.flatten(params)
         found = flatten_like(treedef, moves, *_MEND)
-        gains = read_gains(self.preconditioner, direction, treedef, found)
+        gains = read_preconditioner(self.preconditioner, direction, treedef, found)
         moves = jax.tree.map(self._scaled, moves)
         found = flatten_like(treedef, moves, *_MEND)
         points, steps = dict[int, Any](), dict[int, Any]()
