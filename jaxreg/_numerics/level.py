@@ -37,7 +37,8 @@ def cut_to_total(
 
     Also returns the levels, kept as axes of length 1. `slopes` >= 0 broadcasts against
     `values`; the level is in units of their largest in the group. An entry of slope 0
-    keeps its value, and the others share the rest of the total.
+    keeps its value, and the others share the rest of the total. Entries at the level
+    count as active: the derivative is that of a neighbouring point where they are.
 
     Reference: Michelot 1986, A finite algorithm for finding the projection of a point
     onto the canonical simplex of R^n; here with slopes.
@@ -45,14 +46,16 @@ def cut_to_total(
     within = groups.within_axes(axes, values.ndim)
     moves = slopes > 0
     fixed = jnp.sum(jnp.where(moves, 0, values), axis=within, keepdims=True)
-    rest = jnp.maximum(total - fixed, 0)
+    rest = jnp.where(fixed > total, 0, total - fixed)
     slopes = _relative(slopes, within)
     constants = jax.lax.stop_gradient((values, slopes, rest))
     remainder, level = _remainder_and_level(*constants, axes)
     remainder += (values - constants[0]) - level * (slopes - constants[1])
     is_active = moves & (remainder >= 0)
     correction, _ = _newton_level(remainder, slopes, rest, is_active, within)
-    cut = jnp.where(is_active, jnp.maximum(remainder - correction * slopes, 0), 0)
+    cut = remainder - correction * slopes
+    # The derivative of max(cut, 0) at 0 would be half that of an active entry.
+    cut = jnp.where(is_active, cut + jax.lax.stop_gradient(jnp.maximum(-cut, 0)), 0)
     return jnp.where(moves, cut, values), level + correction
 
 
