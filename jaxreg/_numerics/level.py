@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from jaxreg._core import groups
 
-# Newton's method took at most 19 steps for slopes over 30 decades, as measured.
+# The norm is exact after 19 steps for slopes over 30 decades, as measured; the limit
+# ends loops in which rounding keeps moving the level.
 _MOST_NEWTON_STEPS = 60
 # A round gains the digits of one mantissa, 7 in float32: 1e30 to 1e-30 takes nine.
 _MOST_ROUNDS = 20
