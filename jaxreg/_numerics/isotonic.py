@@ -8,9 +8,9 @@ import jax.numpy as jnp
 _Blocks = tuple[jax.Array, jax.Array]
 """Means of blocks and where they begin, each stored at the last entry of its block."""
 _Block = tuple[jax.Array, jax.Array]
-"""Where one block begins, and its mean."""
+"""Begin and mean of one block."""
 _Begins = tuple[jax.Array, jax.Array]
-"""Where the current block begins, and where that of each entry does."""
+"""Begin of the current block, and of the block of each entry."""
 
 
 def falling_regression(values: jax.Array) -> jax.Array:

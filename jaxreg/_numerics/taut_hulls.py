@@ -67,8 +67,8 @@ class _Arrays(NamedTuple):
 _Entries = tuple[jax.Array, jax.Array, jax.Array]
 """Values, weights and bounds of all entries, line after line."""
 _Outcome = tuple[jax.Array, jax.Array, jax.Array]
-"""Whether nothing is left to do, whether that is because sums to the pivot are missing,
-and where the next segment starts."""
+"""Flags: no more to do, and that for lack of sums to the pivot; start of the next
+segment."""
 
 
 def hull_segments(

@@ -19,9 +19,9 @@ from jax.tree_util import PyTreeDef
 
 from jaxreg._core.penalty import flatten_like, widened
 
-Values = float | jax.Array
-"""The preconditioner of one leaf, entry by entry or one number for all."""
-StatesByType = dict[type, Any]
+Leaves = list[Any]
+"""One element per leaf: an array of its shape, or one number for all entries."""
+States = dict[type, Any]
 """The states of Optax transformations in a direction's state, each type once."""
 
 # Averages of gradients return a constant gradient unchanged.
@@ -44,9 +44,7 @@ class Preconditioner(abc.ABC):
         return self.state_types
 
     @abc.abstractmethod
-    def values(
-        self, states: StatesByType, treedef: PyTreeDef, updates: list[Any]
-    ) -> list[Values]:
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
         """Returns the preconditioner of each leaf, 0 where all gradients were zero."""
 
 
@@ -54,8 +52,8 @@ def read_preconditioner(
     preconditioner: Preconditioner,
     direction_state: Any,
     treedef: PyTreeDef,
-    updates: list[Any],
-) -> list[Values]:
+    updates: Leaves,
+) -> Leaves:
     """Returns the preconditioner of each leaf for the direction in this state.
 
     Raises:
@@ -63,7 +61,7 @@ def read_preconditioner(
     """
     if not treedef.num_leaves:
         return []
-    types, states = preconditioner.reads, StatesByType()
+    types, states = preconditioner.reads, States()
     for state in _transformation_states(direction_state):
         if type(state) in states:
             raise ValueError(
@@ -111,7 +109,7 @@ def _transformation_states(state: Any) -> Iterator[Any]:
 
 def _by_leaf(
     treedef: PyTreeDef, function: Callable[..., jax.Array], *moments: Any
-) -> list[Values]:
+) -> Leaves:
     """Applies `function` to the moments of each leaf; 1 for leaves that are masked."""
     name, hint = "the direction's state", "make a new state"
     columns = [flatten_like(treedef, tree, name, hint) for tree in moments]
@@ -130,9 +128,7 @@ def _zero_before_gradient(moment: jax.Array, values: jax.Array) -> jax.Array:
 class IdentityPreconditioner(Preconditioner):
     """1 for every entry; made by `preconditioners.identity`."""
 
-    def values(
-        self, states: StatesByType, treedef: PyTreeDef, updates: list[Any]
-    ) -> list[Values]:
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
         return [1.0] * treedef.num_leaves
 
 
@@ -147,9 +143,7 @@ class MomentumPreconditioner(Preconditioner):
     def reads(self) -> tuple[type, ...]:
         return (optax.TraceState, *self.preconditioner.reads)
 
-    def values(
-        self, states: StatesByType, treedef: PyTreeDef, updates: list[Any]
-    ) -> list[Values]:
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
         inner = self.preconditioner.values(states, treedef, updates)
         return [values / (1 - self.decay) for values in inner]
 
@@ -163,15 +157,13 @@ class AdamPreconditioner(Preconditioner):
     eps_root: float = 0.0
     state_types = (optax.ScaleByAdamState,)
 
-    def values(
-        self, states: StatesByType, treedef: PyTreeDef, updates: list[Any]
-    ) -> list[Values]:
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
         state = states[optax.ScaleByAdamState]
         return self.from_moments(treedef, state.nu, state.count)
 
     def from_moments(
         self, treedef: PyTreeDef, moments: Any, count: jax.Array
-    ) -> list[Values]:
+    ) -> Leaves:
         """Returns `1 / (sqrt(moment / (1 - b2^count) + eps_root) + eps)`."""
         correction = 1 - self.b2 ** jnp.asarray(count, float)
 
@@ -188,9 +180,7 @@ class AdanPreconditioner(AdamPreconditioner):
 
     state_types = (optax.ScaleByAdanState,)
 
-    def values(
-        self, states: StatesByType, treedef: PyTreeDef, updates: list[Any]
-    ) -> list[Values]:
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
         state = states[optax.ScaleByAdanState]
         return self.from_moments(treedef, state.n, state.t)
 
@@ -203,9 +193,7 @@ class AmsgradPreconditioner(Preconditioner):
     eps_root: float = 0.0
     state_types = (optax.ScaleByAmsgradState,)
 
-    def values(
-        self, states: StatesByType, treedef: PyTreeDef, updates: list[Any]
-    ) -> list[Values]:
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
         def of_moment(moment: jax.Array) -> jax.Array:
             root = jnp.sqrt(moment + self.eps_root)
             return _zero_before_gradient(moment, 1 / (root + self.eps))
@@ -220,9 +208,7 @@ class AdamaxPreconditioner(Preconditioner):
     eps: float = 1e-8
     state_types = (optax.ScaleByAdamState,)
 
-    def values(
-        self, states: StatesByType, treedef: PyTreeDef, updates: list[Any]
-    ) -> list[Values]:
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
         def of_largest(largest: jax.Array) -> jax.Array:
             # Optax adds eps to the largest gradient.
             return _zero_before_gradient(largest - self.eps, 1 / largest)
@@ -247,15 +233,13 @@ class RmspropPreconditioner(Preconditioner):
         state = jax.eval_shape(scale(bias_correction=has_count).init, ())
         return (type(state),)
 
-    def values(
-        self, states: StatesByType, treedef: PyTreeDef, updates: list[Any]
-    ) -> list[Values]:
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
         (state,) = (states[kind] for kind in self.reads)
-        correction: Values = 1.0
+        correction: float | jax.Array = 1.0
         if self.decay is not None:
             correction = 1 - self.decay ** jnp.asarray(state.count, float)
 
-        def of_moments(moment: jax.Array, mean: Values = 0.0) -> jax.Array:
+        def of_moments(moment: jax.Array, mean: float | jax.Array = 0.0) -> jax.Array:
             variance = moment / correction - jnp.abs(mean / correction) ** 2
             inside = 1 / jnp.sqrt(variance + self.eps)
             outside = 1 / (jnp.sqrt(variance) + self.eps)
@@ -274,9 +258,7 @@ class AdagradPreconditioner(Preconditioner):
     eps: float = 1e-7
     state_types = (optax.ScaleByRssState,)
 
-    def values(
-        self, states: StatesByType, treedef: PyTreeDef, updates: list[Any]
-    ) -> list[Values]:
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
         def of_sum(total: jax.Array) -> jax.Array:
             return _zero_before_gradient(total, 1 / jnp.sqrt(total + self.eps))
 
@@ -293,9 +275,7 @@ class LambPreconditioner(Preconditioner):
     eps_root: float = 0.0
     state_types = (optax.ScaleByAdamState,)
 
-    def values(
-        self, states: StatesByType, treedef: PyTreeDef, updates: list[Any]
-    ) -> list[Values]:
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
         state = states[optax.ScaleByAdamState]
         adam = AdamPreconditioner(self.b2, self.eps, self.eps_root)
         by_adam = adam.from_moments(treedef, state.nu, state.count)

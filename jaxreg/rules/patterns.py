@@ -1,4 +1,4 @@
-"""How a rule selects leaves: by a regular expression, or as the kernels of layers."""
+"""Patterns that select the leaves of a rule: regular expressions, kernels of layers."""
 
 from __future__ import annotations
 
