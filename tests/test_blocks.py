@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import jaxreg
-from jaxreg.transforms import _blocks as blocks
-from jaxreg.transforms._recipes import on_slice, recipes, taken
+from jaxreg.transforms import _blockwise as blocks
+from jaxreg.transforms._blockwise import _evaluate, _expressions, _keep_if_needed
 
 WHOLE, SMALL = 2**60, 200
 ADAM = optax.scale_by_adam()
@@ -181,7 +181,7 @@ def test_a_varying_prox_is_exact_to_rounding(spread, length) -> None:
     np.testing.assert_array_equal(np.all(found == 0, axis=1), factor < 1)
 
 
-def test_a_recipe_cuts_what_is_in_memory_and_computes_the_rest() -> None:
+def test_an_expression_cuts_what_is_in_memory_and_computes_the_rest() -> None:
     def function(x: Any, y: Any) -> Any:
         scale = 1 / jnp.linalg.norm(x)
         kept = 0.5 * x + y
@@ -191,13 +191,13 @@ def test_a_recipe_cuts_what_is_in_memory_and_computes_the_rest() -> None:
 
     @jax.jit
     def middle(x: Any, y: Any) -> Any:
-        values, made = function(x, y), recipes(function, x, y)
-        memory = {made[0]: values[0]}
-        taken(made[1], memory, values[1])
-        cut_alone = on_slice(made[1:], memory, lambda whole: whole[1:3])
+        values, traced = function(x, y), _expressions(function, x, y)
+        memory = {traced[0]: values[0]}
+        _keep_if_needed(traced[1], memory, values[1])
+        cut_alone = _evaluate(traced[1:], memory, lambda whole: whole[1:3])
         return cut_alone[0], values[1][1:3], len(memory)
 
     found, wanted, kept = middle(x, y)
     np.testing.assert_array_equal(found, wanted)
-    # The norm is no elementwise step, so what it scales is in memory too.
+    # The norm is no elementwise operation, so what it scales is in memory too.
     assert kept == 2

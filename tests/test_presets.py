@@ -163,7 +163,10 @@ def test_layers_are_searched_in_the_path_of_the_layer_alone() -> None:
             r"neurons\(layers='first\|conv'\) on leaf 'conv/kernel' of shape "
             r"\(3, 3, 2, 6\): the leaf has 4 axes, .* have 2, \(inputs, outputs\)",
         ),
-        (jaxreg.neurons(L1, "/up$"), r"leaf 'stack/up/kernel' of .*stacked= how many"),
+        (
+            jaxreg.neurons(L1, "/up$"),
+            r"leaf 'stack/up/kernel' of .*set stacked= to the number",
+        ),
         (
             jaxreg.neurons(L1, "first", stacked=1),
             r"neurons\(layers='first', stacked=1\) .*have 3, \(layers, inputs, outputs",

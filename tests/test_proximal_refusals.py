@@ -18,7 +18,7 @@ import jaxreg
         (
             optax.scale_by_adam(),
             jaxreg.preconditioners.identity(),
-            "does not know the gain of",
+            "is not the preconditioner of",
         ),
         (
             optax.identity(),
@@ -28,7 +28,7 @@ import jaxreg
         (
             optax.chain(optax.scale_by_adam(), optax.trace(0.9)),
             jaxreg.preconditioners.adam(),
-            "does not know the gain of a direction with the state TraceState",
+            "is not the preconditioner of a direction with the state TraceState",
         ),
         (
             optax.partition(

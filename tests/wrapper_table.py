@@ -145,7 +145,7 @@ _UNKNOWN = {
     "schedule_free": "ScheduleFreeState",
 }
 _REFUSED_INSIDE = {
-    wrapper: Refused(f"does not know the gain of a direction with the state {state}")
+    wrapper: Refused(f"is not the preconditioner of a direction with the state {state}")
     for wrapper, state in _UNKNOWN.items()
 }
 _PAIR = Refused(r"updates and params differ in structure.*LookaheadParams")

@@ -141,14 +141,12 @@ class Penalty(abc.ABC):
         latents, treedef = jax.tree.flatten(latent)
         hint = "pass the parameters of this latent"
         leaves = flatten_like(treedef, params, "params", hint)
+        latents = list(map(without_nan, latents))
+        latent = jax.tree.unflatten(treedef, latents)
         if any(wide_dtype(leaf) != jnp.result_type(leaf) for leaf in leaves):
             proxes = jax.tree.leaves(self.prox(latent, step))
             leaves = list(map(unrounded, leaves, proxes))
-        repaired = [
-            jnp.where(z == z, z, x) for z, x in zip(latents, leaves, strict=True)
-        ]
-        points = jax.tree.unflatten(treedef, leaves)
-        return self._nearest(jax.tree.unflatten(treedef, repaired), points, step)
+        return self._nearest(latent, jax.tree.unflatten(treedef, leaves), step)
 
     def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
         """`nearest_latent` of trees in at least float32, without a NaN latent."""
@@ -250,6 +248,11 @@ def flatten_like(treedef: Any, tree: Tree, name: str, mend: str) -> list[Any]:
             f"{name} and params differ in structure: {jax.tree.structure(tree)} "
             f"against {treedef}; {mend}"
         ) from error
+
+
+def without_nan(latent: jax.Array) -> jax.Array:
+    """A latent with 0 for NaN, so that it starts anew from its parameter."""
+    return jnp.where(latent == latent, latent, 0)
 
 
 def unrounded(leaf: Any, prox: jax.Array) -> jax.Array:

@@ -1,1 +1,1 @@
-"""Algorithms on arrays: thresholds, roots, lines and singular values."""
+"""Algorithms on arrays: level searches, roots, lines and singular values."""

@@ -1,7 +1,6 @@
-"""The largest of many numbers, found by counting and without sorting.
+"""Selection of the largest of many numbers, by counting and without sorting.
 
-Counts are sums, which leaves that are spread over devices answer without being
-gathered.
+Counts are sums, which leaves sharded over devices answer without being gathered.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ import jax.numpy as jnp
 def largest(scores: Sequence[jax.Array], count: jax.Array) -> list[jax.Array]:
     """Masks of the `count` largest of scores >= 0, taken over all arrays together.
 
-    Of equal scores the first in order stay. The bits of floats >= 0 order as the floats
-    do: the threshold is built bit by bit from counts of what reaches it, and then, if
-    scores are equal there, the last place that stays. Arrays alike are stacked, so
-    that many of them compile as one.
+    Among equal scores the first in order are selected. The bits of floats >= 0 order as
+    the floats do: the threshold is built bit by bit from counts of scores that reach
+    it, and then, if several equal it, so is the last index selected among them. Arrays
+    of the same shape and dtype are stacked, so that many of them compile as one.
     """
     kinds: dict[object, list[int]] = {}
     for row, score in enumerate(scores):
@@ -31,60 +30,62 @@ def largest(scores: Sequence[jax.Array], count: jax.Array) -> list[jax.Array]:
     stacks = [jnp.stack([scores[row] for row in rows]) for rows in kinds.values()]
     starts = [jnp.asarray([offsets[row] for row in rows]) for rows in kinds.values()]
     masks: dict[int, jax.Array] = {}
-    found = _largest(stacks, starts, count)
-    for rows, kept in zip(kinds.values(), found, strict=True):
-        masks |= dict(zip(rows, kept, strict=True))
+    stacked_masks = _largest(stacks, starts, count)
+    for rows, stack in zip(kinds.values(), stacked_masks, strict=True):
+        masks |= dict(zip(rows, stack, strict=True))
     return [masks[row] for row in range(len(scores))]
 
 
 def _largest(
-    scores: Sequence[jax.Array], starts: Sequence[jax.Array], count: jax.Array
+    stacks: Sequence[jax.Array], starts: Sequence[jax.Array], count: jax.Array
 ) -> list[jax.Array]:
-    """Masks of stacks of arrays, whose places in the whole begin at `starts`."""
-    wide = jnp.result_type(*scores)
+    """Masks for stacks of arrays; `starts` are the indices at which arrays begin."""
+    wide = jnp.result_type(*stacks)
     width = jnp.finfo(wide).bits
     kind = jnp.uint32 if width == 32 else jnp.uint64
-    keys = [jax.lax.bitcast_convert_type(one.astype(wide), kind) for one in scores]
+    keys = [jax.lax.bitcast_convert_type(s.astype(wide), kind) for s in stacks]
 
-    def counted(masks: Sequence[jax.Array]) -> jax.Array:
+    def total_count(masks: Sequence[jax.Array]) -> jax.Array:
         counts = (jnp.sum(mask, dtype=jnp.int32) for mask in masks)
         return sum(counts, start=jnp.zeros((), jnp.int32))
 
-    def raised(place: jax.Array, threshold: jax.Array) -> jax.Array:
-        higher = threshold | (jnp.ones((), kind) << (width - 2 - place).astype(kind))
-        is_reached = counted([key >= higher for key in keys]) >= count
+    def set_bit(index: jax.Array, threshold: jax.Array) -> jax.Array:
+        higher = threshold | (jnp.ones((), kind) << (width - 2 - index).astype(kind))
+        is_reached = total_count([key >= higher for key in keys]) >= count
         return jnp.where(is_reached, higher, threshold)
 
-    threshold = jax.lax.fori_loop(0, width - 1, raised, jnp.zeros((), kind))
+    # The bit of the sign is 0.
+    threshold = jax.lax.fori_loop(0, width - 1, set_bit, jnp.zeros((), kind))
     above = [key > threshold for key in keys]
-    level = [key == threshold for key in keys]
-    spare = count - counted(above)
-    pairs = zip(starts, scores, strict=True)
-    places = [_places(start, one.shape) for start, one in pairs]
-    depth = max(sum(one.size for one in scores).bit_length(), 1)
-    # Zeros stay whether they are counted or not.
-    has_tie = (threshold > 0) & (counted(level) > spare)
+    ties = [key == threshold for key in keys]
+    spare = count - total_count(above)
+    pairs = zip(starts, stacks, strict=True)
+    indices = [_flat_indices(start, stack.shape) for start, stack in pairs]
+    index_bits = max(sum(stack.size for stack in stacks).bit_length(), 1)
+    # Zeros are selected whether they are counted or not.
+    has_tie = (threshold > 0) & (total_count(ties) > spare)
 
-    def moved(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def set_end_bit(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         bit, end = carry
         later = end | (jnp.ones((), jnp.uint32) << (bit - 1).astype(jnp.uint32))
-        fits = [one & (place < later) for one, place in zip(level, places, strict=True)]
-        return bit - 1, jnp.where(counted(fits) <= spare, later, end)
+        before = [i < later for i in indices]
+        fits = [tie & early for tie, early in zip(ties, before, strict=True)]
+        return bit - 1, jnp.where(total_count(fits) <= spare, later, end)
 
-    start = jnp.where(has_tie, depth, 0), jnp.zeros((), jnp.uint32)
-    _, end = jax.lax.while_loop(lambda carry: carry[0] > 0, moved, start)
+    start = jnp.where(has_tie, index_bits, 0), jnp.zeros((), jnp.uint32)
+    _, end = jax.lax.while_loop(lambda carry: carry[0] > 0, set_end_bit, start)
     return [
-        over | (one & (~has_tie | (place < end)))
-        for over, one, place in zip(above, level, places, strict=True)
+        over | (tie & (~has_tie | (index < end)))
+        for over, tie, index in zip(above, ties, indices, strict=True)
     ]
 
 
-def _places(starts: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The place of every entry of stacked arrays in the whole, without a reshape."""
-    within = shape[1:]
-    place = starts.astype(jnp.uint32).reshape(-1, *[1] * len(within))
+def _flat_indices(starts: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The index of each entry among those of all arrays, without a reshape."""
+    entry_shape = shape[1:]
+    index = starts.astype(jnp.uint32).reshape(-1, *[1] * len(entry_shape))
     for axis in range(1, len(shape)):
         stride = math.prod(shape[axis + 1 :])
-        line = jax.lax.broadcasted_iota(jnp.uint32, (1, *within), axis)
-        place = place + jnp.uint32(stride) * line
-    return place
+        line = jax.lax.broadcasted_iota(jnp.uint32, (1, *entry_shape), axis)
+        index = index + jnp.uint32(stride) * line
+    return index

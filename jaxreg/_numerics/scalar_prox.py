@@ -1,4 +1,4 @@
-"""What the proxes of several elementwise penalties share."""
+"""Formulas shared by the proxes of several elementwise penalties."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from jaxreg._core.penalty import Number
 def with_slope_of_root(
     root: jax.Array, residual: jax.Array, slope: jax.Array
 ) -> jax.Array:
-    """The root as it is, with its derivative from the implicit function theorem.
+    """Returns `root`, with its derivative from the implicit function theorem.
 
-    `residual` is the equation at the root, with `root` behind a stop_gradient, and
-    `slope` > 0 its derivative by the root.
+    For a root of `f(x; p) = 0` it is `dx/dp = -(df/dp) / (df/dx)`. `residual` is `f` at
+    the root, with `root` behind a stop_gradient, and `slope` > 0 is `df/dx` there.
     """
-    still = jax.lax.stop_gradient
-    rise = jnp.maximum(slope, jnp.finfo(root.dtype).eps)
-    return still(root) - (residual - still(residual)) / still(rise)
+    constant = jax.lax.stop_gradient
+    slope = jnp.maximum(slope, jnp.finfo(root.dtype).eps)
+    return constant(root) - (residual - constant(residual)) / constant(slope)
 
 
 def outside(edge: jax.Array, latent: jax.Array, leaf: jax.Array) -> jax.Array:
-    """The latent, moved beyond a dead zone up to `edge` wherever `leaf` is not 0."""
-    # The edge rounds in another way where another jit computes it.
+    """Moves the latent beyond a dead zone that ends at `edge`, where `leaf` is not 0.
+
+    Returns `sign(leaf) max(|latent|, edge)`, and 0 where `leaf` is 0.
+    """
+    # Another jit may round the edge differently, by a few units.
     just_beyond = edge * (1 + 16 * jnp.finfo(leaf.dtype).eps)
     return jnp.sign(leaf) * jnp.maximum(jnp.abs(latent), just_beyond)
 
@@ -32,11 +35,11 @@ def outside(edge: jax.Array, latent: jax.Array, leaf: jax.Array) -> jax.Array:
 def shrink_until_flat(
     leaf: jax.Array, threshold: jax.Array, knee: Number, knot: Number
 ) -> jax.Array:
-    """The prox of a slope that is `threshold` up to `knee` and falls to 0 at `knot`.
+    """The prox of a penalty whose slope falls linearly from `knee` to 0 at `knot`.
 
-    `knee = 0` is MCP, `knee = knot` the capped L1 norm, anything between is SCAD.
-    Beyond `threshold = knot - knee` two minimisers compete, and equal costs put the
-    switch at `flat_from`.
+    Times the step, the slope is `threshold` up to `knee`: 0 is MCP, `knee = knot` the
+    capped L1 norm, and anything between is SCAD. With `threshold >= knot - knee` there
+    are two local minimisers, and the prox jumps between them at `flat_from`.
     """
     size, fall = magnitude(leaf), knot - knee
     is_smooth = threshold < fall
@@ -54,7 +57,11 @@ def dead_until(threshold: jax.Array, knee: Number, knot: Number) -> jax.Array:
 
 
 def flat_from(threshold: jax.Array, knee: Number, knot: Number) -> jax.Array:
-    """The size from which entries stay as they are, `threshold >= knot - knee`."""
+    """The size above which entries stay as they are, for `threshold >= knot - knee`.
+
+    It is where both local minimisers have the same objective: `(knee + knot +
+    threshold) / 2`, or `sqrt(threshold (knee + knot))` if the other minimiser is 0.
+    """
     reach = jnp.asarray(knot + knee)
     from_zero = jnp.sqrt(threshold) * jnp.sqrt(reach)
     return jnp.where(threshold <= reach, (reach + threshold) / 2, from_zero)

@@ -1,19 +1,19 @@
 """The taut string in linear time, for lines on which Condat's scan goes back too often.
 
 The string runs through the tube between `cumsum(weights * values) - bounds` and
-`+ bounds`, over `cumsum(weights)`. Of either edge the hull since the last bend is kept:
-the least concave majorant of the lower one, the greatest convex minorant of the upper
-one. While the first chord of the majorant is no steeper than that of the minorant, the
-string can be straight. Once it is, the string bends where the first chord of one hull
-ends, and the other hull is a single chord from there on. Every entry joins each hull
-once and leaves it once.
+`+ bounds`, over `cumsum(weights)`. We keep the hull of either edge since the last bend:
+the least concave majorant of the lower edge and the greatest convex minorant of the
+upper one. While the first chord of the majorant is no steeper than that of the
+minorant, the string can be straight. Once it is steeper, the string bends where the
+first chord of one hull ends, and the other hull is a single chord from there on. Every
+entry joins each hull once and leaves it once.
 
 Reference: Davies and Kovac 2001, Local extremes, runs, strings and multiresolution.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,83 +22,97 @@ import jax.numpy as jnp
 class _Chord(NamedTuple):
     """A piece of a hull, over entries of a total `weight`.
 
-    Its slope is `slope + rest`: next to heavy entries a rounded slope would no longer
-    tell where in the tube the chord ends.
+    Its slope is `slope + residual`, in two floats: beside heavy entries a rounded slope
+    would not determine where in the tube the chord ends.
     """
 
-    weight: Any
-    slope: Any
-    rest: Any
+    weight: jax.Array
+    slope: jax.Array
+    residual: jax.Array
 
 
 class _State(NamedTuple):
     """The hulls between the last bend, at `begin`, and `here`.
 
-    The chords of both lie in one array, the steeper the further right: from `left` to
-    `middle` those of the majorant, the last one first, and up to `right` those of the
-    minorant, the first one first. `low` and `high`, the chords that end here, are not
-    among them yet. `since` is the chord over the entries after `pivot`; an array has
-    that from each earlier one to `pivot`. To move the pivot here, `tail` collects the
-    chords over the entries from `back` on.
+    One array holds the chords of both, in order of their slopes: those of the majorant
+    from `left` to `middle`, the last one first, and those of the minorant up to
+    `right`, the first one first. `low` and `high`, the chords that end here, are not
+    in it yet. `after_pivot` is the chord over the entries after `pivot`; an array holds
+    the chords from each earlier entry to the pivot. To move the pivot to `here`, the
+    scan goes back from there: `to_here` is the chord over the entries from `back` on.
     """
 
-    here: Any
-    begin: Any
-    bend: Any
+    here: jax.Array
+    begin: jax.Array
+    bend: jax.Array
     low: _Chord
     high: _Chord
-    left: Any
-    middle: Any
-    right: Any
-    pivot: Any
-    since: _Chord
-    back: Any
-    tail: _Chord
+    left: jax.Array
+    middle: jax.Array
+    right: jax.Array
+    pivot: jax.Array
+    after_pivot: _Chord
+    back: jax.Array
+    to_here: _Chord
 
 
 class _Arrays(NamedTuple):
     """The chords of the hulls, where they end, and the chords up to the pivot."""
 
-    chords: Any
-    ends: Any
-    to_pivot: Any
+    chords: jax.Array
+    ends: jax.Array
+    to_pivot: jax.Array
 
 
-def hull_segments(entries: Any, begin: Any, bend: Any, found: Any) -> Any:
-    """Completes `found`, the level and the pull of each segment where it begins.
+_Entries = tuple[jax.Array, jax.Array, jax.Array]
+"""Values, weights and bounds of all entries, line after line."""
+_Outcome = tuple[jax.Array, jax.Array, jax.Array]
+"""Flags: no more to do, and that for lack of sums to the pivot; start of the next
+segment."""
 
-    `entries` are the values, weights and bounds. The segment at `begin` starts on the
-    edge `bend` of the tube, -1 or 1, or with a line, 0. What a loop reads the other one
-    writes, and `found` is only written, so that XLA copies no array.
+
+def hull_segments(
+    entries: _Entries,
+    begin: jax.Array,
+    bend: jax.Array,
+    segments: tuple[jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+    """Completes `segments`: level and pull of each segment, at its first entry.
+
+    The segment at `begin` starts on the edge `bend` of the tube, -1 or 1, or at the
+    start of a line, 0. The inner loop reads the arrays that the outer one writes, and
+    both only write the segments, so that XLA copies no array.
     """
     n, dtype = entries[0].shape[0], entries[0].dtype
 
-    def advance(carry: Any) -> Any:
-        state, arrays, found = carry
+    def advance(
+        carry: tuple[_State, _Arrays, jax.Array],
+    ) -> tuple[_State, _Arrays, jax.Array]:
+        state, arrays, rows = carry
         no = jnp.zeros((), bool)
-        state, found, (_, is_late, start) = jax.lax.while_loop(
+        state, rows, (_, is_late, start) = jax.lax.while_loop(
             lambda inner: ~inner[2][0],
             lambda inner: _settle(entries, arrays, inner[0], inner[1]),
-            (state, found, (no, no, state.here)),
+            (state, rows, (no, no, state.here)),
         )
         level = _either(state.left == state.middle, state.low, state.high).slope
-        found = found.at[state.begin].set(jnp.stack([level, -state.bend]))
-        return (*_advance(entries, arrays, state, is_late, start), found)
+        rows = rows.at[state.begin].set(jnp.stack([level, -state.bend]))
+        return (*_advance(entries, arrays, state, is_late, start), rows)
 
     arrays = _Arrays(
         jnp.zeros((2 * n + 1, 3), dtype),
         jnp.zeros(2 * n + 1, jnp.int32),
         jnp.zeros((n, 3), dtype),
     )
-    carry = (_opened(entries, begin, bend), arrays, jnp.stack(found, axis=1))
+    carry = (_start(entries, begin, bend), arrays, jnp.stack(segments, axis=1))
     rows = jax.lax.while_loop(lambda carry: carry[0].here < n, advance, carry)[2]
     return rows[:, 0], rows[:, 1]
 
 
-def _opened(entries: Any, begin: Any, bend: Any) -> _State:
+def _start(entries: _Entries, begin: jax.Array, bend: jax.Array) -> _State:
     low, high = _ends_here(entries, begin, -bend, -bend)
     middle = jnp.asarray(entries[0].shape[0], jnp.int32)
-    alone = _alone(entries, begin)
+    single = _single(entries, begin)
     return _State(
         here=begin,
         begin=begin,
@@ -109,18 +123,16 @@ def _opened(entries: Any, begin: Any, bend: Any) -> _State:
         middle=middle,
         right=middle - 1,
         pivot=begin - 1,
-        since=alone,
+        after_pivot=single,
         back=begin,
-        tail=jax.tree.map(jnp.zeros_like, alone),
+        to_here=jax.tree.map(jnp.zeros_like, single),
     )
 
 
-def _settle(entries: Any, arrays: _Arrays, state: _State, found: Any) -> Any:
-    """Joins the last chords that are out of order, or bends the string once.
-
-    Also returns whether nothing is left to do, whether that is because the chord since
-    the bend must first be summed, and where the next segment starts.
-    """
+def _settle(
+    entries: _Entries, arrays: _Arrays, state: _State, rows: jax.Array
+) -> tuple[_State, jax.Array, _Outcome]:
+    """Joins the last chords that are out of order, or bends the string once."""
     first, last = (_Chord(*arrays.chords[i]) for i in (state.left, state.right))
     is_any = state.left <= state.right
     falls = is_any & (_rise(first, state.low) > 0)
@@ -136,9 +148,9 @@ def _settle(entries: Any, arrays: _Arrays, state: _State, found: Any) -> Any:
         flag & ~done for flag in (falls, climbs, is_hill, is_valley)
     )
     edge = jnp.where(is_hill, 1, -1).astype(state.bend.dtype)
-    anew = _Chord(*jnp.where(start > state.pivot, 0, arrays.to_pivot[start]))
-    anew = _joined(anew, state.since)
-    anew = _tilted(anew, -edge * (entries[2][state.here] + 1))
+    chord = _Chord(*jnp.where(start > state.pivot, 0, arrays.to_pivot[start]))
+    chord = _joined(chord, state.after_pivot)
+    chord = _tilted(chord, -edge * (entries[2][state.here] + 1))
     low = _either(falls, _joined(state.low, first), state.low)
     high = _either(climbs, _joined(state.high, last), state.high)
     bends = is_hill | is_valley
@@ -146,25 +158,31 @@ def _settle(entries: Any, arrays: _Arrays, state: _State, found: Any) -> Any:
     settled = state._replace(
         begin=jnp.where(bends, start, state.begin),
         bend=jnp.where(bends, edge, state.bend),
-        low=_either(is_hill, anew, low),
-        high=_either(is_valley, anew, high),
+        low=_either(is_hill, chord, low),
+        high=_either(is_valley, chord, high),
         left=state.left + falls,
         middle=state.middle + is_hill - is_valley,
         right=state.right - climbs,
     )
-    return settled, found.at[state.begin].set(row), (done, is_late, start)
+    return settled, rows.at[state.begin].set(row), (done, is_late, start)
 
 
 def _advance(
-    entries: Any, arrays: _Arrays, state: _State, is_late: Any, start: Any
+    entries: _Entries,
+    arrays: _Arrays,
+    state: _State,
+    is_late: jax.Array,
+    start: jax.Array,
 ) -> tuple[_State, _Arrays]:
-    """Takes in the next entry or, where sums to the pivot are late, one of those."""
+    """Reads the next entry, or adds one of the missing sums to the pivot."""
     n, after = entries[0].shape[0], state.here + 1
     bound = entries[2][state.here]
-    closes, nothing = ~is_late & (bound == 0), jax.tree.map(jnp.zeros_like, state.tail)
-    place = jnp.where(is_late, state.back, after)
-    since = _either(closes, nothing, state.since)
-    summed = _joined(_alone(entries, place), _either(is_late, state.tail, since))
+    closes = ~is_late & (bound == 0)
+    empty = jax.tree.map(jnp.zeros_like, state.to_here)
+    index = jnp.where(is_late, state.back, after)
+    so_far = _either(closes, empty, state.after_pivot)
+    so_far = _either(is_late, state.to_here, so_far)
+    summed = _joined(_single(entries, index), so_far)
     is_summed = is_late & (state.back == start)
     low, high = _ends_here(entries, after, bound, -bound)
     sides = (state.left - 1, state.right + 1)
@@ -178,53 +196,58 @@ def _advance(
         middle=jnp.where(closes, n, state.middle),
         right=jnp.where(closes, n - 1, jnp.where(is_late, state.right, sides[1])),
         pivot=jnp.where(is_summed | closes, state.here, state.pivot),
-        since=_either(is_summed, nothing, _either(is_late, state.since, summed)),
+        after_pivot=_either(
+            is_summed, empty, _either(is_late, state.after_pivot, summed)
+        ),
         back=jnp.where(is_late, state.back - 1, after),
-        tail=_either(is_late, summed, nothing),
+        to_here=_either(is_late, summed, empty),
     ), _Arrays(
         chords=arrays.chords.at[jnp.stack(sides)].set(
             jnp.stack([jnp.stack(state.low), jnp.stack(state.high)])
         ),
         ends=arrays.ends.at[jnp.stack(sides)].set(state.here),
-        to_pivot=arrays.to_pivot.at[place].set(jnp.stack(summed)),
+        to_pivot=arrays.to_pivot.at[index].set(jnp.stack(summed)),
     )
 
 
-def _alone(entries: Any, place: Any) -> _Chord:
+def _single(entries: _Entries, index: jax.Array) -> _Chord:
     values, weights, _ = entries
-    return _Chord(weights[place], values[place], jnp.zeros_like(values[place]))
+    return _Chord(weights[index], values[index], jnp.zeros_like(values[index]))
 
 
-def _ends_here(entries: Any, place: Any, low: Any, high: Any) -> tuple[_Chord, _Chord]:
+def _ends_here(
+    entries: _Entries, index: jax.Array, low: jax.Array, high: jax.Array
+) -> tuple[_Chord, _Chord]:
     """The chords to both edges at one entry, from `-low` and `-high` before it."""
-    alone, bound = _alone(entries, place), entries[2][place]
-    return _tilted(alone, low - bound), _tilted(alone, high + bound)
+    single, bound = _single(entries, index), entries[2][index]
+    return _tilted(single, low - bound), _tilted(single, high + bound)
 
 
 def _joined(first: _Chord, second: _Chord) -> _Chord:
-    """The chord over the entries of two; its slope is the mean by weight."""
+    """The chord over the entries of both; its slope is their weighted mean."""
     is_heavier = first.weight >= second.weight
     heavy = _either(is_heavier, first, second)
     light = _either(is_heavier, second, first)
     weight = heavy.weight + light.weight
     share = light.weight / jnp.where(weight > 0, weight, 1)
-    return _rounded(weight, heavy.slope, heavy.rest + share * _rise(heavy, light))
+    return _two_sum(weight, heavy.slope, heavy.residual + share * _rise(heavy, light))
 
 
-def _tilted(chord: _Chord, rise: Any) -> _Chord:
-    """The chord that ends so much higher."""
-    return _rounded(chord.weight, chord.slope, chord.rest + rise / chord.weight)
+def _tilted(chord: _Chord, rise: jax.Array) -> _Chord:
+    """The chord whose end is higher by `rise`."""
+    return _two_sum(chord.weight, chord.slope, chord.residual + rise / chord.weight)
 
 
-def _rounded(weight: Any, slope: Any, rest: Any) -> _Chord:
-    near = slope + rest
-    return _Chord(weight, near, (slope - near) + rest)
+def _two_sum(weight: jax.Array, slope: jax.Array, residual: jax.Array) -> _Chord:
+    """A chord with the rounded sum as its slope, and what rounding lost as residual."""
+    rounded = slope + residual
+    return _Chord(weight, rounded, (slope - rounded) + residual)
 
 
-def _rise(first: _Chord, second: _Chord) -> Any:
-    """By how much the second chord is the steeper one."""
-    return (second.slope - first.slope) + (second.rest - first.rest)
+def _rise(first: _Chord, second: _Chord) -> jax.Array:
+    """The slope of the second chord minus that of the first."""
+    return (second.slope - first.slope) + (second.residual - first.residual)
 
 
-def _either(chosen: Any, first: _Chord, second: _Chord) -> _Chord:
-    return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), first, second)
+def _either(is_first: jax.Array, first: _Chord, second: _Chord) -> _Chord:
+    return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), first, second)

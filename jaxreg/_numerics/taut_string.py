@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +10,26 @@ import jax.numpy as jnp
 from jaxreg._numerics.isotonic import segment_sums
 from jaxreg._numerics.taut_hulls import hull_segments
 
-# The weight, in units in which entries and the tube are of size 1, of an entry that
-# stays where it is.
+# The largest weight, that of an entry with step 0, where entries and the tube have size
+# 1: the tube moves it by 1e-30, and 3e8 of them have a finite sum in float32.
 _FIXED = 1e30
-# Condat's scan visits each entry of noise some two times, and as often as the tube is
-# long on smooth lines. The hulls visit each three times, at 300 times the cost: XLA
-# compiles Condat's small loop into one kernel, and theirs into a hundred.
+# Visits per entry after which the hulls take over. Condat's scan visits an entry twice
+# in noise, and on smooth lines as often as the tube is long. The hulls visit each three
+# times, at 300 times the cost: XLA compiles his small loop into one kernel, and theirs
+# into a hundred.
 _VISITS = 256
+
+_Entries = tuple[jax.Array, jax.Array, jax.Array]
+"""Values, weights and bounds of all entries, line after line."""
+_Entry = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+"""Value, weight, bound, whether a segment starts at the entry, and on which edge."""
+_Side = tuple[jax.Array, jax.Array, jax.Array]
+"""Slope along one edge, height of the line of that slope, last entry touched."""
+_Scan = tuple[
+    jax.Array, jax.Array, jax.Array, jax.Array, _Side, _Side, jax.Array, jax.Array
+]
+"""The entry, where its segment begins and on which edge, the weight of the segment so
+far, the lower and the upper side, and level and pull of each segment."""
 
 
 def total_variation_prox(
@@ -25,14 +37,14 @@ def total_variation_prox(
 ) -> tuple[jax.Array, jax.Array]:
     r"""`argmin_x sum |x_{i+1} - x_i| + sum (x_i - v_i)^2 / (2 t_i)` for each row.
 
-    Also returns the place, among all entries, where the flat segment of each begins.
-    On a segment of the answer, with `w = 1 / t`,
+    Also returns the index, among all entries, at which the segment of each begins. On
+    a segment of the solution, with `w = 1 / t`,
 
         `x = (sum w v + d) / sum w`,  `d` = +2 in a valley, -2 on a hill, 0 on a slope
 
-    (+1, -1 at an end that rises or falls towards it), so the derivative averages the
-    tangents of a segment with its weights: the loop finds the segments and is not
-    differentiated, this formula is.
+    (+1, -1 at an end of the line towards which it rises or falls). The loop finds the
+    segments and is not differentiated; this formula is, and its derivative averages
+    the tangents of a segment with its weights.
     """
     threshold = jnp.broadcast_to(threshold, lines.shape).astype(lines.dtype)
     moves = threshold > 0
@@ -51,10 +63,10 @@ def total_variation_prox(
 
 
 def _weights(threshold: jax.Array, moves: jax.Array, scale: jax.Array) -> jax.Array:
-    """`scale / threshold`, or in proportion to it where a line becomes flat anyway.
+    """`scale / threshold`, or larger by a factor where the line becomes flat anyway.
 
     With weights of sum 1/2 the cumulative sums of a line of entries up to 1 stay in the
-    tube; smaller ones have the same answer and lose it among large slopes.
+    tube. Smaller weights have the same solution, but lose its digits to large slopes.
     """
     positive = jnp.where(moves, threshold, jnp.inf)
     least = jax.lax.stop_gradient(jnp.min(positive, axis=-1, keepdims=True))
@@ -66,13 +78,13 @@ def _weights(threshold: jax.Array, moves: jax.Array, scale: jax.Array) -> jax.Ar
 
 
 def _within(out: jax.Array, values: jax.Array) -> jax.Array:
-    """The rows within the range of `values`, which rounding may leave."""
+    """Clips rows to the range of `values`, which rounding may leave; no derivative."""
     bounds = [f(values, axis=-1, keepdims=True) for f in (jnp.min, jnp.max)]
     return out + jax.lax.stop_gradient(jnp.clip(out, *bounds) - out)
 
 
 def _power_of_two(size: jax.Array) -> jax.Array:
-    """A power of two near a size, by which a division rounds nothing; 1 for 0."""
+    """A power of two near a size, by which division is exact; 1 for 0."""
     size = jax.lax.stop_gradient(size)
     _, exponent = jnp.frexp(jnp.where(size > 0, size, 1.0))
     return jnp.ldexp(jnp.ones_like(size), exponent - 1)
@@ -81,16 +93,19 @@ def _power_of_two(size: jax.Array) -> jax.Array:
 def _find_segments(
     values: jax.Array, weights: jax.Array, bounds: jax.Array, length: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The level of each segment and its `d`, where it begins; and where each begins.
+    """Finds the segments of the taut string by Condat's scan.
 
-    Condat's form of the taut string. The string through the cumulative sums of
-    `weights * values` may stray by `bounds`: 1, and 0 where a line ends. `below` is the
-    steepest slope that still meets the lower edge since the last bend, where a line of
-    this slope now lies between the edges, and where it last touched the lower one;
-    `above` the same of the flattest slope and the upper edge. When such a line leaves
-    the tube on the other side, the string bends where it last touched, and the scan
-    goes back to there. One that has gone back too often, which it cannot on lines of
-    a small `length`, is left to the hulls.
+    Returns the level of each segment and its `d` at the index where it begins, and for
+    each entry that index. The string follows the cumulative sums of `weights * values`
+    within `bounds`: 1, and 0 where a line ends. `below` is the steepest slope that
+    stays above the lower edge since the last bend, the height of the line of this slope
+    in the tube, and the last entry at which it touched the edge. `above` is the same
+    for the flattest slope and the upper edge. When such a line leaves the tube on the
+    other side, the string bends where it last touched, and the scan goes back to there.
+    If it has gone back too often, which it cannot on lines of a small `length`, the
+    hulls do the rest.
+
+    Reference: Condat 2013, A direct algorithm for 1D total variation denoising.
     """
     n, dtype = values.shape[0], values.dtype
     zero, start = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
@@ -110,16 +125,18 @@ def _find_segments(
     if not is_short:
         level, pull = jax.lax.cond(
             here < n,
-            lambda found: hull_segments((values, weights, bounds), begin, bend, found),
-            lambda found: found,
+            lambda done: hull_segments((values, weights, bounds), begin, bend, done),
+            lambda done: done,
             (level, pull),
         )
     is_begin = jnp.isfinite(level)
 
-    def fill(place: Any, carry: Any) -> Any:
+    def fill(
+        index: jax.Array, carry: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
         begin, begins = carry
-        begin = jnp.where(is_begin[place], place, begin).astype(jnp.int32)
-        return begin, begins.at[place].set(begin)
+        begin = jnp.where(is_begin[index], index, begin).astype(jnp.int32)
+        return begin, begins.at[index].set(begin)
 
     begins = jax.lax.fori_loop(0, n, fill, (start, jnp.zeros(n, jnp.int32)))[1]
     return jnp.where(is_begin, level, 0), jnp.where(is_begin, pull, 0), begins
@@ -131,8 +148,8 @@ def _segments(*entries: jax.Array, length: int) -> tuple[jax.Array, ...]:
     return jax.custom_batching.sequential_vmap(find)(*entries)
 
 
-def _advance(entries: Any, carry: Any) -> Any:
-    """One step of the scan: an entry is taken in, or a segment is closed."""
+def _advance(entries: _Entries, carry: _Scan) -> _Scan:
+    """One step of the scan: reads an entry or closes a segment."""
     values, weights, bounds = entries
     here, begin, bend, mass, below, above, level, pull = carry
     v, w, bound = values[here], weights[here], bounds[here]
@@ -142,40 +159,42 @@ def _advance(entries: Any, carry: Any) -> Any:
     above = _follow(above, (v, w, bound, is_new, bend), 1.0)
     falls, climbs = below[1] > bound, above[1] < -bound
     flat_end = below[0] - below[1] / mass
-    found = jnp.where(falls, below[0], jnp.where(climbs, above[0], flat_end))
-    leaves = jnp.where(falls, -1.0, jnp.where(climbs, 1.0, 0.0)).astype(v.dtype)
+    segment_level = jnp.where(falls, below[0], jnp.where(climbs, above[0], flat_end))
+    edge = jnp.where(falls, -1.0, jnp.where(climbs, 1.0, 0.0)).astype(v.dtype)
     touched = jnp.where(falls, below[2], jnp.where(climbs, above[2], here))
     bends = falls | climbs
     closes = bends | (bound == 0)
     return (
         jnp.where(bends, touched, here) + 1,
         jnp.where(closes, touched + 1, begin),
-        jnp.where(closes, leaves, bend),
+        jnp.where(closes, edge, bend),
         mass,
         _tighten(below, bound, mass, here, -1.0),
         _tighten(above, bound, mass, here, 1.0),
-        level.at[begin].set(found),
-        pull.at[begin].set(leaves - bend),
+        level.at[begin].set(segment_level),
+        pull.at[begin].set(edge - bend),
     )
 
 
-def _follow(side: Any, entry: Any, edge: float) -> Any:
-    """The slope along one edge of the tube, and where its line now lies."""
-    slope, place, touched = side
+def _follow(side: _Side, entry: _Entry, edge: float) -> _Side:
+    """Extends the line along one edge of the tube over an entry."""
+    slope, height, touched = side
     v, w, bound, is_new, bend = entry
     return (
         jnp.where(is_new, v + (edge * bound - bend) / w, slope),
-        jnp.where(is_new, edge * bound, place + w * (slope - v)),
+        jnp.where(is_new, edge * bound, height + w * (slope - v)),
         touched,
     )
 
 
-def _tighten(side: Any, bound: Any, mass: Any, here: Any, edge: float) -> Any:
-    """Turns the slope so that it meets the edge here, where it would cross it."""
-    slope, place, touched = side
-    meets = edge * place >= bound
+def _tighten(
+    side: _Side, bound: jax.Array, mass: jax.Array, here: jax.Array, edge: float
+) -> _Side:
+    """Turns a line that would cross its edge here, so that it touches it instead."""
+    slope, height, touched = side
+    meets = edge * height >= bound
     return (
-        jnp.where(meets, slope + (edge * bound - place) / mass, slope),
-        jnp.where(meets, edge * bound, place),
+        jnp.where(meets, slope + (edge * bound - height) / mass, slope),
+        jnp.where(meets, edge * bound, height),
         jnp.where(meets, here, touched),
     )

@@ -1,4 +1,4 @@
-"""Choosing the strength: grids, sweeps, and what is chosen from them."""
+"""Choosing the strength: grids, sweeps, and selection from their results."""
 
 from jaxreg.model_selection._selection import (
     information_criteria,

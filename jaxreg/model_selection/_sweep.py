@@ -1,7 +1,4 @@
-"""One solution per strength, over folds and seeds too: the grid, the folds, the fits.
-
-What a sweep gives is chosen from in `jaxreg.selection`.
-"""
+"""Fits at every strength, and over folds and seeds: grid, folds and sweep."""
 
 from __future__ import annotations
 
@@ -11,31 +8,33 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import PyTreeDef
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxreg._core.checks import check_number, is_known, is_number
-from jaxreg._core.penalty import Tree
+from jaxreg._core.penalty import Number, Tree
 
 
-def strength_grid(largest: Any, count: int, ratio: Any = 1e-3) -> jax.Array:
+def strength_grid(largest: Number, count: int, ratio: Number = 1e-3) -> jax.Array:
     """Strengths from `largest` down to `ratio * largest`, evenly spaced on a log scale.
 
     With `jaxreg.max_strength(penalty, grads).overall` as `largest` it is the grid of
     glmnet and scikit-learn (there `ratio` is `lambda.min.ratio` or `eps`): at its first
-    strength all weights are zero, up to rounding. These are factors on the penalty:
-    `jaxreg.scaled(penalty, strength)` has them. Runs inside jit.
+    strength all weights are zero, up to rounding. These strengths multiply the penalty,
+    as in `jaxreg.scaled(penalty, strength)`. Runs inside jit.
 
     Args:
-      largest: a number above 0; where `max_strength` is infinite, as for L2, or 0, as
-        for L0, one of your own.
-      count: how many, at least 2.
-      ratio: the last over the first, between 0 and 1.
+      largest: a number above 0. Choose it yourself where `max_strength` is infinite, as
+        for L2, or 0, as for L0.
+      count: the number of strengths, at least 2.
+      ratio: the last strength over the first, between 0 and 1.
 
     Returns:
       An array of shape (count,), strongest first.
 
     Raises:
-      ValueError: `largest` is 0, infinite or not one number, `count` below 2,
-        `ratio` outside (0, 1).
+      ValueError: `largest` is 0, infinite or not one number, `count` is below 2, or
+        `ratio` is outside (0, 1).
 
     Reference: Friedman, Hastie and Tibshirani 2010, Section 2.5.
 
@@ -60,35 +59,36 @@ def strength_grid(largest: Any, count: int, ratio: Any = 1e-3) -> jax.Array:
             f"strength_grid: ratio is {ratio}; allowed: a number between 0 and 1, the "
             "weakest strength over the strongest"
         )
-    # Exactly 1 at the first, so that all weights are zero there.
+    # The first power is exactly 1, so that all weights are zero there.
     return largest * jnp.asarray(ratio) ** (jnp.arange(count) / (count - 1))
 
 
 def fold_masks(
-    key: jax.Array, folds: int, samples: int, labels: Any | None = None
+    key: jax.Array, folds: int, samples: int, labels: ArrayLike | None = None
 ) -> jax.Array:
-    """Which samples are for validation in each fold: each sample in exactly one.
+    """Masks of the validation samples of each fold; each sample is in exactly one.
 
-    As masks, fits of all folds have one shape and run under `vmap`: train on `~mask` by
-    weights on the loss or by drawing batches from it. Fold sizes differ by at most one
-    sample; with `labels`, so do the counts of each label (stratified folds). Make them
-    once, so that all strengths, and all methods, are compared on the same folds.
+    With masks the fits of all folds have the same shapes and run under `vmap`: train on
+    `~mask` by weights on the loss or by drawing batches from it. Fold sizes differ by
+    at most one sample, and with `labels` so do the counts of each label (stratified
+    folds). Compute the masks once, so that all strengths and all methods are compared
+    on the same folds.
 
-    Two folds are the two halves of the samples: those of several keys are the half
-    samples of `stability_selection`, in complementary pairs.
+    Two folds are complementary halves of the samples, as `stability_selection` needs
+    them; call it with several keys.
 
     Args:
       key: of `jax.random`.
-      folds: how many, at least 2 and at most `samples`.
-      samples: how many.
-      labels: a class per sample, shape (samples,); any numbers that are equal within
-        a class, and differ between classes in 32 bits unless JAX has 64.
+      folds: the number of folds, at least 2 and at most `samples`.
+      samples: the number of samples.
+      labels: a class per sample, shape (samples,): numbers that are equal within a
+        class and differ between classes, in 32 bits unless JAX has 64.
 
     Returns:
       Booleans of shape (folds, samples), True for validation.
 
     Raises:
-      ValueError: `folds` below 2 or above `samples`; `labels` of another shape.
+      ValueError: `folds` is below 2 or above `samples`, or `labels` has another shape.
 
     >>> import jax
     >>> from jaxreg import model_selection
@@ -109,51 +109,51 @@ def fold_masks(
             f"fold_masks: labels has shape {classes.shape}; allowed: ({samples},), one "
             "class per sample"
         )
-    # Dealt out like cards, class by class.
+    # Samples are dealt out like cards, class by class.
     order = jnp.lexsort((jax.random.permutation(key, samples), classes))
     return jnp.argsort(order) % folds == jnp.arange(folds)[:, None]
 
 
 def sweep(
     fit: Callable[..., tuple[Tree, Any]],
-    strengths: Any,
-    *axes: Any,
+    strengths: ArrayLike,
+    *axes: Tree,
     start: Callable[..., Tree],
     warm_start: bool = False,
-) -> Any:
-    """What `fit` finds at each strength, for each point of each axis (folds, seeds).
+) -> Tree:
+    """Runs `fit` at each strength and each point of each axis (folds, seeds).
 
-    `fit(strength, params, *points)` trains from `params` and gives `(params, result)`,
-    like the body of a scan; `start(*points)` makes the parameters to begin from. A
-    point is one element of an axis: a fold's mask, a key. The results come stacked.
+    `fit(strength, params, *points)` trains from `params` and returns `(params,
+    result)`, like the body of a scan; `start(*points)` returns the parameters to start
+    from. A point is one element of an axis: a fold's mask, a key. Results are stacked.
 
-    - By default each fit begins at `start`, all at once under `vmap`. This is the way
-      for networks: fits are independent of each other, and of the rest of the grid.
-    - With `warm_start` each fit begins where the one before it ended, in the order of
-      `strengths`, and the axes alone run under `vmap`. For convex problems solved to a
-      tolerance, from strong to weak, it finds the same solutions with fewer iterations.
-      For networks that order is wrong: what the strongest strength has zeroed has no
-      gradient and does not return. There go from weak to strong, or start each fit
-      anew.
+    - By default each fit starts from `start`, all at once under `vmap`. Use this for
+      networks: fits are independent of each other, and of the rest of the grid.
+    - With `warm_start` each fit starts from the result of the one before it, in the
+      order of `strengths`, and only the axes run under `vmap`. Convex problems solved
+      to a tolerance, from strong to weak, have the same solutions after fewer
+      iterations. For networks that order is wrong: weights that the strongest strength
+      has zeroed have no gradient and do not return. Go from weak to strong there, or
+      start each fit anew.
 
     Call it inside `jax.jit`, with the data as arguments. Each fit is traced once; all
-    of those that run at once are held in memory together.
+    fits that run at once are in memory together.
 
     Args:
-      fit: a function that jax can trace; put the parameters into `result` as well if
-        they are wanted.
+      fit: a function that jax can trace. To get the parameters, put them in `result`.
       strengths: shape (strengths,), numbers >= 0.
       axes: arrays, or trees of arrays, with one entry per point along their first axis.
       start: a function of a point of each axis.
       warm_start: see above.
 
     Returns:
-      `result` with axes (strengths, points of the first axis, ...) put before its own.
+      `result` with leading axes (strengths, points of the first axis, ...).
 
     Raises:
-      TypeError: `fit` or `start` is no function, or `fit` does not give a pair.
+      TypeError: `fit` or `start` is not a function, or `fit` does not return a pair.
       ValueError: `strengths` is not one axis of numbers >= 0, an axis has no entries or
-        leaves of several lengths, or a warm start meets parameters of another kind.
+        leaves of several lengths, or with `warm_start` the parameters from `fit` differ
+        from those of `start` in structure, shapes or dtypes.
 
     Reference: Friedman, Hastie and Tibshirani 2010 (warm starts down the grid).
 
@@ -175,25 +175,25 @@ def sweep(
     for number, axis in enumerate(axes):
         _check_axis(number, axis)
 
-    def along(*points: Any) -> Any:
-        def one(params: Tree, strength: jax.Array) -> tuple[Tree, Any]:
-            return _pair(fit(strength, params, *points))
+    def fit_all(*points: Tree) -> Tree:
+        def checked_fit(params: Tree, strength: jax.Array) -> tuple[Tree, Tree]:
+            return _checked_pair(fit(strength, params, *points))
 
-        def step(params: Tree, strength: jax.Array) -> tuple[Tree, Any]:
-            after, result = one(params, strength)
-            _check_same(params, after)
-            return after, result
+        def step(params: Tree, strength: jax.Array) -> tuple[Tree, Tree]:
+            fitted, result = checked_fit(params, strength)
+            _check_same(params, fitted)
+            return fitted, result
 
         params = jax.tree.map(jnp.asarray, start(*points))
         if warm_start:
             return jax.lax.scan(step, params, strengths)[1]
-        return jax.vmap(lambda strength: one(params, strength)[1])(strengths)
+        return jax.vmap(lambda strength: checked_fit(params, strength)[1])(strengths)
 
-    # Each level puts its axis behind that of the strengths: the last axis is innermost.
-    for place in reversed(range(len(axes))):
-        mapped = [0 if number == place else None for number in range(len(axes))]
-        along = jax.vmap(along, in_axes=mapped, out_axes=1)
-    return along(*axes)
+    # Each vmap inserts its axis behind that of the strengths: the first comes last.
+    for mapped in reversed(range(len(axes))):
+        in_axes = [0 if number == mapped else None for number in range(len(axes))]
+        fit_all = jax.vmap(fit_all, in_axes=in_axes, out_axes=1)
+    return fit_all(*axes)
 
 
 def _check_count(name: str, count: Any) -> None:
@@ -202,11 +202,11 @@ def _check_count(name: str, count: Any) -> None:
 
 
 def _check_functions(**functions: Any) -> None:
-    for name, given in functions.items():
-        if not callable(given):
+    for name, function in functions.items():
+        if not callable(function):
             raise TypeError(
-                f"sweep: {name} is {type(given).__name__}; allowed: a function, as in "
-                "sweep(fit, strengths, folds, start=lambda fold: params)"
+                f"sweep: {name} is {type(function).__name__}; allowed: a function, as "
+                "in sweep(fit, strengths, folds, start=lambda fold: params)"
             )
 
 
@@ -222,7 +222,7 @@ def _check_strengths(strengths: jax.Array) -> None:
         )
 
 
-def _check_axis(number: int, axis: Any) -> None:
+def _check_axis(number: int, axis: Tree) -> None:
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(axis)]
     lengths = {shape[0] if shape else 0 for shape in shapes}
     if len(lengths) != 1 or 0 in lengths:
@@ -232,18 +232,18 @@ def _check_axis(number: int, axis: Any) -> None:
         )
 
 
-def _pair(found: Any) -> tuple[Tree, Any]:
-    if not isinstance(found, tuple) or len(found) != 2:
+def _checked_pair(pair: Any) -> tuple[Tree, Tree]:
+    if not isinstance(pair, tuple) or len(pair) != 2:
         raise TypeError(
-            f"sweep: fit gave {type(found).__name__}; allowed: a pair (params, result)"
+            f"sweep: fit gave {type(pair).__name__}; allowed: a pair (params, result)"
         )
-    return found
+    return pair
 
 
 def _check_same(before: Tree, after: Tree) -> None:
-    """Refuses to begin a fit from parameters of another kind than `start` makes."""
+    """Raises a ValueError if structure, shapes or dtypes of parameters differ."""
 
-    def kind(tree: Tree) -> Any:
+    def kind(tree: Tree) -> tuple[PyTreeDef, list[tuple[tuple[int, ...], DTypeLike]]]:
         leaves, treedef = jax.tree.flatten(tree)
         return treedef, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
 

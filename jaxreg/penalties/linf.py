@@ -93,7 +93,8 @@ class LInf(Groupwise):
         is_dead = jnp.sum(heights, axis=within, keepdims=True) <= total
         held = self._highest(jnp.where(moves, 0, size))
         level = jnp.maximum(jnp.where(is_dead, 0, level), held)
-        cut = jnp.sign(leaf) * jnp.minimum(size, level)
+        # An entry at the level moves with it.
+        cut = jnp.sign(leaf) * jnp.where(size >= level, level, size)
         return jnp.where(moves, cut, leaf)
 
     def _weight(self, leaf: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The preconditioners of `proximal`, one per kind of optimizer, and their check."""
+"""The preconditioners of `proximal`, one per kind of optimizer, and a check."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from jaxreg.preconditioners.from_state import (
     MomentumPreconditioner,
     Preconditioner,
     RmspropPreconditioner,
-    read_gains,
+    read_preconditioner,
 )
 
-# Of very different sizes, as the gradients of a badly scaled problem are.
+# Sizes over six decades, as the gradients of a badly scaled problem have.
 _GRADS = ([1.0, -0.03, 20.0, 1e-5], [[-0.5, 2.0]])
 
 
 def identity() -> Preconditioner:
-    """For plain gradients and averages of them (`optax.ema`): the gain is 1.
+    """For plain gradients and averages of them (`optax.ema`): 1 for every entry.
 
     >>> import optax
     >>> from jaxreg import preconditioners
@@ -41,9 +41,9 @@ def identity() -> Preconditioner:
 def momentum(
     decay: float, preconditioner: Preconditioner | None = None
 ) -> Preconditioner:
-    """For `optax.trace(decay)`, Nesterov or not: the gain is `1 / (1 - decay)`.
+    """For `optax.trace(decay)`, Nesterov or not: `1 / (1 - decay)`.
 
-    `preconditioner` is that of the rest of the direction; the gains multiply.
+    `preconditioner` is that of the rest of the direction; the two are multiplied.
 
     Raises:
       ValueError: `decay` is not from 0 to below 1.
@@ -63,7 +63,7 @@ def momentum(
 def adam(b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Preconditioner:
     """For `optax.scale_by_adam`: `1 / (sqrt(nu / (1 - b2^t) + eps_root) + eps)`.
 
-    The momentum is an average, of gain 1: neither `b1` nor its correction enters.
+    The momentum is an average, which keeps a constant gradient: `b1` does not enter.
 
     >>> import optax
     >>> from jaxreg import preconditioners
@@ -74,7 +74,7 @@ def adam(b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Precond
 
 
 def yogi(b2: float = 0.999, eps: float = 1e-3, eps_root: float = 0.0) -> Preconditioner:
-    """For `optax.scale_by_yogi`: that of Adam, of Yogi's second moment.
+    """For `optax.scale_by_yogi`: Adam's formula with Yogi's second moment.
 
     >>> import optax
     >>> from jaxreg import preconditioners
@@ -85,9 +85,9 @@ def yogi(b2: float = 0.999, eps: float = 1e-3, eps_root: float = 0.0) -> Precond
 
 
 def adan(b3: float = 0.99, eps: float = 1e-8, eps_root: float = 0.0) -> Preconditioner:
-    """For `optax.scale_by_adan`: that of Adam, of Adan's second moment.
+    """For `optax.scale_by_adan`: Adam's formula with Adan's second moment.
 
-    `optax.adan` itself has `eps_root=1e-8`.
+    The default of `optax.adan` is `eps_root=1e-8`.
 
     >>> import optax
     >>> from jaxreg import preconditioners
@@ -110,7 +110,7 @@ def amsgrad(eps: float = 1e-8, eps_root: float = 0.0) -> Preconditioner:
 
 
 def adamax(eps: float = 1e-8) -> Preconditioner:
-    """For `optax.scale_by_adamax`: one over the largest recent gradient.
+    """For `optax.scale_by_adamax`: `1 / nu`, with nu the largest recent gradient.
 
     >>> import optax
     >>> from jaxreg import preconditioners
@@ -128,8 +128,8 @@ def rmsprop(
 ) -> Preconditioner:
     """For `optax.scale_by_rms`: `1 / sqrt(nu + eps)`, or `1 / (sqrt(nu) + eps)`.
 
-    `centered` is for `optax.scale_by_stddev`, with `nu - mu^2` for nu; `decay` for a
-    direction with `bias_correction=True`, the decay of that direction.
+    `centered` is for `optax.scale_by_stddev`, which has `nu - mu^2` in place of nu.
+    `decay` is that of a direction with `bias_correction=True`, else None.
 
     >>> import optax
     >>> from jaxreg import preconditioners
@@ -155,8 +155,8 @@ def lamb(
 ) -> Preconditioner:
     """For `chain(optax.scale_by_adam(...), optax.scale_by_trust_ratio())`.
 
-    Adam's gain times the trust ratio of the leaf. Decay between the two would enter the
-    ratio; put it into the penalty.
+    It is Adam's preconditioner times the trust ratio of the leaf. Weight decay between
+    the two would enter the ratio; put it in the penalty.
 
     >>> import optax
     >>> from jaxreg import preconditioners
@@ -175,7 +175,7 @@ def check(
     """Feeds a constant gradient and compares the updates with the preconditioner.
 
     Returns:
-      The largest relative error of `gain * gradient` as the update.
+      The largest relative error of `preconditioner * gradient` as the update.
 
     Raises:
       ValueError: the error is above 1 %, as when the direction carries a learning rate
@@ -192,29 +192,30 @@ def check(
     params = jax.tree.map(jnp.ones_like, grads)
     full = optax.with_extra_args_support(direction)
 
-    def step(carry: Any, _: Any) -> Any:
+    def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
         _, state = carry
         return full.update(grads, state, params), None
 
     start = (grads, full.init(params))
-    (moves, state), _ = jax.lax.scan(step, start, length=steps)
+    (updates, state), _ = jax.lax.scan(step, start, length=steps)
     treedef = jax.tree.structure(params)
-    gains = read_gains(preconditioner, state, treedef, jax.tree.leaves(moves))
+    leaves = jax.tree.leaves(updates)
+    values = read_preconditioner(preconditioner, state, treedef, leaves)
     errors = []
-    for gain, grad, move in zip(gains, grads, moves, strict=True):
-        errors.append(float(jnp.max(jnp.abs(move / (gain * grad) - 1))))
+    for value, grad, update in zip(values, grads, updates, strict=True):
+        errors.append(float(jnp.max(jnp.abs(update / (value * grad) - 1))))
         if not errors[-1] <= 0.01:
             raise ValueError(
-                f"preconditioners.check: for the gradient {grad} the direction makes "
-                f"{move} and {preconditioner} says {gain * grad}. Allowed: a direction "
-                "without learning rate or sign, as optax.scale_by_adam(), with the "
-                "preconditioner of its kind and the same arguments"
+                f"preconditioners.check: for the gradient {grad} the direction gives "
+                f"{update} and {preconditioner} predicts {value * grad}. Allowed: a "
+                "direction without learning rate or sign, as optax.scale_by_adam(), "
+                "with the preconditioner of its kind and the same arguments"
             )
     return max(errors)
 
 
 def check_type(caller: str, preconditioner: Any) -> None:
-    """Refuses what is no preconditioner."""
+    """Raises a TypeError if `preconditioner` is not one."""
     if not isinstance(preconditioner, Preconditioner):
         raise TypeError(
             f"{caller}: preconditioner is {preconditioner!r}; allowed: that of the "

@@ -1,27 +1,31 @@
-"""By how much each optimizer multiplies a steady gradient: the step sizes of its prox.
+"""The preconditioner of each optimizer, read from its state.
 
-A prox after an optimizer's step solves loss + penalty only if its step is the gain of
-the optimizer, `step_i = learning_rate * update_i / gradient_i` for a gradient that no
-longer changes. A preconditioner reads that gain from the optimizer's state.
+The preconditioner is the optimizer's output for a constant gradient, per unit gradient:
+`d_i = preconditioner_i * gradient_i`. A prox after the optimizer's step solves loss +
+penalty only with these step sizes, `step_i = learning_rate * preconditioner_i`.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import PyTreeDef
 
 from jaxreg._core.penalty import flatten_like, widened
 
-Found = dict[type, Any]
+Leaves = list[Any]
+"""One element per leaf: an array of its shape, or one number for all entries."""
+States = dict[type, Any]
+"""The states of Optax transformations in a direction's state, each type once."""
 
-# Averages of gradients: their gain is 1.
-_UNIT_GAIN = (optax.EmaState,)
+# Averages of gradients return a constant gradient unchanged.
+_IDENTITY_STATES = (optax.EmaState,)
 _WRAPPERS = (
     optax.MaskedState,
     optax.InjectHyperparamsState,
@@ -30,36 +34,44 @@ _WRAPPERS = (
 
 
 class Preconditioner(abc.ABC):
-    """The gain of an optimizer without its learning rate, read from its state."""
+    """Reads the preconditioner of an optimizer without learning rate from its state."""
 
     state_types: ClassVar[tuple[type, ...]] = ()
 
     @property
     def reads(self) -> tuple[type, ...]:
-        """The types of Optax states that must be there, each once."""
+        """The types of Optax states that the direction must have, each once."""
         return self.state_types
 
     @abc.abstractmethod
-    def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
-        """Per leaf the gain of its entries, 0 where no gradient has been seen yet."""
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
+        """Returns the preconditioner of each leaf, 0 where all gradients were zero."""
 
 
-def read_gains(
-    preconditioner: Preconditioner, direction_state: Any, treedef: Any, moves: list[Any]
-) -> list[Any]:
-    """The gains of an optimizer in this state; refuses a state of another optimizer."""
+def read_preconditioner(
+    preconditioner: Preconditioner,
+    direction_state: Any,
+    treedef: PyTreeDef,
+    updates: Leaves,
+) -> Leaves:
+    """Returns the preconditioner of each leaf for the direction in this state.
+
+    Raises:
+      ValueError: the state is that of another direction, or ambiguous.
+    """
     if not treedef.num_leaves:
         return []
-    wanted, found = preconditioner.reads, {}
-    for state in _states(direction_state):
-        if type(state) in found:
+    types, states = preconditioner.reads, States()
+    for state in _transformation_states(direction_state):
+        if type(state) in states:
             raise ValueError(
                 f"proximal: the direction holds two states {type(state).__name__}, and "
-                f"{preconditioner} cannot tell whose leaf is whose. Use one direction "
-                "for all leaves, or jaxreg.regularize, which needs no preconditioner"
+                f"{preconditioner} cannot determine which leaves each belongs to. Use "
+                "one direction for all leaves, or jaxreg.regularize, which needs no "
+                "preconditioner"
             )
-        if type(state) in wanted:
-            found[type(state)] = state
+        if type(state) in types:
+            states[type(state)] = state
         elif isinstance(state, optax.ScaleByScheduleState):
             raise ValueError(
                 "proximal: the direction has a learning rate schedule of its own. Give "
@@ -67,60 +79,62 @@ def read_gains(
                 "in proximal(optax.scale_by_adam(), schedule, penalty, "
                 "preconditioner=...)"
             )
-        elif not isinstance(state, _UNIT_GAIN):
+        elif not isinstance(state, _IDENTITY_STATES):
             raise ValueError(
-                f"proximal: {preconditioner} does not know the gain of a direction "
-                f"with the state {type(state).__name__}. Give the preconditioner of "
-                "this direction, or use jaxreg.regularize, which needs none"
+                f"proximal: {preconditioner} is not the preconditioner of a direction "
+                f"with the state {type(state).__name__}. Pass the one for this "
+                "direction, or use jaxreg.regularize, which needs none"
             )
-    missing = [kind.__name__ for kind in wanted if kind not in found]
+    missing = [kind.__name__ for kind in types if kind not in states]
     if missing:
         raise ValueError(
             f"proximal: {preconditioner} reads {' and '.join(missing)}, and the "
-            "direction's state holds none. Give the preconditioner of this direction"
+            "direction's state holds none. Pass the preconditioner of this direction"
         )
-    return preconditioner.gains(found, treedef, moves)
+    return preconditioner.values(states, treedef, updates)
 
 
-def _states(state: Any) -> Iterator[Any]:
-    """The states in a chain, behind masks and injected hyperparameters."""
+def _transformation_states(state: Any) -> Iterator[Any]:
+    """Iterates over the states in a chain, behind masks and injected numbers too."""
     if isinstance(state, _WRAPPERS):
-        yield from _states(state.inner_state)
+        yield from _transformation_states(state.inner_state)
     elif isinstance(state, optax.PartitionState):
-        yield from _states(list(state.inner_states.values()))
+        yield from _transformation_states(list(state.inner_states.values()))
     elif type(state) in (tuple, list):
-        for one in state:
-            yield from _states(one)
+        for link in state:
+            yield from _transformation_states(link)
     elif jax.tree.leaves(state):
         yield state
 
 
-def _by_leaf(treedef: Any, gain: Any, *moments: Any) -> list[Any]:
-    """The gain of each leaf from its moments; 1 where a mask keeps the leaf out."""
-    name, mend = "the direction's state", "make a new state"
-    columns = [flatten_like(treedef, tree, name, mend) for tree in moments]
+def _by_leaf(
+    treedef: PyTreeDef, function: Callable[..., jax.Array], *moments: Any
+) -> Leaves:
+    """Applies `function` to the moments of each leaf; 1 for leaves that are masked."""
+    name, hint = "the direction's state", "make a new state"
+    columns = [flatten_like(treedef, tree, name, hint) for tree in moments]
     return [
-        1.0 if isinstance(row[0], optax.MaskedNode) else gain(*map(widened, row))
+        1.0 if isinstance(row[0], optax.MaskedNode) else function(*map(widened, row))
         for row in zip(*columns, strict=True)
     ]
 
 
-def _where_seen(moment: jax.Array, gain: jax.Array) -> jax.Array:
-    """The gain, or 0 while an entry has had no gradient: it is not wiped out unseen."""
-    return jnp.where(moment > 0, gain, 0.0)
+def _zero_before_gradient(moment: jax.Array, values: jax.Array) -> jax.Array:
+    """The values, or 0 where all gradients were zero: no step shrinks those entries."""
+    return jnp.where(moment > 0, values, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class IdentityPreconditioner(Preconditioner):
-    """What `preconditioners.identity` returns."""
+    """1 for every entry; made by `preconditioners.identity`."""
 
-    def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
         return [1.0] * treedef.num_leaves
 
 
 @dataclasses.dataclass(frozen=True)
 class MomentumPreconditioner(Preconditioner):
-    """What `preconditioners.momentum` returns."""
+    """`inner / (1 - decay)`; made by `preconditioners.momentum`."""
 
     decay: float
     preconditioner: Preconditioner = IdentityPreconditioner()
@@ -129,80 +143,82 @@ class MomentumPreconditioner(Preconditioner):
     def reads(self) -> tuple[type, ...]:
         return (optax.TraceState, *self.preconditioner.reads)
 
-    def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
-        gains = self.preconditioner.gains(found, treedef, moves)
-        return [gain / (1 - self.decay) for gain in gains]
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
+        inner = self.preconditioner.values(states, treedef, updates)
+        return [values / (1 - self.decay) for values in inner]
 
 
 @dataclasses.dataclass(frozen=True)
 class AdamPreconditioner(Preconditioner):
-    """What `preconditioners.adam` and `preconditioners.yogi` return."""
+    """Made by `preconditioners.adam` and, for its own second moment, `yogi`."""
 
     b2: float = 0.999
     eps: float = 1e-8
     eps_root: float = 0.0
     state_types = (optax.ScaleByAdamState,)
 
-    def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
-        state = found[optax.ScaleByAdamState]
-        return self.of_moments(treedef, state.nu, state.count)
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
+        state = states[optax.ScaleByAdamState]
+        return self.from_moments(treedef, state.nu, state.count)
 
-    def of_moments(self, treedef: Any, moments: Any, count: Any) -> list[Any]:
-        """`1 / (sqrt(moment / (1 - b2^count) + eps_root) + eps)`."""
+    def from_moments(
+        self, treedef: PyTreeDef, moments: Any, count: jax.Array
+    ) -> Leaves:
+        """Returns `1 / (sqrt(moment / (1 - b2^count) + eps_root) + eps)`."""
         correction = 1 - self.b2 ** jnp.asarray(count, float)
 
-        def gain(moment: jax.Array) -> jax.Array:
+        def of_moment(moment: jax.Array) -> jax.Array:
             root = jnp.sqrt(moment / correction + self.eps_root)
-            return _where_seen(moment, 1 / (root + self.eps))
+            return _zero_before_gradient(moment, 1 / (root + self.eps))
 
-        return _by_leaf(treedef, gain, moments)
+        return _by_leaf(treedef, of_moment, moments)
 
 
 @dataclasses.dataclass(frozen=True)
 class AdanPreconditioner(AdamPreconditioner):
-    """What `preconditioners.adan` returns."""
+    """Adam's formula for Adan's second moment; made by `preconditioners.adan`."""
 
     state_types = (optax.ScaleByAdanState,)
 
-    def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
-        state = found[optax.ScaleByAdanState]
-        return self.of_moments(treedef, state.n, state.t)
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
+        state = states[optax.ScaleByAdanState]
+        return self.from_moments(treedef, state.n, state.t)
 
 
 @dataclasses.dataclass(frozen=True)
 class AmsgradPreconditioner(Preconditioner):
-    """What `preconditioners.amsgrad` returns."""
+    """`1 / (sqrt(nu_max + eps_root) + eps)`; made by `preconditioners.amsgrad`."""
 
     eps: float = 1e-8
     eps_root: float = 0.0
     state_types = (optax.ScaleByAmsgradState,)
 
-    def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
-        def gain(moment: jax.Array) -> jax.Array:
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
+        def of_moment(moment: jax.Array) -> jax.Array:
             root = jnp.sqrt(moment + self.eps_root)
-            return _where_seen(moment, 1 / (root + self.eps))
+            return _zero_before_gradient(moment, 1 / (root + self.eps))
 
-        return _by_leaf(treedef, gain, found[optax.ScaleByAmsgradState].nu_max)
+        return _by_leaf(treedef, of_moment, states[optax.ScaleByAmsgradState].nu_max)
 
 
 @dataclasses.dataclass(frozen=True)
 class AdamaxPreconditioner(Preconditioner):
-    """What `preconditioners.adamax` returns."""
+    """`1 / nu`, nu the largest recent gradient; made by `preconditioners.adamax`."""
 
     eps: float = 1e-8
     state_types = (optax.ScaleByAdamState,)
 
-    def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
-        def gain(largest: jax.Array) -> jax.Array:
-            # Without a gradient it is eps.
-            return _where_seen(largest - self.eps, 1 / largest)
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
+        def of_largest(largest: jax.Array) -> jax.Array:
+            # Optax adds eps to the largest gradient.
+            return _zero_before_gradient(largest - self.eps, 1 / largest)
 
-        return _by_leaf(treedef, gain, found[optax.ScaleByAdamState].nu)
+        return _by_leaf(treedef, of_largest, states[optax.ScaleByAdamState].nu)
 
 
 @dataclasses.dataclass(frozen=True)
 class RmspropPreconditioner(Preconditioner):
-    """What `preconditioners.rmsprop` returns."""
+    """`1 / sqrt(nu + eps)` and its variants; made by `preconditioners.rmsprop`."""
 
     eps: float = 1e-8
     eps_in_sqrt: bool = True
@@ -217,39 +233,41 @@ class RmspropPreconditioner(Preconditioner):
         state = jax.eval_shape(scale(bias_correction=has_count).init, ())
         return (type(state),)
 
-    def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
-        (state,) = (found[kind] for kind in self.reads)
-        correction: Any = 1.0
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
+        (state,) = (states[kind] for kind in self.reads)
+        correction: float | jax.Array = 1.0
         if self.decay is not None:
             correction = 1 - self.decay ** jnp.asarray(state.count, float)
 
-        def gain(moment: jax.Array, mean: Any = 0.0) -> jax.Array:
-            spread = moment / correction - jnp.abs(mean / correction) ** 2
-            rooted = 1 / jnp.sqrt(spread + self.eps)
-            plain = 1 / (jnp.sqrt(spread) + self.eps)
-            return _where_seen(moment, rooted if self.eps_in_sqrt else plain)
+        def of_moments(moment: jax.Array, mean: float | jax.Array = 0.0) -> jax.Array:
+            variance = moment / correction - jnp.abs(mean / correction) ** 2
+            inside = 1 / jnp.sqrt(variance + self.eps)
+            outside = 1 / (jnp.sqrt(variance) + self.eps)
+            return _zero_before_gradient(
+                moment, inside if self.eps_in_sqrt else outside
+            )
 
         means = (state.mu,) if self.centered else ()
-        return _by_leaf(treedef, gain, state.nu, *means)
+        return _by_leaf(treedef, of_moments, state.nu, *means)
 
 
 @dataclasses.dataclass(frozen=True)
 class AdagradPreconditioner(Preconditioner):
-    """What `preconditioners.adagrad` returns."""
+    """`1 / sqrt(sum of squares + eps)`; made by `preconditioners.adagrad`."""
 
     eps: float = 1e-7
     state_types = (optax.ScaleByRssState,)
 
-    def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
-        def gain(total: jax.Array) -> jax.Array:
-            return _where_seen(total, 1 / jnp.sqrt(total + self.eps))
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
+        def of_sum(total: jax.Array) -> jax.Array:
+            return _zero_before_gradient(total, 1 / jnp.sqrt(total + self.eps))
 
-        return _by_leaf(treedef, gain, found[optax.ScaleByRssState].sum_of_squares)
+        return _by_leaf(treedef, of_sum, states[optax.ScaleByRssState].sum_of_squares)
 
 
 @dataclasses.dataclass(frozen=True)
 class LambPreconditioner(Preconditioner):
-    """What `preconditioners.lamb` returns."""
+    """Adam's preconditioner times the trust ratio; made by `preconditioners.lamb`."""
 
     b1: float = 0.9
     b2: float = 0.999
@@ -257,22 +275,22 @@ class LambPreconditioner(Preconditioner):
     eps_root: float = 0.0
     state_types = (optax.ScaleByAdamState,)
 
-    def gains(self, found: Found, treedef: Any, moves: list[Any]) -> list[Any]:
-        state = found[optax.ScaleByAdamState]
+    def values(self, states: States, treedef: PyTreeDef, updates: Leaves) -> Leaves:
+        state = states[optax.ScaleByAdamState]
         adam = AdamPreconditioner(self.b2, self.eps, self.eps_root)
-        gains = adam.of_moments(treedef, state.nu, state.count)
+        by_adam = adam.from_moments(treedef, state.nu, state.count)
         means = treedef.flatten_up_to(state.mu)
         correction = 1 - self.b1 ** jnp.asarray(state.count, float)
         return [
-            gain
+            values
             if isinstance(mean, optax.MaskedNode)
-            else gain * _ratio(move, gain * mean / correction)
-            for gain, mean, move in zip(gains, means, moves, strict=True)
+            else values * _trust_ratio(update, values * mean / correction)
+            for values, mean, update in zip(by_adam, means, updates, strict=True)
         ]
 
 
-def _ratio(move: Any, adam: Any) -> Any:
-    """The trust ratio: how much longer a leaf's update is than Adam's."""
-    length = jnp.linalg.norm(jnp.ravel(adam))
-    longer = jnp.linalg.norm(jnp.ravel(move)) / jnp.where(length > 0, length, 1.0)
-    return jnp.where(length > 0, longer, 1.0)
+def _trust_ratio(update: jax.Array, adam: jax.Array) -> jax.Array:
+    """`||update|| / ||adam||`, by which the trust ratio has scaled Adam's update."""
+    adam_norm = jnp.linalg.norm(jnp.ravel(adam))
+    ratio = jnp.linalg.norm(jnp.ravel(update)) / jnp.where(adam_norm > 0, adam_norm, 1)
+    return jnp.where(adam_norm > 0, ratio, 1.0)

@@ -1,8 +1,8 @@
-"""Rules in the words of a network, for the kernels of Flax: neurons, filters, heads.
+"""Rules for the kernels of Flax in the terms of a network: neurons, filters, heads.
 
-They tell leaves by their name and count their axes, which is all that is checked: a
-kernel with more or fewer is refused. Biases, normalization layers and embeddings are
-not named `kernel` and stay free. Several of them make one list in `by_path`.
+They select leaves by name and check only the number of axes: a kernel with more or
+fewer raises. Biases, normalization layers and embeddings are not named `kernel` and
+stay free.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from jaxreg.rules.patterns import Kernels, check_pattern
 
 
 def on_kernels(penalty: Penalty) -> ByPath:
-    """The penalty on every leaf named `kernel`, as Flax names its weights.
+    """Puts the penalty on every leaf named `kernel`, as Flax names its weights.
 
-    Biases, scales and embeddings stay free. Nothing is guessed for frameworks that
-    name their weights otherwise: write `by_path([(r"weight$", penalty)])` there.
+    Biases, scales and embeddings stay free. For frameworks with other names write
+    `by_path([(r"weight$", penalty)])`; nothing is guessed.
 
     >>> import jaxreg
     >>> jaxreg.on_kernels(jaxreg.L1(1e-4)).patterns
@@ -30,23 +30,23 @@ def on_kernels(penalty: Penalty) -> ByPath:
 
 
 def neurons(penalty: Elementwise, layers: str, *, stacked: int = 0) -> ByPath:
-    """Whole neurons of dense layers: the weights into each are one group.
+    """Puts a penalty on whole neurons of dense layers: groups of incoming weights.
 
     On kernels `(inputs, outputs)` of `Dense` and `nnx.Linear` it is
-    `grouped(penalty, group_axis=1)`. A neuron without weights is a constant, its bias.
+    `grouped(penalty, group_axis=1)`. A neuron without weights outputs its bias.
 
     Args:
-      penalty: of the root mean square of a group, as in `grouped`: `L1(1e-3)` is the
-        group lasso.
+      penalty: acts on the root mean square of a group, as in `grouped`: `L1(1e-3)`
+        gives the group lasso.
       layers: a regular expression, searched in the path of the layer, the part before
-        `/kernel`. The outputs of a network are neurons of its last layer: leave it out.
+        `/kernel`. Exclude the last layer: its neurons are the outputs of the network.
       stacked: the number of leading axes along which `nn.scan` or `nnx.vmap` stacks
-        equal layers; each of them has neurons of its own.
+        equal layers; each layer has its own neurons.
 
     Raises:
-      TypeError: `penalty` is not elementwise, or `stacked` is no int >= 0.
-      ValueError: `layers` is no regular expression. At the first update, and wherever
-        parameters are at hand, no kernel is caught, or one with other axes.
+      TypeError: `penalty` is not elementwise, or `stacked` is not an int >= 0.
+      ValueError: `layers` is not a regular expression. With parameters, so at the first
+        update: it selects no kernel, or one with other axes.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> params = {
@@ -68,18 +68,18 @@ def neurons(penalty: Elementwise, layers: str, *, stacked: int = 0) -> ByPath:
 def input_features(
     penalty: Elementwise, layers: str, *, spatial: int = 0, stacked: int = 0
 ) -> ByPath:
-    """Whole inputs of layers: the weights that leave each are one group.
+    """Puts a penalty on whole inputs of layers: groups of outgoing weights.
 
-    On kernels `(inputs, outputs)` it is `grouped(penalty, group_axis=0)`; on those of
-    convolutions, with `spatial=2` `(height, width, inputs, outputs)`, the groups are
-    input channels. In the first layer these are features of the data.
+    On kernels `(inputs, outputs)` it is `grouped(penalty, group_axis=0)`. On kernels
+    `(height, width, inputs, outputs)` of convolutions, with `spatial=2`, the groups are
+    input channels. In the first layer the inputs are features of the data.
 
     Args:
       penalty, layers, stacked: as in `neurons`.
       spatial: the number of axes along which the layers convolve, 0 for dense layers.
 
     Raises:
-      TypeError, ValueError: as `neurons`; `spatial` is no int >= 0.
+      TypeError, ValueError: as `neurons`; `spatial` is not an int >= 0.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> params = {"first": {"kernel": jnp.ones((4, 3))}}
@@ -95,7 +95,7 @@ def input_features(
 def filters(
     penalty: Elementwise, layers: str, *, spatial: int = 2, stacked: int = 0
 ) -> ByPath:
-    """Whole filters of convolutions: the weights into an output channel are one group.
+    """Puts a penalty on whole filters of convolutions: groups of one output channel.
 
     On kernels `(height, width, inputs, outputs)` of `Conv` it is
     `grouped(penalty, group_axis=3)`.
@@ -105,7 +105,7 @@ def filters(
       spatial: the number of axes along which the layers convolve.
 
     Raises:
-      TypeError, ValueError: as `neurons`; `spatial` is no int >= 0.
+      TypeError, ValueError: as `neurons`; `spatial` is not an int >= 0.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> params = {"conv": {"kernel": jnp.ones((3, 3, 4, 8))}}
@@ -119,16 +119,16 @@ def filters(
 
 
 def heads(penalty: Elementwise, layers: str = "", *, stacked: int = 0) -> ByPath:
-    """Whole heads of Flax's attention: in each of its four kernels a head is a group.
+    """Puts a penalty on whole attention heads: a group in each of Flax's four kernels.
 
     The kernels are `query`, `key` and `value`, with axes `(inputs, heads, head_dim)`,
     and `out`, with `(heads, head_dim, outputs)`. A head whose part of `out` is zero
-    adds nothing, and all of it can be removed.
+    contributes nothing and can be removed entirely.
 
     Args:
       penalty, stacked: as in `neurons`.
       layers: a regular expression, searched in the path of the attention module, the
-        part before `/query/kernel`. Needed where other layers have these names.
+        part before `/query/kernel`. Needed if other layers have these names too.
 
     Raises:
       TypeError, ValueError: as `neurons`.
@@ -156,7 +156,7 @@ def heads(penalty: Elementwise, layers: str = "", *, stacked: int = 0) -> ByPath
 
 
 class _Layout:
-    """The rules of one preset: which layers, and how their kernels are laid out."""
+    """Makes the rules of one preset, for its layers and the axes of their kernels."""
 
     def __init__(self, name: str, layers: str, counts: dict[str, int]) -> None:
         for option, count in counts.items():
@@ -164,8 +164,8 @@ class _Layout:
             if not is_int or count < 0:
                 raise TypeError(f"{name}: {option} is {count!r}; allowed: an int >= 0")
         check_pattern(f"{name}: layers", layers)
-        given = [f"{option}={count}" for option, count in counts.items() if count]
-        self.call = f"{name}({', '.join([f'layers={layers!r}', *given])})"
+        options = [f"{option}={count}" for option, count in counts.items() if count]
+        self.call = f"{name}({', '.join([f'layers={layers!r}', *options])})"
         self.layers, self.stacked = layers, counts["stacked"]
 
     def rule(

@@ -1,4 +1,4 @@
-"""How a rule tells its leaves: by a regular expression, or as the kernels of layers."""
+"""Patterns that select the leaves of a rule: regular expressions, kernels of layers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Kernels:
-    """The kernels of some layers; what `jaxreg.presets` puts in a pattern's place.
+    """The pattern of the presets for Flax: kernels of some layers, with named axes.
 
-    A path is caught if `leaf` matches its end from a slash on, and `layers` is found in
-    what stands before that. A caught leaf must have the axes that are named.
+    `leaf` must match the end of a path, from a slash on, and `layers` is searched in
+    the part before. `call` is the preset's call, for messages.
     """
 
     call: str
@@ -21,18 +21,20 @@ class Kernels:
     axes: tuple[str, ...]
 
     def catches(self, path: str) -> bool:
-        found = re.fullmatch(f"(?:(.*)/)?(?:{self.leaf})", path)
-        return found is not None and bool(re.search(self.layers, found[1] or ""))
+        """True if the leaf at `path` is one of these kernels."""
+        match = re.fullmatch(f"(?:(.*)/)?(?:{self.leaf})", path)
+        return match is not None and bool(re.search(self.layers, match[1] or ""))
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """The reason why a kernel of this shape is not allowed, or None."""
         if len(shape) == len(self.axes):
             return None
         return (
             f"has {len(shape)} axes, and the kernels of {self.call} have "
-            f"{len(self.axes)}, ({', '.join(self.axes)}). Narrow layers=; or say with "
-            "stacked= how many leading axes nn.scan or nnx.vmap adds, and in "
-            "input_features and filters with spatial= along how many a layer "
-            "convolves; or name the group_axis in a rule of by_path"
+            f"{len(self.axes)}, ({', '.join(self.axes)}). Narrow layers=, or set "
+            "stacked= to the number of leading axes added by nn.scan or nnx.vmap and, "
+            "in input_features and filters, spatial= to the number of axes that a "
+            "layer convolves, or give group_axis in a rule of by_path"
         )
 
     def __repr__(self) -> str:
@@ -43,7 +45,7 @@ Pattern = str | Kernels
 
 
 def check_pattern(call: str, pattern: Any) -> None:
-    """Refuses what is no regular expression."""
+    """Raises a ValueError if `pattern` is not a regular expression."""
     if not isinstance(pattern, str):
         raise ValueError(f"{call}: {pattern!r} is no regular expression: no str")
     try:
@@ -55,7 +57,7 @@ def check_pattern(call: str, pattern: Any) -> None:
 
 
 def catches(pattern: Pattern, path: str) -> bool:
-    """Whether a rule with this pattern catches the leaf at a path."""
+    """True if a rule with this pattern selects the leaf at `path`."""
     if isinstance(pattern, Kernels):
         return pattern.catches(path)
     return re.search(pattern, path) is not None

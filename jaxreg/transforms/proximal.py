@@ -11,9 +11,9 @@ import optax
 from jaxreg._core.checks import check_numbers, check_params, check_prox
 from jaxreg._core.penalty import Number, Penalty, Tree, flatten_like, widened
 from jaxreg.preconditioners.factories import check_type
-from jaxreg.preconditioners.from_state import Preconditioner, read_gains
+from jaxreg.preconditioners.from_state import Preconditioner, read_preconditioner
 from jaxreg.rules.by_path import Part
-from jaxreg.transforms._blocks import prox_of_results, with_results
+from jaxreg.transforms._blockwise import with_blockwise_prox
 from jaxreg.transforms._leaves import (
     NEW_STATE,
     Schedule,
@@ -116,7 +116,9 @@ def proximal(
             """
             moves, direction = inner.update(updates, direction, params, **extra)
             by_leaf = leaves.like(moves, *_WHOSE)
-            scales = read_gains(preconditioner, direction, leaves.treedef, by_leaf)
+            scales = read_preconditioner(
+                preconditioner, direction, leaves.treedef, by_leaf
+            )
             moves = jax.tree.map(
                 lambda move: jnp.asarray(-rate * move).astype(jnp.result_type(move)),
                 moves,
@@ -131,12 +133,11 @@ def proximal(
             return points, steps, direction, moves
 
         inputs = updates, state.direction, params
-        (_, steps, direction, moves), results = with_results(
-            leaves.parts, before_prox, *inputs
-        )
+        before, prox = with_blockwise_prox(leaves.parts, before_prox, *inputs)
+        _, steps, direction, moves = before
 
         def targets(part: Part, _: list[Any], points: list[Any]) -> list[Any]:
-            return prox_of_results(part, points, part.pick(steps), results)
+            return prox(part, points, part.pick(steps))
 
         moves = updates_to("proximal", penalty, moves, params, targets)
         count = optax.safe_increment(state.proximal_count)

@@ -24,8 +24,8 @@ from jaxreg._core.checks import (
     check_positive,
     check_prox,
 )
-from jaxreg._core.penalty import Number, Penalty, Tree, unrounded
-from jaxreg.rules.by_path import Leaves
+from jaxreg._core.penalty import Number, Penalty, Tree, unrounded, without_nan
+from jaxreg.rules.by_path import Leaves, Part
 from jaxreg.transforms._leaves import (
     NEW_STATE,
     Schedule,
@@ -174,16 +174,18 @@ class NormalMap:
         check_latents(leaves, latents, grads)
 
         for part in leaves.parts:
-            params_here = part.pick(leaves.leaves)
-            nearest = self._nearest(part.penalty, part.pick(latents), params_here)
-            points = self._points(part.penalty, nearest, params_here)
+            stored = list(map(without_nan, part.pick(latents)))
+            # Of the stored latents, not the edited ones: those would read params twice
+            # more, and after an edit the force is off for one step alone.
+            proxes = self._prox(part.penalty, stored)
+            nearest = self._nearest(part, leaves, latents)
             prox_step = part.penalty.step_for(self.width)
             factor = self.factor_of(part.penalty, state.update_count)
-            rows = zip(part.indices, nearest, points, strict=True)
-            for index, latent, point in rows:
-                latents[index] = latent
-                pushed = grads[index] + factor * ((latent - point) / prox_step)
+            rows = zip(part.indices, stored, proxes, nearest, strict=True)
+            for index, latent, prox, new in rows:
+                pushed = grads[index] + factor * ((latent - prox) / prox_step)
                 grads[index] = pushed.astype(latent.dtype)
+                latents[index] = new
         moves, inner_optimizer = self.inner.update(
             leaves.tree(grads),
             state.inner_optimizer,
@@ -211,31 +213,23 @@ class NormalMap:
         """The prox of the latents, by the index of the leaf."""
         out: dict[int, jax.Array] = {}
         for part in leaves.parts:
-            own = part.pick(latents)
-            proxes = part.penalty.prox(own, part.penalty.step_for(self.width))
-            proxes = self._unless_free(part.penalty, own, proxes)
+            proxes = self._prox(part.penalty, part.pick(latents))
             out.update(zip(part.indices, proxes, strict=True))
         return out
 
+    def _prox(self, penalty: Penalty, latents: list[jax.Array]) -> list[jax.Array]:
+        proxes = penalty.prox(latents, penalty.step_for(self.width))
+        return self._unless_free(penalty, latents, proxes)
+
     def _nearest(
-        self, penalty: Penalty, latents: list[jax.Array], params: list[jax.Array]
+        self, part: Part, leaves: Leaves, latents: list[Any]
     ) -> list[jax.Array]:
         """The latents, moved where the parameters have been edited."""
-        step = penalty.step_for(self.width)
-        nearest = penalty.nearest_latent(latents, params, step)
-        free = list(map(unrounded, params, latents))
-        return self._unless_free(penalty, free, nearest)
-
-    def _points(
-        self, penalty: Penalty, latents: list[jax.Array], params: list[jax.Array]
-    ) -> list[jax.Array]:
-        """The prox of the nearest latents: the parameters, before their rounding."""
-        is_half = any(x.dtype != z.dtype for x, z in zip(params, latents, strict=True))
-        if penalty.facts.is_convex and not is_half:
-            return self._unless_free(penalty, latents, params)
-        # A prox that jumps cannot return every parameter.
-        points = penalty.prox(latents, penalty.step_for(self.width))
-        return self._unless_free(penalty, latents, points)
+        params, own = part.pick(leaves.leaves), part.pick(latents)
+        step = part.penalty.step_for(self.width)
+        nearest = part.penalty.nearest_latent(own, params, step)
+        free = list(map(unrounded, params, own))
+        return self._unless_free(part.penalty, free, nearest)
 
     def _unless_free(
         self, penalty: Penalty, free: list[jax.Array], penalised: list[jax.Array]
