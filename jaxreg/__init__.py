@@ -6,7 +6,8 @@ from jaxreg._core.groups import Blocks
 from jaxreg._core.leafwise import Elementwise, Leafwise
 
 # Write your own
-from jaxreg._core.penalty import Penalty
+from jaxreg._core.penalty import Facts, Penalty
+from jaxreg._core.pytree import pytree_dataclass
 
 # Made from another
 from jaxreg.calculus.anchored import anchored
@@ -100,6 +101,7 @@ __all__ = [
     "Constraint",
     "ElasticNet",
     "Elementwise",
+    "Facts",
     "FusedLasso",
     "GroupLasso",
     "Hierarchical",
@@ -158,6 +160,7 @@ __all__ = [
     "prox_rmsprop",
     "prox_sgd",
     "proximal",
+    "pytree_dataclass",
     "regularize",
     "reweight",
     "scaled",

@@ -202,7 +202,7 @@ CHANGED_ROWS = [
     Row(
         "another class of penalty after a restore, on the same leaves",
         (*NORMAL_MAPS, *PROXIMAL, *SUMS),
-        "it acts from the next step on; `regularize` starts latents anew that do "
+        "it acts from the next step on; `regularize` moves latents that do "
         "not fit the parameters",
         "no weight jumps; call `tx.init(params)` for a latent that is the new "
         "penalty's own",
@@ -212,8 +212,7 @@ CHANGED_ROWS = [
         "weights loaded or edited between two steps",
         (*NORMAL_MAPS, *PROXIMAL, "prox_sgd", "reweight"),
         "training goes on from the new weights",
-        "`regularize` notices and starts their latents anew, in leaves above "
-        "262,144 entries on a sample: call `tx.init(params)`",
+        "`regularize` moves their latents to the nearest ones of the new weights",
         keeps_loaded_weights,
     ),
     Row(

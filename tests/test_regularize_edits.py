@@ -1,5 +1,6 @@
 """Weights that were loaded or edited between two steps."""
 
+import functools
 from typing import Any
 
 import jax
@@ -48,8 +49,9 @@ def assert_equal(left: Any, right: Any) -> None:
 
 
 def assert_close(left: Any, right: Any) -> None:
-    # A fresh latent in two programs, which XLA may fuse differently: a few roundings.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-6, 1e-7), left, right)
+    # The force of one step is still that of the old latent: 1e-2 times 0.3 |x| / rms.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=2.5e-2)
+    jax.tree.map(close, left, right)
 
 
 @every_penalty

@@ -51,6 +51,10 @@ class Facts:
         the layout; None if it makes no zeros.
       is_absolute: it depends on the magnitudes of the entries alone, and rises in each.
       stationarity_kind: how `stationarity` measures, see there.
+
+    >>> import jaxreg
+    >>> jaxreg.GroupLasso(1.0, group_axis=0).facts.zeros
+    'units'
     """
 
     is_convex: bool = True
@@ -138,18 +142,18 @@ class Penalty(abc.ABC):
             that rounds to it.
           step: >= 0, one number.
         """
-        latents, treedef = jax.tree.flatten(latent)
+        treedef = jax.tree.structure(latent)
         hint = "pass the parameters of this latent"
         leaves = flatten_like(treedef, params, "params", hint)
-        latents = list(map(without_nan, latents))
-        latent = jax.tree.unflatten(treedef, latents)
         if any(wide_dtype(leaf) != jnp.result_type(leaf) for leaf in leaves):
             proxes = jax.tree.leaves(self.prox(latent, step))
             leaves = list(map(unrounded, leaves, proxes))
-        return self._nearest(latent, jax.tree.unflatten(treedef, leaves), step)
+        points = jax.tree.unflatten(treedef, leaves)
+        nearest = self._nearest(latent, points, step)
+        return jax.tree.map(lambda z, x: jnp.where(z == z, z, x), nearest, points)
 
     def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
-        """`nearest_latent` of trees in at least float32, without a NaN latent."""
+        """`nearest_latent` of trees in at least float32; what is NaN starts anew."""
         proxes = self.prox(latent, step)
         slopes = self.subgradient(params)
 
@@ -248,11 +252,6 @@ def flatten_like(treedef: Any, tree: Tree, name: str, mend: str) -> list[Any]:
             f"{name} and params differ in structure: {jax.tree.structure(tree)} "
             f"against {treedef}; {mend}"
         ) from error
-
-
-def without_nan(latent: jax.Array) -> jax.Array:
-    """A latent with 0 for NaN, so that it starts anew from its parameter."""
-    return jnp.where(latent == latent, latent, 0)
 
 
 def unrounded(leaf: Any, prox: jax.Array) -> jax.Array:

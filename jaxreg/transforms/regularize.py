@@ -24,7 +24,7 @@ from jaxreg._core.checks import (
     check_positive,
     check_prox,
 )
-from jaxreg._core.penalty import Number, Penalty, Tree, unrounded, without_nan
+from jaxreg._core.penalty import Number, Penalty, Tree, unrounded
 from jaxreg.rules.by_path import Leaves, Part
 from jaxreg.transforms._leaves import (
     NEW_STATE,
@@ -174,8 +174,8 @@ class NormalMap:
         check_latents(leaves, latents, grads)
 
         for part in leaves.parts:
-            stored = list(map(without_nan, part.pick(latents)))
-            # Of the stored latents, not the edited ones: those would read params twice
+            stored = part.pick(latents)
+            # The prox of the stored latents, not params: these would be read twice
             # more, and after an edit the force is off for one step alone.
             proxes = self._prox(part.penalty, stored)
             nearest = self._nearest(part, leaves, latents)
@@ -183,7 +183,9 @@ class NormalMap:
             factor = self.factor_of(part.penalty, state.update_count)
             rows = zip(part.indices, stored, proxes, nearest, strict=True)
             for index, latent, prox, new in rows:
-                pushed = grads[index] + factor * ((latent - prox) / prox_step)
+                force = factor * ((latent - prox) / prox_step)
+                # A NaN latent starts anew from its parameter.
+                pushed = grads[index] + jnp.where(force == force, force, 0)
                 grads[index] = pushed.astype(latent.dtype)
                 latents[index] = new
         moves, inner_optimizer = self.inner.update(
