@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import _language, language_model
-from experiments._language import CUT, REFIT, TARGET
-from experiments._runner import run
-from experiments._transformer import Transformer
-from experiments.language_model import QUICK
+from experiments.harness.runner import run
+from experiments.language_model import _language, language_model
+from experiments.language_model._language import CUT, REFIT, TARGET
+from experiments.language_model._transformer import Transformer
+from experiments.language_model.language_model import QUICK
 
 HAS_TEXT = (
     pathlib.Path(os.environ.get("JAXREG_DATA", "")) / "tinyshakespeare"

@@ -7,10 +7,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from experiments import _data, _features
-from experiments import _input_selection as selection
-from experiments import neural_feature_selection as experiment
-from experiments._runner import run
+from experiments.harness.runner import run
+from experiments.kit import data_sets
+from experiments.neural_feature_selection import _features
+from experiments.neural_feature_selection import _input_selection as selection
+from experiments.neural_feature_selection import neural_feature_selection as experiment
 
 DATA = pathlib.Path(os.environ.get("JAXREG_DATA", "/nowhere"))
 
@@ -37,7 +38,7 @@ def test_the_settings_are_chosen_on_training_rows_alone():
 @needs("mice-protein")
 @pytest.mark.parametrize("tune", [False, True])
 def test_no_mouse_is_on_both_sides_and_every_class_is(tune):
-    data = _data.mice_protein()
+    data = data_sets.mice_protein()
     assert data.levels.shape == (1080, 77)
     assert np.isnan(data.levels).sum() == 1396
     split = _features.draw(_features.MICE, 0, tune)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from experiments import _compact, _inference, _lenet, smaller_models
-from experiments._runner import run
+from experiments.harness.runner import run
+from experiments.smaller_models import _compact, _inference, _lenet, smaller_models
 
 HAS_MNIST = os.path.isdir(os.path.join(os.environ.get("JAXREG_DATA", ""), "mnist"))
 
