@@ -24,6 +24,8 @@ Command: python -m experiments feature_selection
 from __future__ import annotations
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +35,8 @@ import numpy as np
 from sklearn import datasets, linear_model
 
 import jaxreg
-from experiments.claims._linear_fits import lassos, logistics, path, ridges
 from experiments.harness.contract import Row
-from experiments.kit.stats import over_seeds
+from experiments.kit import linear_models, stats
 
 DEFAULT = True
 
@@ -105,9 +106,9 @@ def _signs(config: Config, case: str, seed: int) -> Row:
     design = np.stack([first, second, third], axis=1)
     truth = np.array(TRUTH[case])
     answers = design @ truth + rng.normal(size=config.samples)
-    _, found, error, wrong = path(design, answers)
-    right = np.all(np.sign(found) == np.sign(truth), axis=1)
-    return {"right": bool(right.any()), "error": error, "violation": wrong}
+    weights, checks = _path(design, answers)
+    right = np.all(np.sign(weights) == np.sign(truth), axis=1)
+    return {"right": bool(right.any()), **checks}
 
 
 def _irrelevant(config: Config, case: str, size: int, seed: int) -> Row:
@@ -123,12 +124,12 @@ def _irrelevant(config: Config, case: str, size: int, seed: int) -> Row:
     x, valid, test = np.split(design, np.cumsum(counts)[:2])
     y, valid_y, test_y = np.split(labels, np.cumsum(counts)[:2])
     shares = np.array(config.strengths)
-    found, wrong, strengths = logistics(config, case, x, y, shares)
-    errors = ((np.asarray(found) @ valid.T > 0) != valid_y).mean(axis=1)
+    fits, _ = _logistics(config, case, x, y, shares)
+    errors = ((np.asarray(fits.params) @ valid.T > 0) != valid_y).mean(axis=1)
     best = int(np.argmin(errors))
     exact = dataclasses.replace(config, tolerance=1e-12, most=config.most_last)
-    found, wrong, strengths = logistics(exact, case, x, y, shares[best : best + 1])
-    w = np.asarray(found)[0]
+    fit, strengths = _logistics(exact, case, x, y, shares[best : best + 1])
+    w = np.asarray(fit.params)[0]
     model = linear_model.LogisticRegression(
         C=1 / (len(y) * float(strengths[0]) * (2 if case == "L2" else 1)),
         l1_ratio=0.0 if case == "L2" else 1.0,
@@ -143,7 +144,7 @@ def _irrelevant(config: Config, case: str, size: int, seed: int) -> Row:
         "nonzeros": int(np.sum(w != 0)),
         "strength": float(strengths[0]),
         "error": float(np.max(np.abs(w - model.coef_[0]))),
-        "violation": float(wrong[0]),
+        "violation": float(fit.violation[0]),
     }
 
 
@@ -151,33 +152,85 @@ def _diabetes(case: str) -> Row:
     design, answers = datasets.load_diabetes(return_X_y=True)
     answers = answers - answers.mean()
     if case == "path":
-        _, found, error, wrong = path(design, answers)
-        entered = [int(np.argmax(column != 0)) for column in found.T]
+        weights, checks = _path(design, answers)
+        entered = [int(np.argmax(column != 0)) for column in weights.T]
         pull = -design.T @ answers / len(answers)
         largest = jaxreg.max_strength(jaxreg.L1(1.0), jnp.asarray(pull)).overall
         order = [int(place) + 1 for place in np.argsort(entered, kind="stable")]
-        largest_strength = float(largest)
-        return {
-            "order": order,
-            "largest": largest_strength,
-            "error": error,
-            "violation": wrong,
-        }
+        return {"order": order, "largest": float(largest), **checks}
+    penalties: list[jaxreg.Penalty]
     if case == "lasso":
-        found, wrong = lassos(design, answers, np.array(_STRENGTHS))
+        penalties = [jaxreg.L1(strength) for strength in _STRENGTHS]
         models = [
             linear_model.Lasso(s, fit_intercept=False, tol=1e-14, max_iter=10**6)
             for s in _STRENGTHS
         ]
     else:
-        found, wrong = ridges(design, answers, np.array(_STRENGTHS))
+        penalties = [jaxreg.L2.from_sklearn(s, len(answers)) for s in _STRENGTHS]
         models = [linear_model.Ridge(s, fit_intercept=False) for s in _STRENGTHS]
+    stacked = jax.tree.map(lambda *strengths: jnp.stack(strengths), *penalties)
+    found = _fits(stacked, design, answers)
     wanted = np.array([model.fit(design, answers).coef_ for model in models])
+    off = np.max(np.abs(np.asarray(found.params) - wanted))
     return {
-        "nonzeros": np.sum(np.asarray(found) != 0, axis=1).tolist(),
-        "error": float(np.max(np.abs(found - wanted)) / np.max(np.abs(wanted))),
-        "violation": float(wrong),
+        "nonzeros": np.sum(np.asarray(found.params) != 0, axis=1).tolist(),
+        "error": float(off / np.max(np.abs(wanted))),
+        "violation": float(np.max(found.violation)),
     }
+
+
+def _path(design: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, Row]:
+    """Lassos between the knots of scikit-learn's path, where signs are fixed.
+
+    Returns:
+      the solutions, and their distance from the path and largest KKT violation.
+    """
+    knots, _, path = linear_model.lars_path(design, answers, method="lasso")
+    wanted = ((path[:, :-1] + path[:, 1:]) / 2).T
+    strengths = (knots[:-1] + knots[1:]) / 2
+    found = _fits(jax.vmap(jaxreg.L1)(strengths), design, answers)
+    weights = np.asarray(found.params)
+    scale = max(1.0, float(np.max(np.abs(wanted))))
+    error = float(np.max(np.abs(weights - wanted))) / scale
+    return weights, {"error": error, "violation": float(np.max(found.violation))}
+
+
+@jax.jit
+def _fits(penalties: Any, design: Any, answers: Any) -> linear_models.Solution:
+    """The least squares solution under each penalty."""
+    gram = design.T @ design / len(answers)
+    target = design.T @ answers / len(answers)
+    fits = jax.vmap(linear_models.fit_gram, in_axes=(0, None, None, None))
+    return fits(penalties, gram, target, jnp.zeros_like(target))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "case"))
+def _logistics(
+    config: Config, case: str, x: Any, y: Any, shares: Any
+) -> tuple[linear_models.Solution, jax.Array]:
+    """Logistic regressions under the penalty `case`, and their strengths."""
+    curvature = jnp.linalg.eigvalsh(x @ x.T)[-1] / (4 * len(y))
+
+    def gradient(w: jax.Array) -> jax.Array:
+        return x.T @ (jax.nn.sigmoid(x @ w) - y) / len(y)
+
+    zero = jnp.zeros(x.shape[1])
+    largest = jaxreg.max_strength(jaxreg.L1(1.0), gradient(zero)).overall
+    # Squares of weights: shares down to their squares give the same range of fits.
+    strengths = shares * largest if case == "L1" else shares**2 * largest
+    kind = jaxreg.L1 if case == "L1" else jaxreg.L2
+
+    def solve(strength: jax.Array) -> linear_models.Solution:
+        return linear_models.solve(
+            gradient,
+            kind(strength),
+            1 / curvature,
+            zero,
+            tolerance=config.tolerance,
+            most=config.most,
+        )
+
+    return jax.vmap(solve)(strengths), strengths
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
@@ -186,8 +239,8 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
     signs, irrelevant = (
         [row for row in rows if row["part"] == part] for part in (SIGNS, IRRELEVANT)
     )
-    table = over_seeds(signs, by, ("right",))
-    table += over_seeds(irrelevant, by, ("test_error", "nonzeros"))
+    table = stats.over_seeds(signs, by, ("right",))
+    table += stats.over_seeds(irrelevant, by, ("test_error", "nonzeros"))
     for row in rows:
         if row["part"] == DIABETES:
             names = ("order", "largest")

@@ -35,7 +35,7 @@ from sklearn import model_selection
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import data_sets, fista
+from experiments.kit import data_sets, linear_models
 from experiments.kit.stats import over_seeds
 
 REQUIRES = ("microarray",)
@@ -127,11 +127,11 @@ def measure(config: Config, data: str, penalty: str, seed: int) -> Row:
 @functools.partial(jax.jit, static_argnames=("config", "penalty"))
 def _fits(
     config: Config, penalty: str, rows: Any, labels: Any, masks: Any, shares: Any
-) -> fista.Solution:
+) -> linear_models.Solution:
     """A fit per mask and strength, with a bias that is not penalised."""
     wide = jnp.concatenate([rows, jnp.ones((len(rows), 1))], axis=1)
 
-    def fit(mask: jax.Array, share: jax.Array) -> fista.Solution:
+    def fit(mask: jax.Array, share: jax.Array) -> linear_models.Solution:
         count = jnp.sum(mask)
 
         def gradient(params: Any) -> Any:
@@ -146,7 +146,9 @@ def _fits(
         rate = 4 * count / jnp.linalg.eigvalsh(masked @ masked.T)[-1]
         rules = jaxreg.on_kernels(_penalty(penalty, share * largest))
         tolerance, most = config.tolerance, config.most
-        return fista.solve(gradient, rules, rate, zero, tolerance=tolerance, most=most)
+        return linear_models.solve(
+            gradient, rules, rate, zero, tolerance=tolerance, most=most
+        )
 
     over_shares = jax.vmap(fit, in_axes=(None, 0))
     return jax.vmap(over_shares, in_axes=(0, None))(masks, shares)

@@ -29,26 +29,33 @@ import importlib
 import importlib.metadata
 import importlib.util
 import itertools
+import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
+import optax
 
-from experiments.claims._keras_ways import (
-    FORMULAS,
-    KERAS,
-    OPTAX,
-    OURS,
-    SAME,
-    apply,
-    fit,
-)
+import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import data_sets, stats
+from experiments.kit import data_sets, stats, training
 
 DEFAULT = True
 
+# Kernel and bias of the hidden layer, then of the output layer.
 Weights = list[np.ndarray]
+Step = Callable[[Any, Any], tuple[Any, None]]
+
+KERAS = "Keras, kernel_regularizer"
+FORMULAS = "Keras' formulas in JAX"
+SAME = "add_penalty_gradient, Keras' epsilon"
+OPTAX = "add_penalty_gradient, optax.adam"
+OURS = "regularize(optax.adam)"
+# Keras' defaults.
+_B1, _B2, _EPSILON = 0.9, 0.999, 1e-7
 
 # Four of them lie on each other: hollow markers, one around the other.
 _STYLES = {
@@ -97,7 +104,7 @@ def _has_keras() -> bool:
 
 
 def measure(config: Config, way: str, strength: float, seed: int) -> Row:
-    """What one training leaves, and how far that is from Keras' weights."""
+    """Accuracy and zeros of one training, and its distance from Keras' weights."""
     early, weights = _trained(config, way, strength, seed)
     split = data_sets.digits(seed)
     row: Row = {}
@@ -107,7 +114,7 @@ def measure(config: Config, way: str, strength: float, seed: int) -> Row:
         row[f"early_from_{name}"] = _distance(early, theirs[0]) if theirs else None
         row[f"from_{name}"] = _distance(weights, theirs[1]) if theirs else None
     sizes = np.abs(weights[0])
-    logits = apply(weights, split.test_x)
+    logits = _apply(weights, split.test_x)
     return {
         "test_accuracy": float(np.mean(np.argmax(logits, axis=1) == split.test_y)),
         "exact_zeros": float(np.mean(sizes == 0)),
@@ -124,18 +131,16 @@ def _distance(ours: Weights, theirs: Weights) -> float:
 
 @functools.cache
 def _trained(config: Config, way: str, strength: float, seed: int) -> list[Weights]:
-    """Kernel and bias of both layers, early and in the end."""
+    """The weights after the early steps and at the end."""
     # Keras holds the rate in float32.
     rate = float(np.float32(config.rate))
     start, (x, y) = _start(seed), _batches(config, seed)
     cut = config.early
     parts = [(x[:cut], y[:cut]), (x[cut:], y[cut:])]
     with jax.enable_x64(True):
-        if way == KERAS:
-            train = importlib.import_module("experiments.claims._keras").train
-            return list(train(start, parts, strength=strength, rate=rate))
-        found = fit(way, start, parts, strength, rate)
-        return [list(map(np.asarray, weights)) for weights in found]
+        train = _fit_keras if way == KERAS else functools.partial(_fit, way)
+        trained = train(start, parts, strength, rate)
+        return [list(map(np.asarray, weights)) for weights in trained]
 
 
 def _start(seed: int) -> list[np.ndarray]:
@@ -159,16 +164,126 @@ def _batches(config: Config, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return split.train_x[chosen].astype(np.float64), split.train_y[chosen]
 
 
+def _fit_keras(
+    start: Weights,
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    strength: float,
+    rate: float,
+) -> list[Weights]:
+    """The weights after each part of the batches, trained by Keras in float64.
+
+    Each part is one pass of `fit`, in the order of its batches. The backend is JAX
+    unless KERAS_BACKEND was set before Keras was imported.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    # Here and not above: Keras may be missing.
+    keras = importlib.import_module("keras")
+    double = {"dtype": "float64"}
+    hidden = keras.layers.Dense(
+        start[0].shape[1],
+        activation="relu",
+        kernel_regularizer=keras.regularizers.L1(strength),
+        **double,
+    )
+    outputs = keras.layers.Dense(start[2].shape[1], **double)
+    model = keras.Sequential([hidden, outputs])
+    model.build((None, start[0].shape[0]))
+    model.set_weights(start)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, **double)
+    model.compile(optimizer=keras.optimizers.Adam(rate), loss=loss)
+    weights = []
+    for x, y in parts:
+        rows = x.reshape(-1, x.shape[-1])
+        model.fit(rows, y.ravel(), batch_size=y.shape[1], shuffle=False, verbose=0)
+        weights.append([np.array(weight.value) for weight in model.weights])
+    return weights
+
+
+def _apply(weights: Any, x: Any) -> Any:
+    """The logits from kernel and bias of the hidden layer and of the output layer."""
+    kernel, bias, outputs, shifts = weights
+    return jnp.maximum(x @ kernel + bias, 0) @ outputs + shifts
+
+
+_loss = training.cross_entropy(_apply)
+
+
+@functools.partial(jax.jit, static_argnames="way")
+def _fit(way: str, start: Any, parts: Any, strength: Any, rate: Any) -> list[Any]:
+    """The weights after each part of the batches, trained in JAX."""
+    if way == FORMULAS:
+        step, carry = _formulas(start, strength, rate)
+    else:
+        penalty = jaxreg.by_path([("^0$", jaxreg.L1(strength))])
+        step, carry = _chain(start, _optimizer(way, penalty, rate))
+    found = []
+    for batches in parts:
+        carry, _ = jax.lax.scan(step, carry, batches)
+        found.append(carry[0])
+    return found
+
+
+def _chain(start: Any, tx: optax.GradientTransformation) -> tuple[Step, Any]:
+    def step(carry: Any, batch: Any) -> tuple[Any, None]:
+        params, state = carry
+        updates, state = tx.update(jax.grad(_loss)(params, *batch), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    return step, (start, tx.init(start))
+
+
+def _optimizer(
+    way: str, penalty: jaxreg.Penalty, rate: Any
+) -> optax.GradientTransformation:
+    if way == OURS:
+        return jaxreg.regularize(optax.adam(rate), penalty)
+    adam = optax.adam(rate, eps=_EPSILON) if way == OPTAX else _keras_adam(rate)
+    return optax.chain(jaxreg.add_penalty_gradient(penalty), adam)
+
+
+def _keras_adam(rate: Any) -> optax.GradientTransformation:
+    """Adam with Keras' epsilon: beside the root of v before its bias correction."""
+
+    def epsilon(count: jax.Array) -> jax.Array:
+        return _EPSILON / jnp.sqrt(1 - _B2 ** (count + 1.0))
+
+    adam: Callable[..., Any] = optax.inject_hyperparams(optax.scale_by_adam)
+    return optax.chain(
+        adam(b1=_B1, b2=_B2, eps=epsilon), optax.scale_by_learning_rate(rate)
+    )
+
+
+def _formulas(start: Any, strength: Any, rate: Any) -> tuple[Step, Any]:
+    """The penalty in the loss, and Adam as in Keras' documentation and source."""
+
+    def objective(w: Any, x: Any, y: Any) -> Any:
+        return _loss(w, x, y) + strength * jnp.sum(jnp.abs(w[0]))
+
+    def step(carry: Any, batch: Any) -> tuple[Any, None]:
+        weights, means, squares, count = carry
+        grads = jax.grad(objective)(weights, *batch)
+        moved = []
+        for w, m, v, g in zip(weights, means, squares, grads, strict=True):
+            mean = m + (g - m) * (1 - _B1)
+            square = v + (g**2 - v) * (1 - _B2)
+            size = rate * jnp.sqrt(1 - _B2**count) / (1 - _B1**count)
+            new = w - mean * size / (jnp.sqrt(square) + _EPSILON)
+            moved.append((new, mean, square))
+        return (*map(list, zip(*moved, strict=True)), count + 1), None
+
+    zeros = [jnp.zeros_like(w) for w in start]
+    return step, (list(map(jnp.asarray, start)), zeros, zeros, jnp.ones(()))
+
+
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
-    """Means over the seeds, the largest distances, and which Keras was there."""
+    """Means over the seeds, the largest distances, and the version of Keras."""
     measured = ("test_accuracy", "exact_zeros", "below_1e-3")
     table = stats.over_seeds(rows, ("way", "strength"), measured)
     version = importlib.metadata.version("keras") if _has_keras() else "not installed"
     for row in table:
-        mine = [r for r in rows if all(r[k] == row[k] for k in ("way", "strength"))]
+        mine = stats.alike(rows, row, ("way", "strength"))
         for column in (name for name in mine[0] if "from_" in name):
-            known = [r[column] for r in mine if r[column] is not None]
-            row[column] = max(known, default=None)
+            row[column] = stats.largest(mine, column)
         row["keras"] = version
     return table
 
@@ -183,7 +298,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
     told, column = "Keras' formulas", "from_formulas"
     if same["from_keras"] is not None:
         told, column = "Keras", "from_keras"
-    mine = [row for row in rows if row["way"] == SAME]
+    mine = stats.select(rows, way=SAME)
     apart = max(row[f"early_{column}"] for row in mine)
     to_the_end = sum(row[column] < _SAME_TO for row in mine)
     points = 100 * (ours["test_accuracy"] - same["test_accuracy"])
@@ -209,8 +324,8 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     for way in dict.fromkeys(row["way"] for row in rows):
         color, marker, size = _STYLES[way]
         style = {"color": color, "marker": marker, "ms": size, "fillstyle": "none"}
-        mine = [row for row in rows if row["way"] == way]
-        shares = [row["shares"] for row in mine if row["strength"] == strongest]
+        mine = stats.select(rows, way=way)
+        shares = [row["shares"] for row in stats.select(mine, strength=strongest)]
         percent = 100 * np.mean(shares, axis=0)
         # Zero has no place on a logarithmic axis: it stands at its left end.
         marks = [_MARKS[1] / 2, *_MARKS[1:]]

@@ -103,7 +103,7 @@ def measure(config: Config, part: str, method: str, samples: int, seed: int) -> 
         grams = np.einsum("bni,bnj->bij", designs, designs) / count
         targets = np.einsum("bni,bn->bi", designs, answers) / count
         fits = jax.vmap(linear_models.fit_gram, in_axes=(None, 0, 0, 0))
-        weights = np.asarray(fits(penalty, grams, targets, starts))
+        weights = np.asarray(fits(penalty, grams, targets, starts).params)
         forces = np.einsum("bij,bj->bi", grams, weights) - targets
         kkt = jnp.max(penalty.stationarity(jnp.asarray(weights), jnp.asarray(forces)))
     spread = {DROP: _deviation, REPLACE: _jump, TWINS: _gap}.get(

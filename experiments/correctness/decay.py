@@ -141,14 +141,8 @@ def _solve(
     rate = optax.cosine_decay_schedule(peak, config.steps)
     tx = with_decay(optimizer, way, decay, rate, width=0.5)
 
-    def step(carry: tuple[Any, Any], _: Any) -> tuple[Any, None]:
-        w, state = carry
-        updates, state = tx.update(gram @ w - target, state, w)
-        return (optax.apply_updates(w, updates), state), None
-
     start = jnp.zeros_like(target)
-    (w, _), _ = jax.lax.scan(step, (start, tx.init(start)), length=config.steps)
-    return w
+    return training.descend(tx, lambda w: gram @ w - target, start, config.steps)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "optimizer", "way"))

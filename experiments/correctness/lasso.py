@@ -33,6 +33,7 @@ from sklearn import linear_model
 
 import jaxreg
 from experiments.harness.contract import Row
+from experiments.kit import stats, training
 
 DEFAULT = True
 
@@ -155,14 +156,8 @@ def _solve(
 ) -> jax.Array:
     tx = _optimizer(config, method, strength, jnp.linalg.eigvalsh(gram)[-1])
 
-    def step(carry: tuple[Any, Any], _: Any) -> tuple[Any, None]:
-        w, state = carry
-        updates, state = tx.update(gram @ w - target, state, w)
-        return (optax.apply_updates(w, updates), state), None
-
     start = jnp.zeros_like(target)
-    carry, _ = jax.lax.scan(step, (start, tx.init(start)), length=config.steps)
-    return carry[0]
+    return training.descend(tx, lambda w: gram @ w - target, start, config.steps)
 
 
 def _optimizer(
@@ -205,7 +200,7 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
     """Per method the worst gap and support, and the zeros found of those wanted."""
     table = []
     for method in METHODS:
-        runs = [row for row in rows if row["method"] == method]
+        runs = stats.select(rows, method=method)
         table.append(
             {
                 "method": method,
@@ -243,7 +238,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(9, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for place, method in enumerate(reversed(METHODS)):
-        runs = [row for row in rows if row["method"] == method]
+        runs = stats.select(rows, method=method)
         colour = "tab:blue" if method.startswith("regularize") else "tab:red"
         floor = [max(row["gap"], 1e-16) for row in runs]
         wrong = [100 * (1 - row["support_match"]) for row in runs]

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import jaxreg
-from experiments.kit import fista
+from experiments.kit import linear_models
 
 
 class Method(NamedTuple):
@@ -24,14 +24,14 @@ class Method(NamedTuple):
     """
 
     start: Callable[[Any], Any]
-    step: Callable[[fista.Gradient, Any], Any]
+    step: Callable[[linear_models.Gradient, Any], Any]
 
 
 Maker = Callable[[Any, Any, Any], Method]
 
 
 def _of_optax(tx: optax.GradientTransformation) -> Method:
-    def step(gradient: fista.Gradient, carry: Any) -> Any:
+    def step(gradient: linear_models.Gradient, carry: Any) -> Any:
         w, state = carry
         updates, state = tx.update(gradient(w), state, w)
         return optax.apply_updates(w, updates), state
@@ -40,16 +40,16 @@ def _of_optax(tx: optax.GradientTransformation) -> Method:
 
 
 def _ista(config: Any, penalty: jaxreg.Penalty, rate: Any) -> Method:
-    def step(gradient: fista.Gradient, carry: Any) -> Any:
-        return (fista.ista_step(gradient, penalty, rate, carry[0]),)
+    def step(gradient: linear_models.Gradient, carry: Any) -> Any:
+        return (linear_models.ista_step(gradient, penalty, rate, carry[0]),)
 
     return Method(lambda w: (w,), step)
 
 
 def _fista_of(config: Any, penalty: jaxreg.Penalty, rate: Any) -> Method:
-    step = functools.partial(fista.fista_step, penalty=penalty, rate=rate)
+    step = functools.partial(linear_models.fista_step, penalty=penalty, rate=rate)
     return Method(
-        fista.fista_start,
+        linear_models.fista_start,
         lambda gradient, point: step(gradient, point=point, restart=False),
     )
 

@@ -47,7 +47,7 @@ from experiments.cost._cost_methods import (
     step_times,
 )
 from experiments.harness.contract import Row
-from experiments.kit import fista
+from experiments.kit import linear_models
 from experiments.kit.stats import over_seeds, standard_error
 
 DEFAULT = True
@@ -195,7 +195,7 @@ def _run(
         steps = config.limit if is_slow else config.fast_limit
         start = maker.start(jnp.zeros_like(target))
         carry, gaps = jax.lax.scan(step, start, length=steps)
-        return gaps, carry[0], fista.violation(penalty, gradient, carry[0])
+        return gaps, carry[0], linear_models.violation(penalty, gradient, carry[0])
 
     return jax.vmap(run)(scales)
 

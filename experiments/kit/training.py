@@ -33,7 +33,7 @@ def cross_entropy(apply: Apply) -> Loss:
 
 
 def accuracy(apply: Apply, params: Params, x: Array, y: Array) -> jax.Array:
-    """The share of samples whose largest logit is their label's."""
+    """The share of samples whose largest logit is that of their label."""
     return jnp.mean(jnp.argmax(apply(params, x), axis=-1) == y)
 
 
@@ -50,9 +50,11 @@ def fit(
 ) -> Params:
     """The parameters after `steps` updates on batches drawn with replacement.
 
-    With `count`, which jit may trace, they are drawn from the first so many samples.
+    Batches come from the first `count` samples, which may be traced; None takes all.
     """
-    return fit_with_state(loss, tx, params, data, steps, batch, key, count)[0]
+    return fit_with_state(
+        loss, tx, params, data, steps=steps, batch=batch, key=key, count=count
+    )[0]
 
 
 def fit_with_state(
@@ -60,21 +62,42 @@ def fit_with_state(
     tx: optax.GradientTransformation,
     params: Params,
     data: tuple[Array, Array],
+    *,
     steps: int,
     batch: int,
     key: jax.Array,
     count: jax.Array | None = None,
-) -> tuple[Params, Any]:
-    """What `fit` returns, and the state of the optimizer."""
+) -> tuple[Params, optax.OptState]:
+    """Like `fit`, with the last state of the optimizer."""
     x, y = data
     last = len(x) if count is None else count
 
-    def step(carry: tuple[Params, Any], key: jax.Array) -> tuple[Any, None]:
-        params, state = carry
+    def gradient(params: Params, key: jax.Array) -> Params:
         chosen = jax.random.randint(key, (batch,), 0, last)
-        grads = jax.grad(loss)(params, x[chosen], y[chosen])
-        updates, state = tx.update(grads, state, params)
+        return jax.grad(loss)(params, x[chosen], y[chosen])
+
+    return _run(tx, gradient, params, jax.random.split(key, steps))
+
+
+def descend(
+    tx: optax.GradientTransformation,
+    gradient: Callable[[Params], Params],
+    params: Params,
+    steps: int,
+) -> Params:
+    """The parameters after `steps` updates with the gradient of a full batch."""
+    return _run(tx, lambda params, _: gradient(params), params, jnp.arange(steps))[0]
+
+
+def _run(
+    tx: optax.GradientTransformation,
+    gradient: Callable[[Params, jax.Array], Params],
+    params: Params,
+    inputs: jax.Array,
+) -> tuple[Params, optax.OptState]:
+    def step(carry: tuple[Params, Any], given: jax.Array) -> tuple[Any, None]:
+        params, state = carry
+        updates, state = tx.update(gradient(params, given), state, params)
         return (optax.apply_updates(params, updates), state), None
 
-    start = (params, tx.init(params))
-    return jax.lax.scan(step, start, jax.random.split(key, steps))[0]
+    return jax.lax.scan(step, (params, tx.init(params)), inputs)[0]

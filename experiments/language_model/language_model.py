@@ -35,29 +35,34 @@ import dataclasses
 import functools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
+import optax
+from flax import nnx
 
+import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import data_sets, stats
-from experiments.language_model import _language
-from experiments.language_model._language import (
-    CUT,
-    DENSE,
-    REFIT,
-    REGULARIZE,
-    RISING,
-    SHRINK,
-    TARGET,
-    UNITS,
-    WAYS,
-)
+from experiments.kit import data_sets, stats, training
 
 REQUIRES = ("tinyshakespeare",)
 
+DENSE = "AdamW"
+CUT, REFIT = "AdamW then cut", "AdamW then cut and refit"
+SHRINK, REGULARIZE = "shrink(L1)", "regularize(L1)"
+RISING = "regularize(rising L1)"
+TARGET = "target_sparsity(L1)"
+UNITS = "heads and neurons (rising)"
+WAYS = (DENSE, CUT, REFIT, SHRINK, REGULARIZE, RISING, TARGET, UNITS)
+
+# Held-out windows whose logits are in memory together.
+_WINDOWS = 64
+_INIT = nnx.initializers.normal(0.02)
+
 _MARKERS = dict(zip(WAYS, "*xovsPD^", strict=True))
 _SHARE = 0.8
-# Above the loss without zeros; what costs more would flatten the figure.
+# Nats above the loss without zeros; larger costs would flatten the figure.
 _MOST = 0.9
 
 
@@ -136,23 +141,21 @@ def cells(config: Config) -> list[Row]:
 
 
 def measure(config: Config, seed: int, way: str, setting: float) -> Row:
-    """Trains one network, and looks at the held-out text once."""
-    train, held = _texts(config)
-    symbols = 1 + int(max(train.max(), held.max()))
+    """Trains one network, and reads the held-out text once."""
+    text, held = _texts(config)
+    symbols = 1 + int(max(text.max(), held.max()))
     if way in (DENSE, CUT, REFIT):
-        refit = config.refit_steps if way == REFIT else 0
-        params = _dense(config, symbols, config.steps - refit, seed)
+        refit_steps = config.refit_steps if way == REFIT else 0
+        params = _dense(config, symbols, config.steps - refit_steps, seed)
         if way != DENSE:
-            params = _language.cut(params, setting)
-        if refit:
-            params = _language.refitted(config, symbols, refit, params, seed, train)
+            params = cut(params, setting)
+        if refit_steps:
+            params = refit(config, symbols, refit_steps, params, seed, text)
     else:
-        start, steps = _language.started(config, symbols, seed), config.steps
-        params = _language.trained(
-            config, way, symbols, steps, start, setting, seed, train
-        )
-    found = _language.measured(config, symbols, params, held)
-    return {name: np.asarray(number).item() for name, number in found.items()}
+        start, steps = init(config, symbols, seed), config.steps
+        params = train(config, way, symbols, steps, start, setting, seed, text)
+    numbers = _numbers(config, symbols, params, held)
+    return {name: np.asarray(number).item() for name, number in numbers.items()}
 
 
 @functools.cache
@@ -166,8 +169,218 @@ def _texts(config: Config) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _dense(config: Config, symbols: int, steps: int, seed: int) -> Any:
-    start, (train, _) = _language.started(config, symbols, seed), _texts(config)
-    return _language.trained(config, DENSE, symbols, steps, start, 0.0, seed, train)
+    start, (text, _) = init(config, symbols, seed), _texts(config)
+    return train(config, DENSE, symbols, steps, start, 0.0, seed, text)
+
+
+class Block(nnx.Module):
+    """A pre-norm block: attention, then an MLP four times as wide.
+
+    Attention has no biases, so that a head without values adds nothing.
+    """
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(
+            heads, width, use_bias=False, kernel_init=_INIT, decode=False, rngs=rngs
+        )
+        self.mlp_norm = nnx.LayerNorm(width, rngs=rngs)
+        self.up = nnx.Linear(width, 4 * width, kernel_init=_INIT, rngs=rngs)
+        self.down = nnx.Linear(4 * width, width, kernel_init=_INIT, rngs=rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """An array of the shape of x, (samples, length, width)."""
+        x = x + self.attention(self.norm(x), mask=mask)
+        return x + self.down(nnx.gelu(self.up(self.mlp_norm(x))))
+
+
+class Transformer(nnx.Module):
+    """A small GPT with causal attention and learned positions, without dropout."""
+
+    def __init__(
+        self,
+        symbols: int,
+        context: int,
+        *,
+        layers: int,
+        width: int,
+        heads: int,
+        rngs: nnx.Rngs,
+    ):
+        self.embed = nnx.Embed(symbols, width, embedding_init=_INIT, rngs=rngs)
+        self.positions = nnx.Embed(context, width, embedding_init=_INIT, rngs=rngs)
+        self.blocks = nnx.List([Block(width, heads, rngs=rngs) for _ in range(layers)])
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.output = nnx.Linear(
+            width, symbols, use_bias=False, kernel_init=_INIT, rngs=rngs
+        )
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Logits of shape (samples, length, symbols)."""
+        x = self.embed(tokens) + self.positions(jnp.arange(tokens.shape[1]))
+        mask = nnx.make_causal_mask(tokens)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.output(self.norm(x))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "symbols"))
+def init(config: Config, symbols: int, seed: Any) -> Any:
+    """The parameters of a fresh network."""
+    return nnx.state(_model(config, symbols, jax.random.key(seed)))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "way", "symbols", "steps"))
+def train(
+    config: Config,
+    way: str,
+    symbols: int,
+    steps: int,
+    params: Any,
+    setting: Any,
+    seed: Any,
+    text: Any,
+) -> Any:
+    """The parameters after `steps` of training by a way."""
+    tx = _optimizer(config, way, steps, setting)
+    key = jax.random.fold_in(jax.random.key(seed), 0)
+    return _fit(config, symbols, tx, params, steps, key, text)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "symbols", "steps"))
+def refit(
+    config: Config, symbols: int, steps: int, params: Any, seed: Any, text: Any
+) -> Any:
+    """The parameters after more steps of AdamW that leave the zeros alone."""
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    adamw = _adamw(config, config.refit_peak, steps)
+    tx = optax.chain(adamw, jaxreg.hold_support(_kernels(1.0)))
+    return _fit(config, symbols, tx, params, steps, key, text)
+
+
+@jax.jit
+def cut(params: Any, share: Any) -> Any:
+    """The parameters with the smallest `share` of all kernel weights set to zero."""
+    largest = jaxreg.TopK(fraction=1 - share, scope="tree")
+    return jaxreg.on_kernels(largest).prox(params, 1.0)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "symbols"))
+def _numbers(
+    config: Config, symbols: int, params: Any, held: Any
+) -> dict[str, jax.Array]:
+    """Loss per character of the held-out text, zeros, and dead heads and neurons."""
+    count = (len(held) - 1) // config.context
+    starts = config.context * jnp.arange(count)
+    loss = _loss(config, symbols, held)
+    losses = jax.lax.map(
+        lambda start: loss(params, start[None], None), starts, batch_size=_WINDOWS
+    )
+    attention = jaxreg.by_path([("attention/.*kernel$", jaxreg.L1(1.0))])
+    blocks = [params["blocks"][layer] for layer in range(config.layers)]
+    return {
+        "validation_loss": jnp.mean(losses),
+        "zeros": jaxreg.measure(_kernels(1.0), params)["zero_share"],
+        "attention_zeros": jaxreg.measure(attention, params)["zero_share"],
+        "dead_heads": jnp.sum(jnp.stack(list(map(dead_heads, blocks)))),
+        "dead_neurons": jnp.sum(jnp.stack(list(map(dead_neurons, blocks)))),
+    }
+
+
+def dead_heads(block: Any) -> jax.Array:
+    """The number of heads whose values, or whose part of `out`, are all zero."""
+    attention = block["attention"]
+    values, out = (attention[name]["kernel"][...] for name in ("value", "out"))
+    is_dead = jnp.all(values == 0, axis=(0, 2)) | jnp.all(out == 0, axis=(1, 2))
+    return jnp.sum(is_dead)
+
+
+def dead_neurons(block: Any) -> jax.Array:
+    """The number of neurons without incoming or without outgoing weights."""
+    up, down = (block[name]["kernel"][...] for name in ("up", "down"))
+    return jnp.sum(jnp.all(up == 0, axis=0) | jnp.all(down == 0, axis=1))
+
+
+def _kernels(strength: Any) -> jaxreg.Penalty:
+    return jaxreg.on_kernels(jaxreg.L1(strength))
+
+
+def _units(strength: Any) -> jaxreg.Penalty:
+    """Penalises heads, and both kernels of the MLP by neurons; the output is free."""
+    size = jaxreg.L1(strength)
+    return jaxreg.by_path(
+        [
+            jaxreg.heads(size),
+            jaxreg.neurons(size, layers="up$"),
+            jaxreg.input_features(size, layers="down$"),
+        ]
+    )
+
+
+def _optimizer(
+    config: Config, way: str, steps: int, setting: Any
+) -> optax.GradientTransformation:
+    if way == DENSE:
+        return _adamw(config, config.peak, steps)
+    rate = _rate(config.peak, steps)
+    # Inside regularize: a clip around it would clip the loss without the penalty.
+    adam = optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate))
+    if way == SHRINK:
+        return optax.chain(adam, jaxreg.shrink(_kernels(setting), rate))
+    if way == TARGET:
+        base, end = _kernels(config.base), round(config.landing * steps)
+        return jaxreg.target_sparsity(adam, base, setting, end)
+    penalty = _units(setting) if way == UNITS else _kernels(setting)
+    rising = optax.linear_schedule(0.0, 1.0, steps // 2)
+    schedule = None if way == REGULARIZE else rising
+    return jaxreg.regularize(adam, penalty, schedule=schedule)
+
+
+def _adamw(config: Config, peak: float, steps: int) -> optax.GradientTransformation:
+    def is_matrix(params: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+    rate, decay = _rate(peak, steps), config.weight_decay
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(rate, weight_decay=decay, mask=is_matrix),
+    )
+
+
+def _rate(peak: float, steps: int) -> optax.Schedule:
+    return training.warmup_cosine(peak, steps, steps // 10)
+
+
+def _model(config: Config, symbols: int, key: jax.Array) -> Transformer:
+    return Transformer(
+        symbols,
+        config.context,
+        layers=config.layers,
+        width=config.width,
+        heads=config.heads,
+        rngs=nnx.Rngs(params=key),
+    )
+
+
+def _loss(config: Config, symbols: int, text: Any) -> training.Loss:
+    """The mean loss over windows of the text; samples are their first positions."""
+    graph = nnx.graphdef(_model(config, symbols, jax.random.key(0)))
+    of_batch = training.cross_entropy(lambda params, x: nnx.merge(graph, params)(x))
+
+    def loss(params: Any, starts: Any, _: Any) -> jax.Array:
+        windows = text[starts[:, None] + jnp.arange(config.context + 1)]
+        return of_batch(params, windows[:, :-1], windows[:, 1:])
+
+    return loss
+
+
+def _fit(
+    config: Config, symbols: int, tx: Any, params: Any, steps: int, key: Any, text: Any
+) -> Any:
+    starts = jnp.arange(len(text) - config.context)
+    loss, batch = _loss(config, symbols, text), config.batch
+    data = (starts, starts)
+    return training.fit(loss, tx, params, data, steps=steps, batch=batch, key=key)
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
@@ -180,17 +393,17 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
         "attention_zeros",
     )
     table = stats.over_seeds(rows, ("way", "setting"), measured)
-    dense = next(row["validation_loss"] for row in table if row["way"] == DENSE)
+    dense = stats.select(table, way=DENSE)[0]["validation_loss"]
     return [{**row, "cost": row["validation_loss"] - dense} for row in table]
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
     """What about 80 % of zeros cost, by each way, the cheapest first."""
     table = summarise(config, rows)
-    dense = next(row for row in table if row["way"] == DENSE)
+    (dense,) = stats.select(table, way=DENSE)
     nearest = [
         min(
-            (row for row in table if row["way"] == way),
+            stats.select(table, way=way),
             key=lambda row: abs(row["zeros"] - _SHARE),
         )
         for way in config.ways[1:]
@@ -212,10 +425,10 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     table = summarise(config, rows)
     for way in config.ways:
         color = f"C{WAYS.index(way)}"
-        mine = [row for row in rows if row["way"] == way]
+        mine = stats.select(rows, way=way)
         single = [(100 * r["zeros"], r["validation_loss"]) for r in mine]
         axes.plot(*zip(*single, strict=True), ".", color=color, alpha=0.3)
-        means = [row for row in table if row["way"] == way]
+        means = stats.select(table, way=way)
         axes.errorbar(
             [100 * row["zeros"] for row in means],
             [row["validation_loss"] for row in means],

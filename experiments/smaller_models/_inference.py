@@ -1,4 +1,4 @@
-"""How long a network takes for a batch: dense, sparse, and without what is dead."""
+"""The time of a forward pass: dense, sparse, and without dead units."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import scipy.sparse
 from jax.experimental import sparse
 
 from experiments.harness.contract import Row
-from experiments.smaller_models import _compact, _lenet
+from experiments.smaller_models import _lenet
 
 _REPEATS = 10
-# What each is compared with: the dense network of its library.
+# Each is compared with the dense network of the same library.
 AGAINST = {
     "smaller_numpy": "dense_numpy",
     "csr_scipy": "dense_numpy",
@@ -29,46 +29,46 @@ AGAINST = {
 
 
 def calls(params: _lenet.Params, x: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """The logits of a batch by each way; sparse ones where all layers are dense.
+    """Calls that compute the logits of a batch; sparse ones for dense layers alone.
 
     Each name ends with its library. All read the images as (samples, pixels); picking
     the pixels that the smaller network reads is part of its time.
     """
-    small, read = _compact.compact(params)
-    kept = np.flatnonzero(read) if x.shape[1] == len(read) else np.arange(x.shape[1])
+    small, read = _lenet.compact(params)
+    pixels = np.flatnonzero(read) if x.shape[1] == len(read) else np.arange(x.shape[1])
     forward = jax.jit(_lenet.logits)
-    given, places = jnp.asarray(x), jnp.asarray(kept)
-    cut = jax.jit(lambda params, x, places: _lenet.logits(params, x[:, places]))
+    images, kept = jnp.asarray(x), jnp.asarray(pixels)
+    cut = jax.jit(lambda params, x, kept: _lenet.logits(params, x[:, kept]))
     large, small_jax = jax.tree.map(jnp.asarray, (params, small))
-    found = {
-        "dense_jax": lambda: forward(large, given),
-        "smaller_jax": lambda: cut(small_jax, given, places),
+    in_jax = {
+        "dense_jax": lambda: forward(large, images),
+        "smaller_jax": lambda: cut(small_jax, images, kept),
     }
     if any(layer["kernel"].shape[0] > 1 for layer in params.values()):
-        return found
+        return in_jax
     rows, few = _transposed(params), _transposed(small)
     csr = [(scipy.sparse.csr_array(k), b) for k, b in rows]
     few_csr = [(scipy.sparse.csr_array(k), b) for k, b in few]
     coo = [(sparse.BCOO.fromdense(jnp.asarray(k)), jnp.asarray(b)) for k, b in rows]
     product = jax.jit(_columns)
-    return found | {
+    return in_jax | {
         "dense_numpy": lambda: _columns(rows, x, np.maximum),
-        "smaller_numpy": lambda: _columns(few, x[:, kept], np.maximum),
+        "smaller_numpy": lambda: _columns(few, x[:, pixels], np.maximum),
         "csr_scipy": lambda: _columns(csr, x, np.maximum),
-        "smaller_csr_scipy": lambda: _columns(few_csr, x[:, kept], np.maximum),
-        "bcoo_jax": lambda: product(coo, given),
+        "smaller_csr_scipy": lambda: _columns(few_csr, x[:, pixels], np.maximum),
+        "bcoo_jax": lambda: product(coo, images),
     }
 
 
 def _transposed(params: _lenet.Params) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per layer a matrix of a row per output, and a column of biases."""
+    """A matrix with a row per output, and a column of biases, of each layer."""
     layers = params.values()
     pairs = [(np.asarray(a["kernel"])[0].T, np.asarray(a["bias"])) for a in layers]
     return [(np.ascontiguousarray(k), b[:, None]) for k, b in pairs]
 
 
 def _columns(layers: Any, x: Any, maximum: Any = jnp.maximum) -> Any:
-    """The logits of layers of (matrix, biases), a column per sample inside."""
+    """The logits; inside, samples are columns, as sparse matrices want them."""
     values = x.T
     for matrix, bias in layers[:-1]:
         values = maximum(matrix @ values + bias, 0)
@@ -77,7 +77,7 @@ def _columns(layers: Any, x: Any, maximum: Any = jnp.maximum) -> Any:
 
 
 def microseconds(calls: dict[str, Callable[[], Any]], rounds: int) -> Row:
-    """Medians of interleaved rounds: the time of a call, and its `ratio_` to dense."""
+    """Medians over interleaved rounds: the time of a call, and its ratio to dense."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():

@@ -1,13 +1,16 @@
-"""LeNets: their parameters, and one training run to a sparse network with its refit."""
+"""LeNets: training to sparse weights, what they take on disk, and the removal."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import jaxreg
@@ -15,11 +18,14 @@ from experiments.kit import training
 
 LENET_300, LENET_5 = "LeNet-300-100", "LeNet-5"
 FIXED, TARGET = "fixed strength", "target_sparsity"
-# Per layer the windows, inputs and outputs of its kernel.
+# The windows, inputs and outputs of the kernel of each layer.
 SHAPES = {
     LENET_300: ((1, 784, 300), (1, 300, 100), (1, 100, 10)),
     LENET_5: ((25, 1, 20), (25, 20, 50), (16, 50, 500), (1, 500, 10)),
 }
+
+# Bytes of a number and of a pointer, and the bits of a byte.
+_FLOAT, _POINTER, _BITS = 4, 4, 8
 
 # Leaves of NumPy or of JAX.
 Params = dict[str, dict[str, Any]]
@@ -30,7 +36,7 @@ class Recipe:
     """A run of Adam with warm-up and cosine, and its refit by AdamW.
 
     `begin` and `landing` are the shares of the steps at which the zeros of
-    `target_sparsity` begin to come, and are all there.
+    `target_sparsity` begin to rise and reach their target.
     """
 
     steps: int
@@ -56,7 +62,7 @@ def init(model: str, key: jax.Array) -> Params:
 
 
 def logits(params: Params, x: Any) -> jax.Array:
-    """Of flat images; a kernel of 25 windows is a 5x5 convolution with pooling."""
+    """The logits of flat images; 25 windows are a 5x5 convolution with pooling."""
     layers = list(params.values())
     for place, layer in enumerate(layers):
         kernel = layer["kernel"]
@@ -71,7 +77,7 @@ def logits(params: Params, x: Any) -> jax.Array:
 
 
 def _convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """By matrix products: XLA's own convolution takes 1 s a step in a loop on a CPU."""
+    """A convolution by matrix products, since XLA's takes 1 s a step on a CPU."""
     _, inputs, outputs = kernel.shape
     if inputs == 1 and x.ndim == 2:
         x = x.reshape(-1, 28, 28)
@@ -102,7 +108,7 @@ def trained(
     seed: Any,
     data: tuple[Any, Any],
 ) -> tuple[Params, Params]:
-    """The parameters after the run and after the refit; jitted."""
+    """The parameters after the run and after the refit."""
     keys = jax.random.split(jax.random.key(seed), 3)
     loss = training.cross_entropy(logits)
     fit = functools.partial(training.fit, loss, data=data, batch=recipe.batch)
@@ -126,3 +132,60 @@ def trained(
     refit = optax.chain(adamw, jaxreg.hold_support(penalty))
     refitted = fit(refit, params, steps=recipe.refit_steps, key=keys[2])
     return params, refitted
+
+
+def sizes(params: Params) -> list[tuple[int, int, int]]:
+    """The entries, non-zeros and outputs of the kernel of each layer."""
+    kernels = [np.asarray(layer["kernel"]) for layer in params.values()]
+    return [(k.size, int(np.count_nonzero(k)), k.shape[-1]) for k in kernels]
+
+
+def stored_bytes(params: Params) -> dict[str, int]:
+    """The bytes of each format, with float32 values and dense biases.
+
+    csr32 and csr16 store the values, column numbers of 32 or 16 bits, and a 32-bit
+    pointer per row (an output) and layer; mask stores a bit per weight and the values.
+    """
+    layers = sizes(params)
+    biases = _FLOAT * sum(outputs for _, _, outputs in layers)
+    values = sum(left for _, left, _ in layers)
+    pointers = _POINTER * sum(outputs + 1 for _, _, outputs in layers)
+    bits = sum(math.ceil(entries / _BITS) for entries, _, _ in layers)
+    return {
+        "bytes_dense": _FLOAT * sum(entries for entries, _, _ in layers) + biases,
+        "bytes_csr32": (_FLOAT + 4) * values + pointers + biases,
+        "bytes_csr16": (_FLOAT + 2) * values + pointers + biases,
+        "bytes_mask": _FLOAT * values + bits + biases,
+    }
+
+
+def compact(params: Params) -> tuple[Params, np.ndarray]:
+    """The same function by smaller dense layers, and the inputs that these read.
+
+    Removes units without incoming weights, whose constant output goes into the biases
+    above, units without outgoing weights, and inputs that no unit reads.
+    """
+    kernels = [np.asarray(layer["kernel"]) for layer in params.values()]
+    biases = [np.array(layer["bias"]) for layer in params.values()]
+    size = -1
+    while size != sum(kernel.size for kernel in kernels):
+        size = sum(kernel.size for kernel in kernels)
+        for low, high in itertools.pairwise(range(len(kernels))):
+            has_inputs = np.any(kernels[low] != 0, axis=(0, 1))
+            constant = np.where(has_inputs, 0.0, np.maximum(biases[low], 0.0))
+            biases[high] += np.einsum("wio,i->o", kernels[high], constant, dtype="f4")
+            keep = has_inputs & np.any(kernels[high] != 0, axis=(0, 2))
+            kernels[low], biases[low] = kernels[low][..., keep], biases[low][keep]
+            kernels[high] = kernels[high][:, keep]
+    read = np.any(kernels[0] != 0, axis=(0, 2))
+    kernels[0] = kernels[0][:, read]
+    layers = zip(params, kernels, biases, strict=True)
+    return {name: {"kernel": k, "bias": b} for name, k, b in layers}, read
+
+
+def gap(params: Params, small: Params, read: np.ndarray, x: np.ndarray) -> float:
+    """The largest difference of the logits, relative to the largest logit."""
+    is_flat = len(read) == x.shape[1]
+    large = np.asarray(logits(params, x))
+    cut = np.asarray(logits(small, x[:, read] if is_flat else x))
+    return float(np.max(np.abs(large - cut)) / np.max(np.abs(large)))

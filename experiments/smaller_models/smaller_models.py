@@ -33,35 +33,105 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
+from matplotlib.axes import Axes
 
 import jaxreg
 from experiments.harness.contract import Row
 from experiments.kit import data_sets, stats, training
-from experiments.smaller_models import (
-    _compact,
-    _inference,
-    _lenet,
-    _smaller_plan,
-    _smaller_plot,
-)
-from experiments.smaller_models._lenet import FIXED, LENET_5, LENET_300
-from experiments.smaller_models._smaller_plan import (
-    INFERENCE,
-    TEST,
-    VALIDATION,
-    Config,
-    Plan,
-)
+from experiments.smaller_models import _inference, _lenet
+from experiments.smaller_models._lenet import FIXED, LENET_5, LENET_300, TARGET
 
 REQUIRES = ("mnist", "fashion-mnist")
 
+TEST, VALIDATION, INFERENCE = "test", "validation", "inference"
+
 _HELD_OUT = 5000
 _LEAST = {54.0: 0.982, 100.0: 0.978}
+# Images and labels.
 Pair = tuple[Any, Any]
+# DeepHoyer (Yang, Wen and Li 2020): % of the weights of LeNet-300-100 left, accuracy.
+PUBLISHED = (100 / 54, 98.4)
+_PANELS = (
+    ("mnist", LENET_300, (96.5, 98.8)),
+    ("fashion-mnist", LENET_300, (85.0, 91.0)),
+    ("mnist", LENET_5, (97.5, 99.5)),
+)
+_FORMATS = {"csr32": "o", "csr16": "s", "mask": "^", "smaller": "D"}
+_LABELS = {
+    "csr32": "CSR, 32-bit columns",
+    "csr16": "CSR, 16-bit columns",
+    "mask": "a bit per weight and values",
+    "smaller": "dense, dead units cut out",
+    "smaller_numpy": "NumPy,\ndead units cut out",
+    "csr_scipy": "SciPy CSR",
+    "smaller_csr_scipy": "SciPy CSR,\ndead units cut out",
+    "smaller_jax": "JAX,\ndead units cut out",
+    "bcoo_jax": "JAX BCOO",
+}
+_MARKS = {"L1": "o", "MCP": "s", "neurons": "^"}
 
 
-# All of one length, so that two compiled programs do.
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Runs of three lengths; validation chose the settings of the long one.
+
+    `times_fewer` are the targets of long runs in weights, `neuron_targets` those of
+    short runs in dead neurons or filters. A short run has one seed.
+    """
+
+    data: tuple[str, ...] = ("mnist", "fashion-mnist")
+    times_fewer: tuple[float, ...] = (54.0, 100.0)
+    seeds: int = 5
+    first_seed: int = 10
+    validation_seeds: int = 2
+    steps: int = 22_000
+    refit_steps: int = 6000
+    peak: float = 3e-3
+    landing: float = 0.85
+    other_peaks: tuple[float, ...] = (1e-2,)
+    other_landings: tuple[float, ...] = (1.0,)
+    begin: float = 0.2
+    refit_decay: float = 0.1
+    base: float = 3e-5
+    neuron_base: float = 1e-5
+    dense_steps: int = 12_000
+    dense_peak: float = 1e-3
+    short_steps: int = 9000
+    short_refit_steps: int = 2000
+    short_peak: float = 1e-2
+    l1_strengths: tuple[float, ...] = (3e-5, 1e-4, 4e-4)
+    mcp_strengths: tuple[float, ...] = (1e-4, 3e-4)
+    mcp_targets: bool = True
+    mcp_knot: float = 1.0
+    neuron_strengths: tuple[float, ...] = (3e-5, 1e-4)
+    neuron_targets: tuple[float, ...] = (0.8, 0.9)
+    lenet_5_steps: int = 1500
+    lenet_5_refit_steps: int = 500
+    lenet_5_peak: float = 3e-3
+    batches: tuple[int, ...] = (1, 256)
+    rounds: int = 41
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A cell: one network; with `batch` it is timed, else its accuracy is measured."""
+
+    recipe: str
+    way: str
+    by: str
+    setting: float
+    peak: float
+    landing: float
+    part: str = TEST
+    data: str = "mnist"
+    model: str = LENET_300
+    seed: int = 0
+    batch: int = 0
+
+
+# Equal lengths, so that only two programs are compiled.
 QUICK = Config(
     data=("mnist",),
     times_fewer=(54.0,),
@@ -88,7 +158,76 @@ QUICK = Config(
 
 def cells(config: Config) -> list[Row]:
     """One cell per trained network, then those that time networks."""
-    return [dataclasses.asdict(plan) for plan in _smaller_plan.plans(config)]
+    return [dataclasses.asdict(plan) for plan in _plans(config)]
+
+
+def _plans(config: Config) -> list[Plan]:
+    """The networks to train, then those to time."""
+    trained = [*_long(config), *_validation(config), *_short(config)]
+    if config.lenet_5_steps:
+        trained += _lenet_5(config)
+    timed = [
+        dataclasses.replace(plan, part=INFERENCE, batch=batch)
+        for plan in trained
+        for batch in config.batches
+        if (plan.recipe, plan.by) == ("short", TARGET)
+        and plan.setting in (*_targets(config)[:1], *config.neuron_targets[:1])
+        and plan.way != "MCP"
+    ]
+    return trained + timed
+
+
+def _targets(config: Config) -> list[float]:
+    return [1 - 1 / times for times in config.times_fewer]
+
+
+def _validation(config: Config) -> list[Plan]:
+    pairs = [
+        (config.peak, config.landing),
+        *((peak, config.landing) for peak in config.other_peaks),
+        *((config.peak, landing) for landing in config.other_landings),
+    ]
+    target = _targets(config)[0]
+    return [
+        Plan("long", "L1", TARGET, target, peak, landing, part=VALIDATION, seed=seed)
+        for peak, landing in pairs
+        for seed in range(config.validation_seeds)
+    ]
+
+
+def _long(config: Config) -> list[Plan]:
+    plans = [("long", TARGET, target, config.peak) for target in _targets(config)]
+    plans.append(("dense", FIXED, 0.0, config.dense_peak))
+    return [
+        Plan(recipe, "L1", by, setting, peak, config.landing, data=data, seed=seed)
+        for data in config.data
+        for recipe, by, setting, peak in plans
+        for seed in range(config.first_seed, config.first_seed + config.seeds)
+    ]
+
+
+def _short(config: Config) -> list[Plan]:
+    plans = [
+        ("L1", FIXED, config.l1_strengths),
+        ("MCP", FIXED, config.mcp_strengths),
+        ("neurons", FIXED, config.neuron_strengths),
+        ("L1", TARGET, _targets(config)),
+        ("MCP", TARGET, _targets(config) if config.mcp_targets else ()),
+        ("neurons", TARGET, config.neuron_targets),
+    ]
+    return [
+        Plan("short", way, by, setting, config.short_peak, config.landing)
+        for way, by, settings in plans
+        for setting in settings
+    ]
+
+
+def _lenet_5(config: Config) -> list[Plan]:
+    plans = [("dense", "L1", FIXED, 0.0)]
+    plans += [("short", "L1", TARGET, target) for target in _targets(config)]
+    plans += [("short", "neurons", TARGET, to) for to in config.neuron_targets[:1]]
+    last = config.lenet_5_peak, config.landing
+    return [Plan(*plan, *last, model=LENET_5) for plan in plans]
 
 
 def measure(config: Config, **cell: Any) -> Row:
@@ -100,9 +239,9 @@ def measure(config: Config, **cell: Any) -> Row:
     if plan.batch:
         calls = _inference.calls(refitted, np.asarray(x[: plan.batch]))
         return _inference.microseconds(calls, config.rounds)
-    small, read = _compact.compact(refitted)
-    gap = _compact.gap(refitted, small, read, x)
-    layers = _compact.sizes(refitted)
+    small, read = _lenet.compact(refitted)
+    gap = _lenet.gap(refitted, small, read, x)
+    layers = _lenet.sizes(refitted)
     return {
         "accuracy": float(_accuracy(biased, x, y)),
         "refit_accuracy": float(_accuracy(refitted, x, y)),
@@ -111,8 +250,8 @@ def measure(config: Config, **cell: Any) -> Row:
         "units_left": [layer["kernel"].shape[-1] for layer in small.values()],
         "inputs_left": int(np.sum(read)),
         "smaller_gap": gap,
-        **_compact.stored_bytes(refitted),
-        "bytes_smaller": _compact.stored_bytes(small)["bytes_dense"],
+        **_lenet.stored_bytes(refitted),
+        "bytes_smaller": _lenet.stored_bytes(small)["bytes_dense"],
     }
 
 
@@ -127,7 +266,7 @@ def _images(data: str) -> list[jax.Array]:
 
 
 def _split(plan: Plan) -> tuple[Pair, Pair]:
-    """What a network is trained on and tested on."""
+    """The images and labels to train on, and to test on."""
     train_x, train_y, test_x, test_y = _images(plan.data)
     if plan.part != VALIDATION:
         return (train_x, train_y), (test_x, test_y)
@@ -139,7 +278,7 @@ def _split(plan: Plan) -> tuple[Pair, Pair]:
 
 @functools.cache
 def _networks(config: Config, plan: Plan) -> tuple[Any, Any]:
-    """Before and after the refit; kept for the cells that time them."""
+    """The parameters before and after the refit, cached to be timed."""
     base = plan.setting if plan.by == FIXED else _base(config, plan)
     penalty = _penalty(config, plan, base)
     run = (_recipe(config, plan), plan.model, plan.by)
@@ -149,12 +288,12 @@ def _networks(config: Config, plan: Plan) -> tuple[Any, Any]:
 
 
 def _base(config: Config, plan: Plan) -> float:
-    """The strength that `target_sparsity` starts from, and its least."""
+    """The strength that `target_sparsity` starts from, its lower bound."""
     return config.neuron_base if plan.way == "neurons" else config.base
 
 
 def _penalty(config: Config, plan: Plan, strength: float) -> jaxreg.Penalty:
-    """On all kernels; for neurons a group per hidden one, and L1 on the last layer."""
+    """On all kernels; a group per hidden neuron goes with L1 on the last layer."""
     if plan.way == "MCP":
         return jaxreg.on_kernels(jaxreg.MCP(strength, knot=config.mcp_knot))
     if plan.way == "L1":
@@ -185,7 +324,7 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
     exact = [name for name in trained[0] if name.startswith("bytes_")]
     table = stats.over_seeds(trained, by, (*measured, *exact, "smaller_gap"))
     for row in table:
-        (first, *_) = (r for r in trained if all(r[name] == row[name] for name in by))
+        first = stats.alike(trained, row, by)[0]
         row["share_left"] = row["weights_left"] / first["weights"]
         row["times_fewer"] = 1 / row["share_left"]
         row["units_left"] = first["units_left"]
@@ -198,9 +337,9 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 def verdict(config: Config, rows: list[Row]) -> str:
     """Accuracy of the long runs beside dense ones, bytes, and times."""
     table = summarise(config, rows)
-    mine = [r for r in table if (r["part"], r["data"]) == (TEST, config.data[0])]
-    (dense,) = (r for r in mine if r["recipe"] == "dense" and r["model"] == LENET_300)
-    long = [r for r in mine if r["recipe"] == "long"]
+    mine = stats.select(table, part=TEST, data=config.data[0])
+    (dense,) = stats.select(mine, recipe="dense", model=LENET_300)
+    long = stats.select(mine, recipe="long")
     told = ", ".join(
         f"{row['refit_accuracy']:.2%} at {row['times_fewer']:.0f}x" for row in long
     )
@@ -208,8 +347,8 @@ def verdict(config: Config, rows: list[Row]) -> str:
         row["refit_accuracy"] >= _LEAST.get(round(row["times_fewer"]), 0.0)
         for row in long
     )
-    timed = [r for r in table if r["part"] == INFERENCE]
-    sparse = [r for r in timed if (r["model"], r["way"]) == (LENET_300, "L1")]
+    timed = stats.select(table, part=INFERENCE)
+    sparse = stats.select(timed, model=LENET_300, way="L1")
     spans = {
         name: _span([row[f"ratio_{name}"] for row in sparse])
         for name in ("csr_scipy", "bcoo_jax", "smaller_jax")
@@ -236,5 +375,100 @@ def _span(numbers: Sequence[float]) -> str:
 
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
-    """Accuracy against weights left, bytes, and times."""
-    return _smaller_plot.draw(summarise(config, rows))
+    """A panel of accuracy per network and data set, one of bytes and one of times."""
+    table = summarise(config, rows)
+    figure = matplotlib.figure.Figure(figsize=(12, 8), layout="constrained")
+    panels = list(figure.subplots(2, 3).flat)
+    for axes, (data, model, limits) in zip(panels, _PANELS, strict=False):
+        mine = [r for r in table if (r.get("data"), r["model"]) == (data, model)]
+        _plot_accuracy(axes, stats.select(mine, part=TEST), limits)
+        axes.set_title(f"{model}, {data}", fontsize=10)
+        if (data, model) == _PANELS[0][:2]:
+            axes.plot(*PUBLISHED, "k*", markersize=12, label="published: DeepHoyer")
+    _plot_bytes(panels[3], stats.select(table, part=TEST))
+    _plot_times(panels[4], stats.select(table, part=INFERENCE))
+    keys = panels[5]
+    keys.axis("off")
+    for axes, title, corner in (
+        (panels[0], "accuracy (open marks: before the refit)", "upper left"),
+        (panels[4], "inference", "lower left"),
+    ):
+        entries = axes.get_legend_handles_labels()
+        small = {"fontsize": 8, "title_fontsize": 8, "labelspacing": 0.2}
+        keys.add_artist(keys.legend(*entries, title=title, loc=corner, **small))
+    return figure
+
+
+def _plot_accuracy(axes: Axes, rows: list[Row], limits: tuple[float, float]) -> None:
+    kinds = dict.fromkeys((row["recipe"], row["way"], row["by"]) for row in rows)
+    for recipe, way, by in kinds:
+        mine = stats.select(rows, recipe=recipe, way=way, by=by)
+        if recipe == "dense":
+            best = max(mine[0]["accuracy"], mine[0]["refit_accuracy"])
+            axes.axhline(100 * best, color="0.4", ls=":", label="dense")
+            continue
+        colour = "C3" if recipe == "long" else "C0" if by == FIXED else "C1"
+        for column in ("accuracy", "refit_accuracy"):
+            is_refit = column == "refit_accuracy"
+            axes.errorbar(
+                [100 * row["share_left"] for row in mine],
+                [np.clip(100 * row[column], *limits) for row in mine],
+                [100 * np.nan_to_num(row[f"{column}_se"]) for row in mine],
+                fmt=_MARKS[way],
+                color=colour,
+                markerfacecolor=colour if is_refit else "none",
+                label=f"{way}, {by}, {recipe} run" if is_refit else None,
+            )
+    axes.set_xlim(0.8, 25)
+    axes.set_ylim(*limits)
+    axes.set_ylabel(f"test accuracy, % (below {limits[0]:g} at the edge)")
+    _label_shares(axes)
+
+
+def _label_shares(axes: Axes) -> None:
+    _logarithmic(axes, (1, 2, 5, 10, 20, 50))
+    axes.set_xlabel("% of the weights left")
+
+
+def _logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
+    """Makes the x axis logarithmic, with those of the ticks that lie in its range."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
+    axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+
+
+def _plot_bytes(axes: Axes, rows: list[Row]) -> None:
+    """Bytes of the sparse LeNet-300-100 on MNIST, by format."""
+    mine = stats.select(rows, data=_PANELS[0][0], model=_PANELS[0][1])
+    mine = [row for row in mine if row["recipe"] != "dense"]
+    left = [100 * row["share_left"] for row in mine]
+    for name, mark in _FORMATS.items():
+        fewer = [row["bytes_dense"] / row[f"bytes_{name}"] for row in mine]
+        axes.plot(left, fewer, mark, ms=5, label=_LABELS[name])
+    axes.plot(left, [100 / share for share in left], "k.", ms=3, label="weights alone")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    _label_shares(axes)
+    axes.set_ylabel("times fewer bytes than dense")
+    axes.set_title(f"{_PANELS[0][1]}, {_PANELS[0][0]}: bytes stored", fontsize=10)
+    axes.legend(fontsize=8)
+
+
+def _plot_times(axes: Axes, rows: list[Row]) -> None:
+    """A line per way to compute, a mark per network and batch."""
+    names = list(_inference.AGAINST)
+    for place, row in enumerate(rows):
+        points = [
+            (row[f"ratio_{name}"], height + 0.1 * (place - len(rows) / 2))
+            for height, name in enumerate(names)
+            if row.get(f"ratio_{name}")
+        ]
+        label = f"{row['model']}, {row['way']}, batch {row['batch']}"
+        axes.plot(*zip(*points, strict=True), "o", ms=5, label=label)
+    axes.set_yticks(range(len(names)), [_LABELS[name] for name in names], fontsize=8)
+    axes.axvline(1.0, color="0.4", ls=":")
+    _logarithmic(axes, (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50))
+    axes.set_xlabel("time over that of the dense network")
+    axes.set_title("inference", fontsize=10)

@@ -17,7 +17,7 @@ import optax
 from sklearn import datasets, model_selection
 
 import jaxreg
-from experiments.kit import data_sets, fista, networks, training
+from experiments.kit import data_sets, linear_models, networks, training
 
 DIABETES, CANCER = "diabetes", "breast_cancer"
 SPARSE, DIGITS = "sparse_truth", "digits"
@@ -181,7 +181,7 @@ def linear(
         off = weights * (answers - y)
         return {"bias": off.sum(), "weights": x.T @ off}
 
-    return fista.solve(
+    return linear_models.solve(
         gradient,
         penalty,
         rate,
