@@ -21,6 +21,7 @@ Command: python -m experiments ways
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,16 +30,286 @@ import matplotlib.figure
 import numpy as np
 import optax
 
-from experiments.correctness._quadratic import as_text, plot_errors, row_of, solve
-from experiments.correctness._ways import WAYS, Way
+import jaxreg
+from experiments.correctness._quadratic import (
+    CENTRE,
+    CURVATURE,
+    SOLUTION,
+    STRENGTH,
+    as_text,
+    plot_errors,
+    row_of,
+    solve,
+)
 from experiments.harness.contract import Row
+from experiments.kit.transformations import TRANSFORMATIONS, Problem, Rate, Settings
+
+# From the learning rates of Adam and of SGD.
+Maker = Callable[[optax.Schedule, optax.Schedule], optax.GradientTransformation]
+# A vector, or a matrix of one row, which is one group.
+Point = Any
 
 DEFAULT = True
+
+_STEPS = 20_000
+_RADIUS, _EPS, _DECAY, _GROUP_STRENGTH = 0.5, 0.1, 2.0, 0.2
+_l1 = jaxreg.L1(STRENGTH)
+_rows = jaxreg.GroupLasso(_GROUP_STRENGTH, group_axis=0)
+_ball = jaxreg.L2Ball(_RADIUS)
+_START, _AT_ZERO, _ONE_GROUP = (2.0, 2.0, 2.0), (2.0, 2.0, 0.0), ((2.0, 2.0, 2.0),)
+_UNCHANGED = Settings()
+# The solution of the loss on the entries that are not zero.
+_KEPT = (CENTRE[0], CENTRE[1], 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A way to apply a penalty: its maker, the problem that it solves, the answer.
+
+    It reaches the answer up to `within`; its memory is the state beyond that of `base`.
+    A variant is meant for the problem with this answer, and solves another.
+    """
+
+    make: Maker
+    solves: str
+    answer: Point
+    base: Maker
+    start: Point = _START
+    within: float = 1e-8
+    steps: int = _STEPS
+    has_zeros: bool = True
+    is_variant: bool = False
+
+
+def _adam(adam: optax.Schedule, sgd: optax.Schedule) -> optax.GradientTransformation:
+    return optax.adam(adam)
+
+
+def _nothing(adam: optax.Schedule, sgd: optax.Schedule) -> optax.GradientTransformation:
+    return optax.identity()
+
+
+def _way(
+    name: str,
+    answer: Point,
+    settings: Settings = _UNCHANGED,
+    *,
+    penalty: jaxreg.Penalty = _l1,
+    with_sgd: bool = False,
+    has_own_rate: bool = False,
+    note: str = "",
+    base: Maker | None = None,
+) -> Way:
+    """A row of the table of transformations, with Adam or with SGD and its rate."""
+    row = TRANSFORMATIONS[name]
+    if with_sgd and settings.inner is None:
+        settings = dataclasses.replace(settings, inner=optax.sgd)
+
+    def make(adam: optax.Schedule, sgd: optax.Schedule) -> optax.GradientTransformation:
+        rate = settings.rate if has_own_rate else sgd if with_sgd else adam
+        return row.optimizer(penalty, dataclasses.replace(settings, rate=rate))
+
+    solves = row.problem(after_sgd=with_sgd).value + note
+    return Way(make, solves, answer, base or (_nothing if with_sgd else _adam))
+
+
+def _every_fourth(make: Maker) -> Maker:
+    """The maker of a transformation that acts on the mean of 4 gradients."""
+    return lambda adam, sgd: optax.MultiSteps(
+        make(adam, sgd), 4
+    ).gradient_transformation()
+
+
+def _bisection(is_low: Callable[[float], bool], high: float) -> float:
+    """The number up to which `is_low` is true, from 0 to `high`."""
+    low = 0.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_low(middle) else (low, middle)
+    return low
+
+
+def _in_ball() -> Point:
+    """Minimiser of the loss on the ball: b a / (a + m), with a multiplier m."""
+    a, b = np.array(CURVATURE), np.array(CENTRE)
+    m = _bisection(lambda m: bool(np.linalg.norm(a * b / (a + m)) > _RADIUS), 1e3)
+    return tuple(a * b / (a + m))
+
+
+def _logarithmic() -> Point:
+    """Minimiser of loss + LogSum: the larger root of a (x - b) (x + e) + s e, or 0."""
+    answer = []
+    for a, b in zip(CURVATURE, CENTRE, strict=True):
+        roots = np.roots([a, a * (_EPS - b), _EPS * (STRENGTH - a * b)])
+        is_real = np.all(np.isreal(roots)) and np.max(roots.real) > 0
+        answer.append(float(np.max(roots.real)) if is_real else 0.0)
+    return tuple(answer)
+
+
+def _grouped() -> Point:
+    """Minimiser of loss + group lasso: x = a b n / (a n + s), where n is its norm."""
+    a, b = np.array(CURVATURE), np.array(CENTRE)
+    slope = _GROUP_STRENGTH * 3**0.5
+    n = _bisection(lambda n: bool(np.linalg.norm(a * b / (a * n + slope)) > 1), 10.0)
+    return tuple(a * b * n / (a * n + slope))
+
+
+def mean_step(
+    learning_rate: optax.Schedule, penalty: jaxreg.Penalty
+) -> optax.GradientTransformation:
+    """Adam, then a prox with one step per leaf: the mean of Adam's preconditioner."""
+    adam = optax.scale_by_adam()
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        moves, inner = adam.update(updates, state[0])
+        gain = 1 / (jnp.sqrt(inner.nu / (1 - 0.999**inner.count)) + 1e-8)
+        step = learning_rate(state[1])
+        target = penalty.prox(params - step * moves, step * jnp.mean(gain))
+        return target - params, (inner, state[1] + 1)
+
+    def init(params: Any) -> Any:
+        return adam.init(params), jnp.zeros([], jnp.int32)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _decoupled_decay(
+    adam: optax.Schedule, sgd: optax.Schedule
+) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.scale_by_adam(),
+        jaxreg.add_penalty_gradient(jaxreg.L2(_DECAY / 2)),
+        optax.scale_by_learning_rate(adam),
+    )
+
+
+def _sgd_with_momentum(rate: Rate) -> optax.GradientTransformation:
+    return optax.sgd(rate, 0.9)
+
+
+_PROX_SGD = _way("prox_sgd", SOLUTION, with_sgd=True)
+
+WAYS: dict[str, Way] = {
+    "regularize(adam(rate), penalty)": _way(
+        "regularize", SOLUTION, note=", any optimizer"
+    ),
+    "prox_sgd(rate, penalty)": _PROX_SGD,
+    "prox_sgd(rate, penalty, momentum=0.9)": _way(
+        "prox_sgd",
+        SOLUTION,
+        Settings(momentum=0.9),
+        with_sgd=True,
+        base=lambda adam, sgd: optax.trace(0.9),
+    ),
+    "prox_adam(rate, penalty)": _way("prox_adam", SOLUTION),
+    "prox_adam(rate, GroupLasso(strength, axis))": dataclasses.replace(
+        _way("prox_adam", _grouped(), penalty=_rows, note=", groups in Adam's metric"),
+        start=_ONE_GROUP,
+    ),
+    "prox_rmsprop(rate, penalty)": _way(
+        "prox_rmsprop", SOLUTION, base=lambda adam, sgd: optax.scale_by_rms()
+    ),
+    "prox_adagrad(50 * rate, penalty)": dataclasses.replace(
+        _way("prox_adagrad", SOLUTION, base=lambda adam, sgd: optax.scale_by_rss()),
+        make=lambda adam, sgd: jaxreg.prox_adagrad(lambda t: 50 * adam(t), _l1),
+    ),
+    "MultiSteps(prox_sgd(rate, penalty), 4)": dataclasses.replace(
+        _PROX_SGD,
+        make=_every_fourth(_PROX_SGD.make),
+        base=_every_fourth(_nothing),
+        steps=4 * _STEPS,
+    ),
+    "dual_average(0.005, penalty)": dataclasses.replace(
+        _way(
+            "dual_average",
+            SOLUTION,
+            Settings(rate=0.005),
+            has_own_rate=True,
+            note=", with an error like 1 / steps",
+            base=_nothing,
+        ),
+        # (start - answer) / (2 learning_rate curvature steps)
+        within=1.5 / (2 * 0.005 * _STEPS) * 1.01,
+    ),
+    "ftrl(1.0, penalty, beta=100.0)": _way(
+        "ftrl",
+        SOLUTION,
+        Settings(rate=1.0, beta=100.0),
+        has_own_rate=True,
+        base=_nothing,
+    ),
+    "chain(sgd(rate), shrink(penalty, rate))": _way("shrink", SOLUTION, with_sgd=True),
+    "chain(adam(rate), shrink(penalty, rate))": dataclasses.replace(
+        _way("shrink", CENTRE), within=1e-3
+    ),
+    "chain(add_penalty_gradient(penalty), adam(rate))": dataclasses.replace(
+        _way("add_penalty_gradient", SOLUTION, note=", the Keras habit"),
+        has_zeros=False,
+    ),
+    "chain(scale_by_adam(), add_penalty_gradient(L2(d / 2)), scale(-rate))": Way(
+        _decoupled_decay,
+        "decoupled decay (AdamW): the loss, with entries up to 1 / d",
+        tuple(float(np.clip(b, -1 / _DECAY, 1 / _DECAY)) for b in CENTRE),
+        _adam,
+        within=1e-3,
+    ),
+    "chain(sgd(rate), project(constraint))": _way(
+        "project", _in_ball(), penalty=_ball, with_sgd=True
+    ),
+    "regularize(adam(rate), constraint)": dataclasses.replace(
+        _way("regularize", _in_ball(), penalty=_ball),
+        solves=f"{Problem.CONSTRAINED.value}, any optimizer",
+        within=1e-5,
+    ),
+    "target_sparsity(adam(rate), penalty, 1 / 3, end_step)": _way(
+        "target_sparsity", _KEPT, Settings(target=1 / 3, end_step=_STEPS // 2)
+    ),
+    "reweight(build, penalty, eps, every)": _way(
+        "reweight", _logarithmic(), Settings(eps=_EPS, every=100), with_sgd=True
+    ),
+    "chain(adam(rate), hold_support(penalty))": dataclasses.replace(
+        _way("hold_support", _KEPT), start=_AT_ZERO
+    ),
+    "chain(adam(rate), orthant(penalty))": dataclasses.replace(
+        _way("orthant", _KEPT), start=_AT_ZERO
+    ),
+    "chain(sgd(rate, momentum=0.9), shrink(penalty, rate))": dataclasses.replace(
+        _way("shrink", SOLUTION, Settings(inner=_sgd_with_momentum), with_sgd=True),
+        solves="loss + penalty / 10",
+        base=lambda adam, sgd: _sgd_with_momentum(sgd),
+        is_variant=True,
+    ),
+    "chain(MultiSteps(sgd(rate), 4), shrink(penalty, rate))": Way(
+        lambda adam, sgd: optax.chain(
+            _every_fourth(lambda adam, sgd: optax.sgd(sgd))(adam, sgd),
+            jaxreg.shrink(_l1, sgd),
+        ),
+        "the loss alone: most proxes fall between the steps",
+        SOLUTION,
+        _every_fourth(lambda adam, sgd: optax.sgd(sgd)),
+        steps=4 * _STEPS,
+        is_variant=True,
+    ),
+    "prox_adamw(rate, penalty, weight_decay=0.1)": dataclasses.replace(
+        _way("prox_adamw", SOLUTION, Settings(weight_decay=0.1)), is_variant=True
+    ),
+    "chain(adam(rate), project(constraint))": dataclasses.replace(
+        _way("project", _in_ball(), penalty=_ball), is_variant=True
+    ),
+    "adam(rate), GroupLasso with the mean of Adam's steps": Way(
+        lambda adam, sgd: mean_step(adam, _rows),
+        "no problem: a group has no mean metric",
+        _grouped(),
+        _adam,
+        start=_ONE_GROUP,
+        is_variant=True,
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A cosine to 0 from `peak` for Adam and its kin, from `sgd_peak` for SGD."""
+    """A cosine to 0, from `peak` for Adam and its kin and from `sgd_peak` for SGD."""
 
     steps: int = 20_000
     peak: float = 0.01
@@ -56,23 +327,23 @@ def cells(config: Config) -> list[Row]:
 
 def measure(config: Config, way: str) -> Row:
     """The answer and its distance from the one claimed, zeros, flips and memory."""
-    one = WAYS[way]
+    chosen = WAYS[way]
     rates = [
         optax.cosine_decay_schedule(peak, config.steps)
         for peak in (config.peak, config.sgd_peak)
     ]
-    tx, base = one.make(*rates), one.base(*rates)
-    found = solve(tx, one.steps, start=one.start)
-    noisy = solve(tx, one.steps, noise=config.noise, start=one.start)
+    tx, base = chosen.make(*rates), chosen.base(*rates)
+    exact = solve(tx, chosen.steps, start=chosen.start)
+    noisy = solve(tx, chosen.steps, noise=config.noise, start=chosen.start)
     return {
-        **row_of(found.last, one.answer),
-        "flips": float(f"{noisy.flips[np.array(one.answer) == 0].sum():.3g}"),
+        **row_of(exact.last, chosen.answer),
+        "flips": float(f"{noisy.flips[np.array(chosen.answer) == 0].sum():.3g}"),
         "memory": _words(tx) - _words(base),
     }
 
 
 def _words(tx: Any) -> int:
-    """How many numbers the state of a transformation holds per weight."""
+    """Numbers per weight in the state of a transformation."""
     weights = jax.ShapeDtypeStruct((1, 1000), jnp.float32)
     state = jax.tree.leaves(jax.eval_shape(tx.init, weights))
     return sum(leaf.size for leaf in state) // 1000
@@ -88,7 +359,7 @@ def keeps_its_word(way: Way, row: Row) -> bool:
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
-    """What each solves, whether it is a way or a variant, and what it does to zeros."""
+    """The problem that each solves, with the answer, its zeros and the memory."""
     return [
         {
             "way": f"`{row['way']}`",
@@ -110,7 +381,7 @@ def _zeros_in_words(way: Way, row: Row) -> str:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """Which ways keep their word."""
+    """The ways and variants that do not solve what the table says."""
     good = [row["way"] for row in rows if keeps_its_word(WAYS[row["way"]], row)]
     bad = [row["way"] for row in rows if row["way"] not in good]
     still = [row["way"] for row in rows if row["zeros"] and row["flips"] == 0]

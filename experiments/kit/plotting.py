@@ -1,0 +1,69 @@
+"""Plots that several experiments draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from matplotlib.axes import Axes
+
+from experiments.harness.contract import Row
+from experiments.kit import stats
+
+
+def name_lines(axes: Axes, names: Sequence[str]) -> None:
+    """Names the horizontal lines of `strip`, the first name on top."""
+    axes.set_yticks(range(len(names)), list(names)[::-1])
+
+
+def strip(
+    axes: Axes,
+    names: Sequence[str],
+    points: Iterable[tuple[str, float]],
+    *,
+    label: str | None = None,
+    color: str | None = None,
+    marker: str = ".",
+    shift: float = 0.0,
+    size: float = 5.0,
+    alpha: float = 0.8,
+) -> None:
+    """Draws (name, number) points, each on the line of its name, `shift` above it."""
+    pairs = [
+        (number, len(names) - 1 - names.index(name) + shift) for name, number in points
+    ]
+    numbers, heights = zip(*pairs, strict=True) if pairs else ((), ())
+    axes.plot(numbers, heights, marker, color=color, ms=size, alpha=alpha, label=label)
+
+
+def by_size(
+    axes: Axes, names: Sequence[str], series: dict[str, list[tuple[str, float]]]
+) -> None:
+    """Draws labelled series of (name, number) points, a marker each, with a legend."""
+    for marker, (label, points) in zip("osD^v", series.items(), strict=False):
+        strip(axes, names, points, label=label, marker=marker, size=6)
+    name_lines(axes, names)
+    axes.grid(axis="y", linewidth=0.3)
+    axes.legend()
+
+
+def means_and_seeds(
+    axes: Axes,
+    rows: Sequence[Row],
+    x: str,
+    y: str,
+    *,
+    style: str,
+    color: str,
+    label: str,
+    positions: Sequence[float] | None = None,
+) -> None:
+    """Draws a line through the means over seeds, and a dot per seed.
+
+    With `positions` the values of `x` are drawn at their index among these.
+    """
+    means = stats.over_seeds(rows, (x,), (y,))
+    for group, mark, alpha in ((means, style, 1.0), (rows, ".", 0.5)):
+        at = [positions.index(row[x]) if positions else row[x] for row in group]
+        name = label if group is means else None
+        heights = [row[y] for row in group]
+        axes.plot(at, heights, mark, color=color, ms=5, label=name, alpha=alpha)
