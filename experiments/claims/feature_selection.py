@@ -236,20 +236,17 @@ def _logistics(
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
     """Shares and means with standard errors; the worst distance from scikit-learn."""
     by = ("part", "case", "size")
-    signs, irrelevant = (
-        [row for row in rows if row["part"] == part] for part in (SIGNS, IRRELEVANT)
-    )
-    table = stats.over_seeds(signs, by, ("right",))
+    table = stats.over_seeds(stats.select(rows, part=SIGNS), by, ("right",))
+    irrelevant = stats.select(rows, part=IRRELEVANT)
     table += stats.over_seeds(irrelevant, by, ("test_error", "nonzeros"))
-    for row in rows:
-        if row["part"] == DIABETES:
-            names = ("order", "largest")
-            line = {name: row[name] for name in (*by, *names) if name in row}
-            if "nonzeros" in row:
-                line["nonzeros_at_1_.1_.01"] = row["nonzeros"]
-            table.append(line)
+    for row in stats.select(rows, part=DIABETES):
+        names = ("order", "largest")
+        line = {name: row[name] for name in (*by, *names) if name in row}
+        if "nonzeros" in row:
+            line["nonzeros_at_1_.1_.01"] = row["nonzeros"]
+        table.append(line)
     for line in table:
-        runs = [row for row in rows if all(row[name] == line[name] for name in by)]
+        runs = stats.alike(rows, line, by)
         line["worst_error"] = max(row["error"] for row in runs)
         line["worst_violation"] = max(row["violation"] for row in runs)
     return table
@@ -289,7 +286,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """Shares of right signs; error and weights against the number of features."""
     figure = matplotlib.figure.Figure(figsize=(11, 3.9), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(0.7, 1, 1))
-    table = [row for row in summarise(config, rows) if row["part"] == SIGNS]
+    table = stats.select(summarise(config, rows), part=SIGNS)
     bars = left.bar(
         [row["case"].replace(" ", "\n") for row in table],
         [100 * row["right"] for row in table],
@@ -311,12 +308,12 @@ def _plot_sizes(
     axes: matplotlib.axes.Axes, config: Config, rows: list[Row], column: str
 ) -> None:
     for place, case in enumerate(("L1", "L2")):
-        mine = [r for r in rows if r["part"] == IRRELEVANT and r["case"] == case]
+        mine = stats.select(rows, part=IRRELEVANT, case=case)
         shifted = [row["size"] * 1.08 ** (2 * place - 1) for row in mine]
         values = [row[column] for row in mine]
         axes.plot(shifted, values, "os"[place], color=f"C{place}", ms=3, alpha=0.5)
         means = [
-            np.mean([row[column] for row in mine if row["size"] == size])
+            np.mean([row[column] for row in stats.select(mine, size=size)])
             for size in config.features
         ]
         axes.plot(config.features, means, color=f"C{place}", label=case)

@@ -35,8 +35,7 @@ from sklearn import model_selection
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import data_sets, linear_models
-from experiments.kit.stats import over_seeds
+from experiments.kit import data_sets, linear_models, stats
 
 REQUIRES = ("microarray",)
 
@@ -96,7 +95,7 @@ def measure(config: Config, data: str, penalty: str, seed: int) -> Row:
         config.folds, shuffle=True, random_state=0
     )
     rows, labels = genes[train], classes[train]
-    # Rows that a fit must not see get the weight 0, so that all folds have one shape.
+    # Held-out rows get the weight 0, so that all folds have one shape.
     masks = np.ones((config.folds, len(train)))
     for mask, (_, held_out) in zip(masks, splitter.split(rows, labels), strict=True):
         mask[held_out] = 0
@@ -184,11 +183,11 @@ def nogueira(sets: list[set[int]], features: int) -> float:
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
-    """Means over splits; how alike the chosen sets are."""
+    """Means over splits, and the similarity of the chosen sets."""
     by, measured = ("data", "penalty"), ("test_accuracy", "genes")
-    table = over_seeds(rows, by, measured)
+    table = stats.over_seeds(rows, by, measured)
     for line in table:
-        runs = [row for row in rows if all(row[name] == line[name] for name in by)]
+        runs = stats.alike(rows, line, by)
         line["of"] = runs[0]["all_genes"]
         line["strongest"] = max(row["share"] for row in runs)
         line["weakest"] = min(row["share"] for row in runs)
@@ -201,7 +200,7 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """Few genes at the accuracy of L2 or not, and how steady the choice is."""
+    """Genes and accuracy of each penalty, and how steady the choice is."""
     table = {(row["data"], row["penalty"]): row for row in summarise(config, rows)}
     lines, holds, steady = [], True, True
     for name in config.data:
@@ -228,7 +227,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     table = {(row["data"], row["penalty"]): row for row in summarise(config, rows)}
     for axes, name in zip(panels, config.data, strict=True):
         for place, penalty in enumerate(PENALTIES):
-            mine = [r for r in rows if (r["data"], r["penalty"]) == (name, penalty)]
+            mine = stats.select(rows, data=name, penalty=penalty)
             label = penalty
             if penalty != "L2":
                 label += f", Jaccard {table[name, penalty]['jaccard']:.2f}"

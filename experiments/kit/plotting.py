@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
@@ -33,6 +34,25 @@ def strip(
     ]
     numbers, heights = zip(*pairs, strict=True) if pairs else ((), ())
     axes.plot(numbers, heights, marker, color=color, ms=size, alpha=alpha, label=label)
+
+
+def seeds_and_means(
+    axes: Axes,
+    names: Sequence[str],
+    points: Sequence[tuple[str, float]],
+    *,
+    label: str,
+    color: str,
+    marker: str = ".",
+    shift: float = 0.0,
+) -> None:
+    """Draws a dot per (name, number) point and a bar at the mean of each name."""
+    strip(axes, names, points, label=label, color=color, marker=marker, shift=shift)
+    groups: dict[str, list[float]] = {}
+    for name, number in points:
+        groups.setdefault(name, []).append(number)
+    means = [(name, statistics.fmean(numbers)) for name, numbers in groups.items()]
+    strip(axes, names, means, color=color, marker="|", shift=shift, size=14, alpha=1.0)
 
 
 def by_size(

@@ -37,7 +37,7 @@ from sklearn import ensemble, model_selection
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import data_sets, networks, stats, training
+from experiments.kit import data_sets, networks, plotting, stats, training
 
 MNIST, FASHION, DIGITS = "mnist", "fashion-mnist", "digits"
 MICE, MICE_ROWS = "mice-protein", "mice-protein-rows"
@@ -426,8 +426,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     for axes, name in zip(panels[0], config.datasets, strict=True):
         _show_accuracies(axes, config, stats.select(rows, data=name))
         axes.set_title(f"{name}, k = {KEPT[name]}", fontsize=8)
-    panels[0, 0].set_yticks(range(len(config.methods)), config.methods)
-    panels[0, 0].invert_yaxis()
+    plotting.name_lines(panels[0, 0], config.methods)
     title = "dotted: LassoNet\nas published"
     panels[0, -1].legend(title=title, title_fontsize=7, fontsize=7, loc="lower left")
     return figure
@@ -458,18 +457,17 @@ def _show_accuracies(
     axes: matplotlib.axes.Axes, config: Config, rows: list[Row]
 ) -> None:
     """A point per seed, a bar at the mean, a dotted line at the published LassoNet."""
-    means = stats.over_seeds(rows, ("data", "method"), ("network", "forest"))
     for shift, (learner, marker) in enumerate((("network", "o"), ("forest", "D"))):
         colour = f"C{shift}"
-        for group, mark, size in ((rows, marker, 3), (means, "|", 12)):
-            axes.plot(
-                [100 * row[learner] for row in group],
-                [config.methods.index(row["method"]) + 0.3 * shift for row in group],
-                mark,
-                color=colour,
-                markersize=size,
-                label=learner if group is rows else None,
-            )
+        plotting.seeds_and_means(
+            axes,
+            config.methods,
+            [(row["method"], 100 * row[learner]) for row in rows],
+            label=learner,
+            color=colour,
+            marker=marker,
+            shift=-0.3 * shift,
+        )
         if published := PUBLISHED.get(rows[0]["data"]):
             line = 100 * published[learner]
             axes.axvline(line, color=colour, linestyle=":", linewidth=1)
