@@ -98,10 +98,8 @@ def _measure(
         return data_loss(params, x, y) + (penalty.value(params) if in_loss else 0.0)
 
     tx = _optimizer(method, config, penalty, strength)
-    data, steps, batch = split[:2], config.steps, config.batch
-    params = training.fit(
-        loss, tx, params, data, steps=steps, batch=batch, key=batch_key
-    )
+    data = split[:2]
+    params = training.fit(loss, tx, params, data, config, batch_key)
     train_loss, grads = jax.value_and_grad(data_loss)(params, *data)
     first, second, last = (layer["kernel"][...] for layer in params["layers"].values())
     hidden = [(first, second), (second, last)]

@@ -66,7 +66,7 @@ class Config:
 QUICK = Config(seeds=2, irrelevant=(0, 80), changes=(0.1,), strengths=8)
 
 # From strengths that hardly act to some that leave no weight.
-_RANGES = {"L2": (1e-3, 1e2), "L1": (1e-3, 1e1)}
+_RANGES = {"no penalty": (0.0, 0.0), "L2": (1e-3, 1e2), "L1": (1e-3, 1e1)}
 
 
 class Problem(NamedTuple):
@@ -103,7 +103,7 @@ def measure(config: Config, part: str, method: str, amount: float, seed: int) ->
     samples, features = problem.train[0].shape
     loss = linear_models.squared(samples)
     with jax.enable_x64(True):
-        penalties = _penalties(config, method)
+        penalties = linear_models.penalties(method, *_RANGES[method], config.strengths)
         fits = linear_models.path(loss, penalties, *problem.train)
         budget = (
             amount * np.sqrt(samples) * (np.sqrt(features) if part == TOGETHER else 1)
@@ -149,14 +149,6 @@ def _diabetes(
         return np.hstack([x, rng.normal(size=(len(x), irrelevant))]), y
 
     return Problem(*(crowded(*part) for part in data_sets.diabetes(seed)))
-
-
-def _penalties(config: Config, method: str) -> Any:
-    """A penalty with an axis of strengths to choose from."""
-    if method == "no penalty":
-        return jaxreg.L1(jnp.zeros(1))
-    kind = {"L1": jaxreg.L1, "L2": jaxreg.L2}[method]
-    return kind(jnp.geomspace(*_RANGES[method], config.strengths))
 
 
 def _errors(weights: Any, data: tuple[Any, Any]) -> Any:

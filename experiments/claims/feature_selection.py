@@ -36,7 +36,7 @@ from sklearn import datasets, linear_model
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import linear_models, stats
+from experiments.kit import linear_models, plotting, stats
 
 DEFAULT = True
 
@@ -296,27 +296,25 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     left.bar_label(bars, fmt="%.0f %%", label_type="center", color="white")
     left.set_ylabel("paths with the right signs, % (bar: standard error)")
     left.set_title("irrepresentable condition", fontsize=10)
-    _plot_sizes(middle, config, rows, "test_error")
+    _plot_sizes(middle, rows, "test_error")
     middle.set_ylabel("test error")
-    _plot_sizes(right, config, rows, "nonzeros")
+    _plot_sizes(right, rows, "nonzeros")
     right.set_yscale("log")
     right.set_ylabel("weights that are not zero (3 are relevant)")
     return figure
 
 
-def _plot_sizes(
-    axes: matplotlib.axes.Axes, config: Config, rows: list[Row], column: str
-) -> None:
-    for place, case in enumerate(("L1", "L2")):
-        mine = stats.select(rows, part=IRRELEVANT, case=case)
-        shifted = [row["size"] * 1.08 ** (2 * place - 1) for row in mine]
-        values = [row[column] for row in mine]
-        axes.plot(shifted, values, "os"[place], color=f"C{place}", ms=3, alpha=0.5)
-        means = [
-            np.mean([row[column] for row in stats.select(mine, size=size)])
-            for size in config.features
-        ]
-        axes.plot(config.features, means, color=f"C{place}", label=case)
+def _plot_sizes(axes: matplotlib.axes.Axes, rows: list[Row], column: str) -> None:
+    for index, case in enumerate(("L1", "L2")):
+        plotting.means_and_seeds(
+            axes,
+            stats.select(rows, part=IRRELEVANT, case=case),
+            "size",
+            column,
+            style="os"[index] + "-",
+            color=f"C{index}",
+            label=case,
+        )
     axes.set_xscale("log")
     axes.set_xlabel("features")
     axes.set_title("a point per run, lines through the means", fontsize=9)

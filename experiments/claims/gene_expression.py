@@ -131,22 +131,21 @@ def _fits(
     wide = jnp.concatenate([rows, jnp.ones((len(rows), 1))], axis=1)
 
     def fit(mask: jax.Array, share: jax.Array) -> linear_models.Solution:
-        count = jnp.sum(mask)
-
-        def gradient(params: Any) -> Any:
-            logits = rows @ params["kernel"] + params["bias"]
-            errors = mask * (jax.nn.sigmoid(logits) - labels) / count
-            return {"kernel": rows.T @ errors, "bias": jnp.sum(errors)}
-
-        bias = jnp.log(jnp.sum(mask * labels) / jnp.sum(mask * (1 - labels)))
-        zero = {"kernel": jnp.zeros(rows.shape[1]), "bias": bias}
-        largest = jnp.max(jnp.abs(gradient(zero)["kernel"]))
+        weights = mask / jnp.sum(mask)
+        mean = weights @ labels
+        start = {"kernel": jnp.zeros(rows.shape[1]), "bias": jnp.log(mean / (1 - mean))}
+        largest = jnp.max(jnp.abs(rows.T @ (weights * (mean - labels))))
         masked = wide * mask[:, None]
-        rate = 4 * count / jnp.linalg.eigvalsh(masked @ masked.T)[-1]
-        rules = jaxreg.on_kernels(_penalty(penalty, share * largest))
-        tolerance, most = config.tolerance, config.most
-        return linear_models.solve(
-            gradient, rules, rate, zero, tolerance=tolerance, most=most
+        rate = 4 * jnp.sum(mask) / jnp.linalg.eigvalsh(masked @ masked.T)[-1]
+        return linear_models.fit_with_intercept(
+            _penalty(penalty, share * largest),
+            True,
+            rate,
+            start,
+            (rows, labels),
+            weights,
+            tolerance=config.tolerance,
+            most=config.most,
         )
 
     over_shares = jax.vmap(fit, in_axes=(None, 0))
@@ -173,13 +172,9 @@ def jaccard(sets: list[set[int]]) -> float:
 
 
 def nogueira(sets: list[set[int]], features: int) -> float:
-    """1 for equal sets, about 0 for random ones (Nogueira, Sechidis and Brown 2018)."""
-    chosen = np.zeros((len(sets), features))
-    for line, members in zip(chosen, sets, strict=True):
-        line[list(members)] = 1
-    share = chosen.mean()
-    spread = chosen.var(axis=0, ddof=1).mean()
-    return float(1 - spread / (share * (1 - share)))
+    """The similarity of sets of features beyond chance."""
+    members = [[feature in chosen for feature in range(features)] for chosen in sets]
+    return stats.selection_stability(np.array(members))
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:

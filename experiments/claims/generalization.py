@@ -112,18 +112,15 @@ def _linear_model(config: Config, relevant: int, method: str, seed: int) -> Row:
     designs = rng.normal(size=shape)
     answers = designs @ truth + rng.normal(size=shape[:2])
     loss = linear_models.squared(config.samples)
-    strengths = jnp.geomspace(*_RANGES[method], config.grid)
-    penalties = _penalty(method, strengths)
-    fits = linear_models.path(loss, penalties, designs[0], answers[0])
-    errors = np.mean((fits.weights @ designs[1].T - answers[1]) ** 2, axis=1)
-    best = int(np.argmin(errors))
-    fit, penalty = jax.tree.map(lambda leaf: np.asarray(leaf)[best], (fits, penalties))
+    penalties = _penalty(method, jnp.geomspace(*_RANGES[method], config.grid))
+    train, valid = zip(designs, answers, strict=True)
+    fit, penalty = linear_models.best_of_path(loss, penalties, train, valid)
     # Independent features of variance 1: the test error beside the noise, without one.
     return {
         "error": float(np.sum((fit.weights - truth) ** 2)),
-        "strength": float(strengths[best]),
+        "strength": float(penalty.l1 if method == "elastic net" else penalty.strength),
         "zeros": float(np.mean(fit.weights == 0)),
-        **linear_models.checked(loss, penalty, designs[0], answers[0], fit),
+        **linear_models.checked(loss, penalty, *train, fit),
     }
 
 
@@ -180,9 +177,8 @@ def _trained(
             jaxreg.regularize(optax.adam(rate), penalty, config.width),
             params,
             train_data,
-            steps=config.steps,
-            batch=config.batch,
-            key=batch_key,
+            config,
+            batch_key,
         )
         scores = (training.accuracy(apply, fitted, *part) for part in (valid, test))
         return *scores, jaxreg.measure(penalty, fitted)["zero_share"]

@@ -123,18 +123,17 @@ def _linear_model(config: Config, method: str, size: float, seed: int) -> Row:
     )
     answers = _spoilt(config, answers, size, rng)
     loss = _loss(method, design, answers)
-    penalties = _penalties(config, method)
-    fits = linear_models.path(loss, penalties, design, answers)
-    errors = np.mean((others @ fits.weights.T - clean[:, None]) ** 2, axis=0)
-    best = int(np.argmin(errors))
-    fit, penalty = jax.tree.map(
-        lambda field: np.asarray(field)[best], (fits, penalties)
+    strengths = _RANGES.get(METHODS[method], (0.0, 0.0))
+    penalties = linear_models.penalties(
+        METHODS[method][1], *strengths, config.strengths
     )
+    train, valid = (design, answers), (others, clean)
+    fit, penalty = linear_models.best_of_path(loss, penalties, train, valid)
     # Independent features of variance 1: the test error beside the noise, without one.
     return {
         "error": float(np.sum((fit.weights - truth) ** 2)),
         "strength": float(penalty.strength),
-        **linear_models.checked(loss, penalty, design, answers, fit),
+        **linear_models.checked(loss, penalty, *train, fit),
     }
 
 
@@ -162,14 +161,6 @@ def _loss(method: str, design: np.ndarray, answers: np.ndarray) -> jaxreg.Penalt
     residuals = np.abs(answers - design @ np.asarray(rough.weights))
     # The usual constants: the median of |N(0, 1)|, and 95 % efficiency.
     return linear_models.huber(samples, 1.345 * float(np.median(residuals)) / 0.6745)
-
-
-def _penalties(config: Config, method: str) -> Any:
-    """A penalty with an axis of strengths to choose from."""
-    if METHODS[method][1] == "none":
-        return jaxreg.L1(jnp.zeros(1))
-    kind = {"L1": jaxreg.L1, "L2": jaxreg.L2}[METHODS[method][1]]
-    return kind(jnp.geomspace(*_RANGES[METHODS[method]], config.strengths))
 
 
 def _network(config: Config, method: str, size: float, seed: int) -> Row:
@@ -214,9 +205,8 @@ def _trained(
             jaxreg.regularize(optax.adam(rate), penalty, config.width),
             params,
             spoilt,
-            steps=config.steps,
-            batch=config.batch,
-            key=batch_key,
+            config,
+            batch_key,
         )
         return error(fitted, *valid), error(fitted, *test)
 

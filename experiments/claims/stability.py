@@ -192,15 +192,8 @@ def _gap(weights: np.ndarray) -> float:
 
 
 def selection_stability(weights: np.ndarray) -> float:
-    """The similarity of the supports beyond chance: 1 if equal, 0 if random.
-
-    Nogueira, Sechidis and Brown 2018, On the stability of feature selection algorithms,
-    eq. 4.
-    """
-    chosen = weights != 0
-    share = np.mean(chosen)
-    variance = np.mean(np.var(chosen, axis=0, ddof=1))
-    return float(1 - variance / (share * (1 - share)))
+    """The similarity of the supports of rows of weights, beyond chance."""
+    return stats.selection_stability(weights != 0)
 
 
 def _from_sklearn(part: str, penalty: Any, x: Any, y: Any, weights: Any) -> float:

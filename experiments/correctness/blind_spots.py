@@ -67,9 +67,7 @@ _BOX = jaxreg.Box(-1.0, 0.5)
 _BOXED = (0.5, 0.02, 0.3)
 
 
-def _ours(
-    inner: optax.GradientTransformation,
-) -> optax.GradientTransformationExtraArgs:
+def _ours(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     return jaxreg.regularize(inner, _L1)
 
 

@@ -34,18 +34,14 @@ from sklearn import linear_model
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import data_sets, networks, stats, training
+from experiments.kit import data_sets, networks, plotting, stats, training
 from experiments.kit.transformations import TRANSFORMATIONS, InnerMaker, Rate, Settings
 
 DEFAULT = True
 
 LOSS, BESIDE, PROX, EXACT = "L2 in the loss", "decay", "prox form", "regularize L2"
 WAYS = (LOSS, BESIDE, PROX, EXACT)
-_TRANSFORMATION_OF = {
-    LOSS: "add_penalty_gradient",
-    PROX: "shrink",
-    EXACT: "regularize",
-}
+_TRANSFORMATION_OF = {LOSS: "add_penalty_gradient", PROX: "shrink", EXACT: "regularize"}
 MOMENTUM = 0.9
 
 OPTIMIZERS: dict[str, InnerMaker] = {
@@ -222,9 +218,8 @@ def _train_mlp(
         tx,
         params,
         split[:2],
-        steps=config.mlp_steps,
-        batch=config.batch,
-        key=batch_key,
+        training.Length(config.mlp_steps, config.batch),
+        batch_key,
     )
     return {
         "test_accuracy": training.accuracy(apply, params, *split[2:]),
@@ -293,17 +288,17 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """Answers against OLS on the orthogonal design; accuracy of the MLP by decay."""
     figure = matplotlib.figure.Figure(figsize=(12, 4.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    for place, way in enumerate(WAYS[:3]):
+    for index, way in enumerate(WAYS[:3]):
         chosen = stats.select(rows, problem=DESIGNS[0], way=way)
-        for optimizer, filled in (("sgd", "none"), ("adam", f"C{place}")):
+        for optimizer, filled in (("sgd", "none"), ("adam", f"C{index}")):
             mine = stats.select(chosen, optimizer=optimizer)
             left.plot(
                 np.abs([row["ols"] for row in mine]).ravel(),
                 np.abs([row["answer"] for row in mine]).ravel(),
-                "osD"[place],
-                markersize=9 - 2 * place,
+                "osD"[index],
+                markersize=9 - 2 * index,
                 markerfacecolor=filled,
-                color=f"C{place}",
+                color=f"C{index}",
                 label=f"{optimizer}, {way}",
                 alpha=0.8,
             )
@@ -314,24 +309,24 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     left.set_title("dashed: OLS clipped at 1 / decay", fontsize=9)
     left.legend(fontsize=7)
     for axes, optimizer in ((middle, "sgd"), (right, "adam")):
-        _plot_accuracy(axes, config, rows, optimizer)
+        _plot_accuracy(axes, rows, optimizer)
     return figure
 
 
-def _plot_accuracy(
-    axes: matplotlib.axes.Axes, config: Config, rows: list[Row], optimizer: str
-) -> None:
-    for place, way in enumerate(WAYS[:3]):
-        mine = stats.select(rows, problem=MLP, optimizer=optimizer, way=way)
-        scores = [
-            [100 * row["test_accuracy"] for row in stats.select(mine, decay=decay)]
-            for decay in config.decays
-        ]
-        shifted = np.array(config.decays) * 1.25 ** (place - 1)
-        axes.plot(shifted, np.mean(scores, axis=1), color=f"C{place}", label=way)
-        axes.plot(shifted, scores, "osD"[place], color=f"C{place}", ms=3, alpha=0.6)
+def _plot_accuracy(axes: matplotlib.axes.Axes, rows: list[Row], optimizer: str) -> None:
+    for index, way in enumerate(WAYS[:3]):
+        plotting.means_and_seeds(
+            axes,
+            stats.select(rows, problem=MLP, optimizer=optimizer, way=way),
+            "decay",
+            "test_accuracy",
+            style="osD"[index] + "-",
+            color=f"C{index}",
+            label=way,
+            percent=True,
+        )
     axes.set_xscale("log")
-    axes.set_xlabel("decay (points moved apart sideways)")
+    axes.set_xlabel("decay")
     axes.set_ylabel("test accuracy of the digits MLP, %")
     axes.set_title(
         f"{optimizer}: a point per seed, lines through the means", fontsize=9

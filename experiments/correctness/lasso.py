@@ -148,11 +148,7 @@ def _objective(problem: Problem, w: np.ndarray) -> float:
 
 @functools.partial(jax.jit, static_argnames=("config", "method"))
 def _solve(
-    config: Config,
-    method: str,
-    gram: jax.Array,
-    target: jax.Array,
-    strength: jax.Array,
+    config: Config, method: str, gram: jax.Array, target: jax.Array, strength: jax.Array
 ) -> jax.Array:
     tx = _optimizer(config, method, strength, jnp.linalg.eigvalsh(gram)[-1])
 

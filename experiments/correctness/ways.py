@@ -42,82 +42,91 @@ from experiments.correctness._quadratic import (
     solve,
 )
 from experiments.harness.contract import Row
-from experiments.kit.transformations import TRANSFORMATIONS, Problem, Rate, Settings
+from experiments.kit.transformations import (
+    DEFAULTS,
+    TRANSFORMATIONS,
+    InnerMaker,
+    Problem,
+    Rate,
+    Settings,
+)
 
-# From the learning rates of Adam and of SGD.
-Maker = Callable[[optax.Schedule, optax.Schedule], optax.GradientTransformation]
 # A vector, or a matrix of one row, which is one group.
 Point = Any
 
 DEFAULT = True
 
-_STEPS = 20_000
 _RADIUS, _EPS, _DECAY, _GROUP_STRENGTH = 0.5, 0.1, 2.0, 0.2
 _l1 = jaxreg.L1(STRENGTH)
 _rows = jaxreg.GroupLasso(_GROUP_STRENGTH, group_axis=0)
 _ball = jaxreg.L2Ball(_RADIUS)
-_START, _AT_ZERO, _ONE_GROUP = (2.0, 2.0, 2.0), (2.0, 2.0, 0.0), ((2.0, 2.0, 2.0),)
-_UNCHANGED = Settings()
+_AT_ZERO, _ONE_GROUP = (2.0, 2.0, 0.0), ((2.0, 2.0, 2.0),)
 # The solution of the loss on the entries that are not zero.
 _KEPT = (CENTRE[0], CENTRE[1], 0.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """A way to apply a penalty: its maker, the problem that it solves, the answer.
-
-    It reaches the answer up to `within`; its memory is the state beyond that of `base`.
-    A variant is meant for the problem with this answer, and solves another.
-    """
-
-    make: Maker
-    solves: str
-    answer: Point
-    base: Maker
-    start: Point = _START
-    within: float = 1e-8
-    steps: int = _STEPS
-    has_zeros: bool = True
-    is_variant: bool = False
-
-
-def _adam(adam: optax.Schedule, sgd: optax.Schedule) -> optax.GradientTransformation:
-    return optax.adam(adam)
-
-
-def _nothing(adam: optax.Schedule, sgd: optax.Schedule) -> optax.GradientTransformation:
+def _nothing(rate: Rate) -> optax.GradientTransformation:
     return optax.identity()
 
 
-def _way(
-    name: str,
-    answer: Point,
-    settings: Settings = _UNCHANGED,
-    *,
-    penalty: jaxreg.Penalty = _l1,
-    with_sgd: bool = False,
-    has_own_rate: bool = False,
-    note: str = "",
-    base: Maker | None = None,
-) -> Way:
-    """A row of the table of transformations, with Adam or with SGD and its rate."""
-    row = TRANSFORMATIONS[name]
-    if with_sgd and settings.inner is None:
-        settings = dataclasses.replace(settings, inner=optax.sgd)
-
-    def make(adam: optax.Schedule, sgd: optax.Schedule) -> optax.GradientTransformation:
-        rate = settings.rate if has_own_rate else sgd if with_sgd else adam
-        return row.optimizer(penalty, dataclasses.replace(settings, rate=rate))
-
-    solves = row.problem(after_sgd=with_sgd).value + note
-    return Way(make, solves, answer, base or (_nothing if with_sgd else _adam))
+def _sgd_with_momentum(rate: Rate) -> optax.GradientTransformation:
+    return optax.sgd(rate, 0.9)
 
 
-def _every_fourth(make: Maker) -> Maker:
-    """The maker of a transformation that acts on the mean of 4 gradients."""
-    return lambda adam, sgd: optax.MultiSteps(
-        make(adam, sgd), 4
-    ).gradient_transformation()
+def _sgd_on_means(rate: Rate) -> optax.GradientTransformation:
+    return optax.MultiSteps(optax.sgd(rate), 4).gradient_transformation()
+
+
+def _prox_sgd_on_means(rate: Rate) -> optax.GradientTransformation:
+    return optax.MultiSteps(jaxreg.prox_sgd(rate, _l1), 4).gradient_transformation()
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A way to apply a penalty, the problem that it solves, and the answer.
+
+    It is a `row` of the table of transformations, with Adam or with SGD and at a rate
+    of its own or that of the optimizer, or the transformation that `make` returns. It
+    reaches the answer up to `within`; its memory is the state beyond that of `base`.
+    A variant is meant for the problem with this answer, and solves another.
+    """
+
+    answer: Point
+    row: str = ""
+    settings: Settings = DEFAULTS
+    penalty: jaxreg.Penalty = _l1
+    with_sgd: bool = False
+    rate: float | None = None
+    make: InnerMaker | None = None
+    base: InnerMaker | None = None
+    note: str = ""
+    problem: str = ""
+    start: Point = (2.0, 2.0, 2.0)
+    within: float = 1e-8
+    steps: int = 20_000
+    has_zeros: bool = True
+    is_variant: bool = False
+
+    @property
+    def solves(self) -> str:
+        """The problem in words."""
+        if self.problem:
+            return self.problem
+        row = TRANSFORMATIONS[self.row]
+        return row.problem(after_sgd=self.with_sgd).value + self.note
+
+    def built(self, rate: Rate) -> optax.GradientTransformation:
+        """The whole optimizer."""
+        if self.make is not None:
+            return self.make(rate)
+        settings = dataclasses.replace(self.settings, rate=self.rate or rate)
+        if self.with_sgd and settings.inner is None:
+            settings = dataclasses.replace(settings, inner=optax.sgd)
+        return TRANSFORMATIONS[self.row].optimizer(self.penalty, settings)
+
+    def without(self, rate: Rate) -> optax.GradientTransformation:
+        """The optimizer whose state is not counted as memory of the way."""
+        return (self.base or (_nothing if self.with_sgd else optax.adam))(rate)
 
 
 def _bisection(is_low: Callable[[float], bool], high: float) -> float:
@@ -173,134 +182,127 @@ def mean_step(
     return optax.GradientTransformation(init, update)
 
 
-def _decoupled_decay(
-    adam: optax.Schedule, sgd: optax.Schedule
-) -> optax.GradientTransformation:
+def _decoupled_decay(rate: Rate) -> optax.GradientTransformation:
     return optax.chain(
         optax.scale_by_adam(),
         jaxreg.add_penalty_gradient(jaxreg.L2(_DECAY / 2)),
-        optax.scale_by_learning_rate(adam),
+        optax.scale_by_learning_rate(rate),
     )
 
 
-def _sgd_with_momentum(rate: Rate) -> optax.GradientTransformation:
-    return optax.sgd(rate, 0.9)
+def _fifty_times(schedule: optax.Schedule) -> optax.Schedule:
+    return lambda count: 50 * schedule(count)
 
-
-_PROX_SGD = _way("prox_sgd", SOLUTION, with_sgd=True)
 
 WAYS: dict[str, Way] = {
-    "regularize(adam(rate), penalty)": _way(
-        "regularize", SOLUTION, note=", any optimizer"
+    "regularize(adam(rate), penalty)": Way(
+        SOLUTION, "regularize", note=", any optimizer"
     ),
-    "prox_sgd(rate, penalty)": _PROX_SGD,
-    "prox_sgd(rate, penalty, momentum=0.9)": _way(
-        "prox_sgd",
+    "prox_sgd(rate, penalty)": Way(SOLUTION, "prox_sgd", with_sgd=True),
+    "prox_sgd(rate, penalty, momentum=0.9)": Way(
         SOLUTION,
+        "prox_sgd",
         Settings(momentum=0.9),
         with_sgd=True,
-        base=lambda adam, sgd: optax.trace(0.9),
+        base=lambda rate: optax.trace(0.9),
     ),
-    "prox_adam(rate, penalty)": _way("prox_adam", SOLUTION),
-    "prox_adam(rate, GroupLasso(strength, axis))": dataclasses.replace(
-        _way("prox_adam", _grouped(), penalty=_rows, note=", groups in Adam's metric"),
+    "prox_adam(rate, penalty)": Way(SOLUTION, "prox_adam"),
+    "prox_adam(rate, GroupLasso(strength, axis))": Way(
+        _grouped(),
+        "prox_adam",
+        penalty=_rows,
+        note=", groups in Adam's metric",
         start=_ONE_GROUP,
     ),
-    "prox_rmsprop(rate, penalty)": _way(
-        "prox_rmsprop", SOLUTION, base=lambda adam, sgd: optax.scale_by_rms()
+    "prox_rmsprop(rate, penalty)": Way(
+        SOLUTION, "prox_rmsprop", base=lambda rate: optax.scale_by_rms()
     ),
-    "prox_adagrad(50 * rate, penalty)": dataclasses.replace(
-        _way("prox_adagrad", SOLUTION, base=lambda adam, sgd: optax.scale_by_rss()),
-        make=lambda adam, sgd: jaxreg.prox_adagrad(lambda t: 50 * adam(t), _l1),
-    ),
-    "MultiSteps(prox_sgd(rate, penalty), 4)": dataclasses.replace(
-        _PROX_SGD,
-        make=_every_fourth(_PROX_SGD.make),
-        base=_every_fourth(_nothing),
-        steps=4 * _STEPS,
-    ),
-    "dual_average(0.005, penalty)": dataclasses.replace(
-        _way(
-            "dual_average",
-            SOLUTION,
-            Settings(rate=0.005),
-            has_own_rate=True,
-            note=", with an error like 1 / steps",
-            base=_nothing,
-        ),
-        # (start - answer) / (2 learning_rate curvature steps)
-        within=1.5 / (2 * 0.005 * _STEPS) * 1.01,
-    ),
-    "ftrl(1.0, penalty, beta=100.0)": _way(
-        "ftrl",
+    "prox_adagrad(50 * rate, penalty)": Way(
         SOLUTION,
-        Settings(rate=1.0, beta=100.0),
-        has_own_rate=True,
-        base=_nothing,
+        "prox_adagrad",
+        make=lambda rate: jaxreg.prox_adagrad(_fifty_times(rate), _l1),
+        base=lambda rate: optax.scale_by_rss(),
     ),
-    "chain(sgd(rate), shrink(penalty, rate))": _way("shrink", SOLUTION, with_sgd=True),
-    "chain(adam(rate), shrink(penalty, rate))": dataclasses.replace(
-        _way("shrink", CENTRE), within=1e-3
+    "MultiSteps(prox_sgd(rate, penalty), 4)": Way(
+        SOLUTION,
+        "prox_sgd",
+        with_sgd=True,
+        make=_prox_sgd_on_means,
+        base=_sgd_on_means,
+        steps=80_000,
     ),
-    "chain(add_penalty_gradient(penalty), adam(rate))": dataclasses.replace(
-        _way("add_penalty_gradient", SOLUTION, note=", the Keras habit"),
-        has_zeros=False,
+    "dual_average(0.005, penalty)": Way(
+        SOLUTION,
+        "dual_average",
+        with_sgd=True,
+        rate=0.005,
+        note=", with an error like 1 / steps",
+        # (start - answer) / (2 learning_rate curvature steps)
+        within=1.5 / (2 * 0.005 * 20_000) * 1.01,
+    ),
+    "ftrl(1.0, penalty, beta=100.0)": Way(
+        SOLUTION, "ftrl", Settings(beta=100.0), with_sgd=True, rate=1.0
+    ),
+    "chain(sgd(rate), shrink(penalty, rate))": Way(SOLUTION, "shrink", with_sgd=True),
+    "chain(adam(rate), shrink(penalty, rate))": Way(CENTRE, "shrink", within=1e-3),
+    "chain(add_penalty_gradient(penalty), adam(rate))": Way(
+        SOLUTION, "add_penalty_gradient", note=", the Keras habit", has_zeros=False
     ),
     "chain(scale_by_adam(), add_penalty_gradient(L2(d / 2)), scale(-rate))": Way(
-        _decoupled_decay,
-        "decoupled decay (AdamW): the loss, with entries up to 1 / d",
         tuple(float(np.clip(b, -1 / _DECAY, 1 / _DECAY)) for b in CENTRE),
-        _adam,
+        make=_decoupled_decay,
+        problem="decoupled decay (AdamW): the loss, with entries up to 1 / d",
         within=1e-3,
     ),
-    "chain(sgd(rate), project(constraint))": _way(
-        "project", _in_ball(), penalty=_ball, with_sgd=True
+    "chain(sgd(rate), project(constraint))": Way(
+        _in_ball(), "project", penalty=_ball, with_sgd=True
     ),
-    "regularize(adam(rate), constraint)": dataclasses.replace(
-        _way("regularize", _in_ball(), penalty=_ball),
-        solves=f"{Problem.CONSTRAINED.value}, any optimizer",
+    "regularize(adam(rate), constraint)": Way(
+        _in_ball(),
+        "regularize",
+        penalty=_ball,
+        problem=f"{Problem.CONSTRAINED.value}, any optimizer",
         within=1e-5,
     ),
-    "target_sparsity(adam(rate), penalty, 1 / 3, end_step)": _way(
-        "target_sparsity", _KEPT, Settings(target=1 / 3, end_step=_STEPS // 2)
+    "target_sparsity(adam(rate), penalty, 1 / 3, end_step)": Way(
+        _KEPT, "target_sparsity", Settings(target=1 / 3, end_step=10_000)
     ),
-    "reweight(build, penalty, eps, every)": _way(
-        "reweight", _logarithmic(), Settings(eps=_EPS, every=100), with_sgd=True
+    "reweight(build, penalty, eps, every)": Way(
+        _logarithmic(), "reweight", Settings(eps=_EPS, every=100), with_sgd=True
     ),
-    "chain(adam(rate), hold_support(penalty))": dataclasses.replace(
-        _way("hold_support", _KEPT), start=_AT_ZERO
+    "chain(adam(rate), hold_support(penalty))": Way(
+        _KEPT, "hold_support", start=_AT_ZERO
     ),
-    "chain(adam(rate), orthant(penalty))": dataclasses.replace(
-        _way("orthant", _KEPT), start=_AT_ZERO
-    ),
-    "chain(sgd(rate, momentum=0.9), shrink(penalty, rate))": dataclasses.replace(
-        _way("shrink", SOLUTION, Settings(inner=_sgd_with_momentum), with_sgd=True),
-        solves="loss + penalty / 10",
-        base=lambda adam, sgd: _sgd_with_momentum(sgd),
+    "chain(adam(rate), orthant(penalty))": Way(_KEPT, "orthant", start=_AT_ZERO),
+    "chain(sgd(rate, momentum=0.9), shrink(penalty, rate))": Way(
+        SOLUTION,
+        "shrink",
+        Settings(inner=_sgd_with_momentum),
+        with_sgd=True,
+        base=_sgd_with_momentum,
+        problem="loss + penalty / 10",
         is_variant=True,
     ),
     "chain(MultiSteps(sgd(rate), 4), shrink(penalty, rate))": Way(
-        lambda adam, sgd: optax.chain(
-            _every_fourth(lambda adam, sgd: optax.sgd(sgd))(adam, sgd),
-            jaxreg.shrink(_l1, sgd),
-        ),
-        "the loss alone: most proxes fall between the steps",
         SOLUTION,
-        _every_fourth(lambda adam, sgd: optax.sgd(sgd)),
-        steps=4 * _STEPS,
+        "shrink",
+        Settings(inner=_sgd_on_means),
+        with_sgd=True,
+        base=_sgd_on_means,
+        problem="the loss alone: most proxes fall between the steps",
+        steps=80_000,
         is_variant=True,
     ),
-    "prox_adamw(rate, penalty, weight_decay=0.1)": dataclasses.replace(
-        _way("prox_adamw", SOLUTION, Settings(weight_decay=0.1)), is_variant=True
+    "prox_adamw(rate, penalty, weight_decay=0.1)": Way(
+        SOLUTION, "prox_adamw", Settings(weight_decay=0.1), is_variant=True
     ),
-    "chain(adam(rate), project(constraint))": dataclasses.replace(
-        _way("project", _in_ball(), penalty=_ball), is_variant=True
+    "chain(adam(rate), project(constraint))": Way(
+        _in_ball(), "project", penalty=_ball, is_variant=True
     ),
     "adam(rate), GroupLasso with the mean of Adam's steps": Way(
-        lambda adam, sgd: mean_step(adam, _rows),
-        "no problem: a group has no mean metric",
         _grouped(),
-        _adam,
+        make=lambda rate: mean_step(rate, _rows),
+        problem="no problem: a group has no mean metric",
         start=_ONE_GROUP,
         is_variant=True,
     ),
@@ -328,11 +330,9 @@ def cells(config: Config) -> list[Row]:
 def measure(config: Config, way: str) -> Row:
     """The answer and its distance from the one claimed, zeros, flips and memory."""
     chosen = WAYS[way]
-    rates = [
-        optax.cosine_decay_schedule(peak, config.steps)
-        for peak in (config.peak, config.sgd_peak)
-    ]
-    tx, base = chosen.make(*rates), chosen.base(*rates)
+    peak = config.sgd_peak if chosen.with_sgd else config.peak
+    rate = optax.cosine_decay_schedule(peak, config.steps)
+    tx, base = chosen.built(rate), chosen.without(rate)
     exact = solve(tx, chosen.steps, start=chosen.start)
     noisy = solve(tx, chosen.steps, noise=config.noise, start=chosen.start)
     return {

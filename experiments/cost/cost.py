@@ -26,7 +26,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,6 +37,7 @@ import optax
 from sklearn import linear_model
 
 import jaxreg
+from experiments.cost._steps import seconds_of
 from experiments.harness.contract import Row
 from experiments.kit import linear_models, plotting, stats
 
@@ -283,7 +283,8 @@ def _step_times(config: Config, setup: str, seed: int) -> list[float]:
         data = [rng.normal(size=(rows, size)) / rows**0.5, rng.normal(size=rows)]
     inputs = [jnp.asarray(part, jnp.float32) for part in data]
     runs = [_Run(config, name, inputs, jnp.zeros(size)) for name in TIMED]
-    rounds = [[run.seconds() for run in runs] for _ in range(config.rounds + 2)]
+    count = config.rounds + 2
+    rounds = [[seconds_of(run.once, 1) for run in runs] for _ in range(count)]
     # The first rounds page the buffers in.
     ratios = [[seconds / times[0] for seconds in times] for times in rounds[2:]]
     return [statistics.median(ratio) for ratio in zip(*ratios, strict=True)]
@@ -309,10 +310,10 @@ class _Run:
         self.carry = jax.tree.map(jnp.copy, method.start(start))
         self.step = jax.jit(step, donate_argnums=0)
 
-    def seconds(self) -> float:
-        start = time.perf_counter()
-        self.carry = jax.block_until_ready(self.step(self.carry, self.inputs))
-        return time.perf_counter() - start
+    def once(self) -> Any:
+        """Does the step, and returns what is to be waited for."""
+        self.carry = self.step(self.carry, self.inputs)
+        return self.carry
 
 
 def _ratios(rows: list[Row], setup: str) -> dict[str, list[float]]:

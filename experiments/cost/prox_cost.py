@@ -35,6 +35,7 @@ import matplotlib.figure
 import numpy as np
 
 import jaxreg
+from experiments.cost._steps import seconds_of
 from experiments.harness.contract import Row
 from experiments.kit import stats
 
@@ -158,7 +159,8 @@ def measure(config: Config, operator: str, against: str) -> Row:
     duel = _DUELS[operator](config, against)
     # Compiles both, and starts numba's threads.
     error = duel.error(np.asarray(duel.ours()), np.asarray(duel.theirs()))
-    pairs = [(_seconds(duel.ours), _seconds(duel.theirs)) for _ in range(config.rounds)]
+    calls = (duel.ours, duel.theirs)
+    pairs = [[seconds_of(call, 1) for call in calls] for _ in range(config.rounds)]
     ours, theirs = map(statistics.median, zip(*pairs, strict=True))
     return {
         "milliseconds": 1e3 * ours,
@@ -166,12 +168,6 @@ def measure(config: Config, operator: str, against: str) -> Row:
         "ratio": ours / theirs,
         "error": error,
     }
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
 
 
 def _seconds_to_compile(config: Config, operator: str) -> float:
@@ -212,11 +208,7 @@ def _duel_l1_ball(config: Config, against: str) -> Duel:
 
 def _duel_total_variation(config: Config, against: str) -> Duel:
     loop, check = _peers().total_variation, _peers().total_variation_error
-    duel = _duel(
-        config,
-        jaxreg.TotalVariation(1.0, axis=0),
-        lambda x, _: loop(x, 1.0),
-    )
+    duel = _duel(config, jaxreg.TotalVariation(1.0, axis=0), lambda x, _: loop(x, 1.0))
 
     def error(ours: np.ndarray, theirs: np.ndarray) -> float:
         entries = np.random.default_rng(0).normal(size=config.entries)

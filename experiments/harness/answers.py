@@ -87,11 +87,7 @@ ANSWERS = (
         and decoupled decay are different problems with different best
         strengths: choose one, tune that one.
         """,
-        {
-            "generalization": CONDITIONS,
-            "stability": CONDITIONS,
-            "decay": CONDITIONS,
-        },
+        {"generalization": CONDITIONS, "stability": CONDITIONS, "decay": CONDITIONS},
     ),
     Answer(
         "When should I use group penalties?",
@@ -167,8 +163,6 @@ ANSWERS = (
         Decay, clipping or averages outside the transformation, which it cannot
         see.
         """,
-        {
-            "blind_spots": "measured",
-        },
+        {"blind_spots": "measured"},
     ),
 )

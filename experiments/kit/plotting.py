@@ -76,14 +76,16 @@ def means_and_seeds(
     color: str,
     label: str,
     positions: Sequence[float] | None = None,
+    percent: bool = False,
 ) -> None:
     """Draws a line through the means over seeds, and a dot per seed.
 
-    With `positions` the values of `x` are drawn at their index among these.
+    With `positions` the values of `x` are drawn at their index among these; with
+    `percent` those of `y` in percent.
     """
     means = stats.over_seeds(rows, (x,), (y,))
     for group, mark, alpha in ((means, style, 1.0), (rows, ".", 0.5)):
         at = [positions.index(row[x]) if positions else row[x] for row in group]
         name = label if group is means else None
-        heights = [row[y] for row in group]
+        heights = [(100 if percent else 1) * row[y] for row in group]
         axes.plot(at, heights, mark, color=color, ms=5, label=name, alpha=alpha)

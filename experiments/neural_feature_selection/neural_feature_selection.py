@@ -87,13 +87,7 @@ class Config:
     path_rate: float = 0.03
 
 
-QUICK = Config(
-    datasets=(DIGITS,),
-    methods=METHODS[1:],
-    seeds=1,
-    steps=200,
-    warmup=20,
-)
+QUICK = Config(datasets=(DIGITS,), methods=METHODS[1:], seeds=1, steps=200, warmup=20)
 
 
 def folders(config: Config) -> tuple[str, ...]:
@@ -258,13 +252,7 @@ def _row_norms(
         width=unit,
     )
     params = training.fit(
-        training.cross_entropy(apply),
-        tx,
-        params,
-        (x, y),
-        steps=config.steps,
-        batch=config.batch,
-        key=batch_key,
+        training.cross_entropy(apply), tx, params, (x, y), config, batch_key
     )
     return jnp.linalg.norm(params["layers"][0]["kernel"][...], axis=1)
 
@@ -294,9 +282,8 @@ def _survival(config: Config, classes: int, x: Any, y: Any, seed: Any) -> jax.Ar
         optax.chain(tx, _last_alive()),
         params,
         (x, y),
-        steps=config.steps,
-        batch=config.batch,
-        key=keys[2],
+        config,
+        keys[2],
     )
     norms = _skip_norms(params)
     # Less than one step orders the inputs that are left at the end.
@@ -340,9 +327,8 @@ def _refitted_accuracy(
         optax.adamw(rate, weight_decay=1e-2),
         params,
         split[:2],
-        steps=config.steps,
-        batch=config.batch,
-        key=batch_key,
+        config,
+        batch_key,
     )
     return training.accuracy(apply, params, *split[2:])
 

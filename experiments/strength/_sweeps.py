@@ -130,22 +130,23 @@ def _linear_models(
 
     def fit(strength: jax.Array, start: Any, mask: jax.Array) -> tuple[Any, Fits]:
         train = ~mask / jnp.sum(~mask)
-        params = linear(
-            config,
+        params = linear_models.fit_with_intercept(
+            jaxreg.scaled(jaxreg.L1(1.0), strength),
             is_logistic,
-            strength,
-            start,
-            train,
             rate * jnp.sum(~mask),
-            *split[:2],
-        )
+            start,
+            split[:2],
+            train,
+            tolerance=config.tolerance,
+            most=config.most,
+        ).params
         losses = _losses(is_logistic, params, *split[:2])
         fits = Fits(
             jnp.sum(mask * losses) / jnp.maximum(jnp.sum(mask), 1),
             jnp.mean(_losses(is_logistic, params, *split[2:])),
             _likelihood(is_logistic, losses),
-            jnp.sum(params["weights"] != 0),
-            params["weights"],
+            jnp.sum(params["kernel"] != 0),
+            params["kernel"],
         )
         return params, fits
 
@@ -153,46 +154,13 @@ def _linear_models(
         # The solution at the largest strength, where all weights are zero.
         mean = jnp.sum(~mask * split.train_y) / jnp.sum(~mask)
         bias = jnp.log(mean / (1 - mean)) if is_logistic else mean
-        return {"bias": bias, "weights": jnp.zeros(x.shape[1])}
+        return {"bias": bias, "kernel": jnp.zeros(x.shape[1])}
 
     return _in_order(way, fit, strengths, masks, start)
 
 
-def linear(
-    config: Any,
-    is_logistic: bool,
-    strength: jax.Array,
-    start: Any,
-    weights: jax.Array,
-    rate: Any,
-    x: Any,
-    y: Any,
-) -> Any:
-    """A lasso or a logistic regression under L1, with a free intercept.
-
-    `weights` are those of the samples and sum to 1; `rate` is at most 1 / curvature.
-    """
-    l1 = jaxreg.scaled(jaxreg.L1(1.0), strength)
-    penalty = jaxreg.by_path([("weights", l1)])
-
-    def gradient(params: Any) -> Any:
-        scores = params["bias"] + x @ params["weights"]
-        answers = jax.nn.sigmoid(scores) if is_logistic else scores
-        off = weights * (answers - y)
-        return {"bias": off.sum(), "weights": x.T @ off}
-
-    return linear_models.solve(
-        gradient,
-        penalty,
-        rate,
-        start,
-        tolerance=config.tolerance,
-        most=config.most,
-    ).params
-
-
 def _losses(is_logistic: bool, params: Any, x: Any, y: Any) -> jax.Array:
-    scores = params["bias"] + x @ params["weights"]
+    scores = params["bias"] + x @ params["kernel"]
     if is_logistic:
         return optax.sigmoid_binary_cross_entropy(scores, y)
     return (scores - y) ** 2
@@ -219,14 +187,7 @@ def _network(
         tx = jaxreg.regularize(optax.adam(rates), penalty, config.width)
         order = jnp.argsort(mask)
         params = training.fit(
-            loss,
-            tx,
-            start,
-            (x[order], y[order]),
-            steps=config.steps,
-            batch=config.batch,
-            key=keys[1],
-            count=jnp.sum(~mask),
+            loss, tx, start, (x[order], y[order]), config, keys[1], jnp.sum(~mask)
         )
         wrong = jnp.argmax(apply(params, x), axis=-1) != y
         zeros = jaxreg.measure(penalty, params)["zeros"]

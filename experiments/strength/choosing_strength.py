@@ -57,14 +57,7 @@ _TITLES = {
     _sweeps.DIGITS: ("digits, MLP", "share of wrong labels"),
 }
 _LOWEST = 80
-_MARKS = {
-    LEAST: "o",
-    ONE_ERROR: "s",
-    AIC: "^",
-    BIC: "v",
-    EBIC: "D",
-    UNTUNED: "X",
-}
+_MARKS = {LEAST: "o", ONE_ERROR: "s", AIC: "^", BIC: "v", EBIC: "D", UNTUNED: "X"}
 
 
 @dataclasses.dataclass(frozen=True)

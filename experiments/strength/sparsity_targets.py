@@ -137,12 +137,11 @@ def _measure(
     base = config.weight_base if units == "weights" else config.neuron_base
     strength = setting if way == FIXED else base
     penalty = _penalty(model, units, strength)
-    fit = functools.partial(training.fit, loss, data=data, batch=config.batch)
     tx = _optimizer(config, way, penalty, setting)
-    params = fit(tx, params, steps=config.steps, key=batch_key)
-    refitted = fit(
-        _refit(config, penalty), params, steps=config.refit_steps, key=refit_key
-    )
+    params = training.fit(loss, tx, params, data, config, batch_key)
+    length = training.Length(config.refit_steps, config.batch)
+    refit = _refit(config, penalty)
+    refitted = training.fit(loss, refit, params, data, length, refit_key)
     zero, total = _zero_units(units, penalty, params)
     return {
         "zero_units": zero,
