@@ -15,8 +15,6 @@ Cost: 1 to 2 minutes on 2 cores.
 Command: python -m experiments exact_zeros
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any

@@ -21,8 +21,6 @@ Cost: about 1 minute on 2 cores.
 Command: python -m experiments feature_noise
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any, NamedTuple

@@ -21,8 +21,6 @@ Cost: about 2 minutes on 2 cores.
 Command: python -m experiments feature_selection
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any
@@ -158,19 +156,18 @@ def _diabetes(case: str) -> Row:
         largest = jaxreg.max_strength(jaxreg.L1(1.0), jnp.asarray(pull)).overall
         order = [int(place) + 1 for place in np.argsort(entered, kind="stable")]
         return {"order": order, "largest": float(largest), **checks}
-    penalties: list[jaxreg.Penalty]
-    if case == "lasso":
-        penalties = [jaxreg.L1(strength) for strength in _STRENGTHS]
-        models = [
-            linear_model.Lasso(s, fit_intercept=False, tol=1e-14, max_iter=10**6)
-            for s in _STRENGTHS
-        ]
-    else:
-        penalties = [jaxreg.L2.from_sklearn(s, len(answers)) for s in _STRENGTHS]
-        models = [linear_model.Ridge(s, fit_intercept=False) for s in _STRENGTHS]
+    samples = len(answers)
+    penalties: list[jaxreg.Penalty] = [
+        jaxreg.L1(s) if case == "lasso" else jaxreg.L2.from_sklearn(s, samples)
+        for s in _STRENGTHS
+    ]
     stacked = jax.tree.map(lambda *strengths: jnp.stack(strengths), *penalties)
     found = _fits(stacked, design, answers)
-    wanted = np.array([model.fit(design, answers).coef_ for model in models])
+    loss = linear_models.squared(samples)
+    wanted = [
+        linear_models.reference(loss, penalty, design, answers, tolerance=1e-14)
+        for penalty in penalties
+    ]
     off = np.max(np.abs(np.asarray(found.params) - wanted))
     return {
         "nonzeros": np.sum(np.asarray(found.params) != 0, axis=1).tolist(),

@@ -20,8 +20,6 @@ Cost: about 1 minute on 2 cores; needs microarray/ in JAXREG_DATA.
 Command: python -m experiments gene_expression
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

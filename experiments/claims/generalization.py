@@ -18,8 +18,6 @@ Cost: 1 to 2 minutes on 2 cores.
 Command: python -m experiments generalization
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any

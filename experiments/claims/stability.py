@@ -21,8 +21,6 @@ Cost: about 10 seconds on 2 cores.
 Command: python -m experiments stability
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -4,8 +4,6 @@ Half the sum of a (x - b)^2, a = (1, 100, 1), b = (1, 0.02, 0.3), and L1 of stre
 0.5: the solution is (0.5, 0.015, 0).
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

@@ -17,8 +17,6 @@ Cost: about 30 seconds on 2 cores.
 Command: python -m experiments blind_spots
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

@@ -17,8 +17,6 @@ Cost: about 20 seconds on 2 cores.
 Command: python -m experiments decay
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any

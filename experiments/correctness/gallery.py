@@ -14,8 +14,6 @@ Cost: about 10 seconds on 2 cores.
 Command: python -m experiments gallery
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple

@@ -17,8 +17,6 @@ Cost: about 10 seconds on 2 cores.
 Command: python -m experiments lasso
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -29,11 +27,10 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import optax
-from sklearn import linear_model
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import plotting, stats, training
+from experiments.kit import linear_models, plotting, stats, training
 
 DEFAULT = True
 
@@ -128,10 +125,11 @@ def _problem(config: Config, seed: int, outputs: int) -> Problem:
     answers = clean + 0.5 * clean.std() * rng.normal(size=clean.shape)
     target = design.T @ answers / config.samples
     strength = config.fraction * float(np.abs(target).max())
-    lasso = linear_model.Lasso(
-        alpha=strength, fit_intercept=False, tol=1e-14, max_iter=1_000_000
-    )
-    solution = [lasso.fit(design, column).coef_.copy() for column in answers.T]
+    loss, penalty = linear_models.squared(config.samples), jaxreg.L1(strength)
+    solution = [
+        linear_models.reference(loss, penalty, design, column, tolerance=1e-14)
+        for column in answers.T
+    ]
     return Problem(
         gram=design.T @ design / config.samples,
         target=target,

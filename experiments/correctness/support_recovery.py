@@ -17,8 +17,6 @@ Cost: about 1 minute on 2 cores.
 Command: python -m experiments support_recovery
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any

@@ -18,8 +18,6 @@ Cost: about a minute on 2 cores.
 Command: python -m experiments ways
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ It needs numba and jaxopt, so only a measurement imports it. A reference is what
 would write or call, and takes and returns a NumPy array.
 """
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

@@ -1,8 +1,7 @@
 """Optimizer steps: every way of applying a penalty, compiled, timed and measured."""
 
-from __future__ import annotations
-
 import functools
+import itertools
 import math
 import re
 import time
@@ -28,40 +27,31 @@ _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 
 
 def makers(
-    pairs: Sequence[tuple[str, str]],
+    plan: Sequence[tuple[str, str]],
     penalties: Mapping[str, jaxreg.Penalty],
     settings: Settings,
 ) -> dict[str, Maker]:
-    """adamw, then the pairs of a transformation and a penalty, by their titles."""
+    """adamw, then every transformation of each line of the plan with its penalties."""
     ways: dict[str, Maker] = {BASE: lambda: optax.adamw(RATE)}
-    for name, penalty in pairs:
-        row = TRANSFORMATIONS[name]
-        ways[row.title(penalty)] = functools.partial(
-            row.optimizer, penalties[penalty], settings
-        )
+    for names, labels in plan:
+        for penalty, name in itertools.product(labels.split(), names.split()):
+            row = TRANSFORMATIONS[name]
+            build = functools.partial(row.optimizer, penalties[penalty], settings)
+            ways[row.title(penalty)] = build
     return ways
 
 
 WAYS = makers(
     (
-        ("prox_sgd", "L1"),
-        ("prox_adam", "L1"),
-        ("prox_sgd", "rows"),
-        ("prox_adam", "rows"),
-        ("regularize", "L1"),
-        ("regularize", "rows"),
+        ("prox_sgd prox_adam", "L1 rows"),
+        ("regularize", "L1 rows"),
         ("target_sparsity", "L1"),
-        ("shrink", "L1"),
-        ("shrink", "rows"),
-        ("project", "Box"),
-        ("project", "L2Ball"),
-        ("hold_support", "L1"),
-        ("hold_support", "rows"),
+        ("shrink", "L1 rows"),
+        ("project", "Box L2Ball"),
+        ("hold_support", "L1 rows"),
         ("orthant", "L1"),
         ("half_space", "rows"),
-        ("add_penalty_gradient", "L1"),
-        ("dual_average", "L1"),
-        ("ftrl", "L1"),
+        ("add_penalty_gradient dual_average ftrl", "L1"),
     ),
     {
         "L1": L1,

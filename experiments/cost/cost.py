@@ -21,8 +21,6 @@ Cost: about 1 minute on 2 cores.
 Command: python -m experiments cost
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import statistics
@@ -34,7 +32,6 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import optax
-from sklearn import linear_model
 
 import jaxreg
 from experiments.cost._steps import seconds_of
@@ -214,14 +211,9 @@ def _problem(config: Config, seed: int, method: str) -> Problem:
     target = design.T @ answers / config.samples
     strength = config.fraction * float(np.abs(target).max())
     is_l2 = method.startswith("L2")
-    model: Any = linear_model.Lasso(
-        alpha=strength, fit_intercept=False, tol=1e-15, max_iter=1_000_000
-    )
-    if is_l2:
-        model = linear_model.Ridge(
-            alpha=2 * config.samples * strength, fit_intercept=False
-        )
-    solution = model.fit(design, answers).coef_
+    penalty = jaxreg.L2(strength) if is_l2 else jaxreg.L1(strength)
+    loss = linear_models.squared(config.samples)
+    solution = linear_models.reference(loss, penalty, design, answers, tolerance=1e-15)
     errors = answers - design @ solution
     cost = np.sum(solution**2) if is_l2 else np.sum(np.abs(solution))
     return Problem(

@@ -20,8 +20,6 @@ Cost: about 1 minute on 2 cores; needs numba and jaxopt, `pip install -e ".[peer
 Command: python -m experiments prox_cost
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import statistics

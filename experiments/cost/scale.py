@@ -20,8 +20,6 @@ Cost: about four minutes on 2 cores and little memory: steps are compiled, not r
 Command: python -m experiments scale
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -51,18 +49,12 @@ COLUMNS = jaxreg.by_path(
 
 WAYS = makers(
     (
-        ("prox_adam", "L1"),
-        ("prox_adam", "columns"),
-        ("regularize", "L1"),
-        ("regularize", "columns"),
+        ("prox_adam", "L1 columns"),
+        ("regularize", "L1 columns"),
         ("target_sparsity", "columns"),
-        ("shrink", "L1"),
-        ("shrink", "columns"),
+        ("shrink", "L1 columns"),
         ("project", "L2Ball"),
-        ("hold_support", "L1"),
-        ("add_penalty_gradient", "L1"),
-        ("dual_average", "L1"),
-        ("ftrl", "L1"),
+        ("hold_support add_penalty_gradient dual_average ftrl", "L1"),
     ),
     {"L1": L1, "columns": COLUMNS, "L2Ball": jaxreg.L2Ball(10.0)},
     Settings(rate=RATE, target=0.5, end_step=100_000),

@@ -16,8 +16,6 @@ Cost: about three minutes on an H100 with its 80 GB of memory.
 Command: XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 python -m experiments step_bandwidth
 """
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 from typing import Any

@@ -26,8 +26,6 @@ Cost: about nine minutes on 2 cores and 6 GB of memory.
 Command: python -m experiments step_cost
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import statistics

@@ -5,8 +5,6 @@ run that finds something else takes the ground from under the answer; the page s
 and a test of the committed results fails. The numbers stand with the experiments.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 

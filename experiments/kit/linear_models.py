@@ -6,8 +6,6 @@ the force of each sample, the gradient of the loss at its residual: with it `kkt
 the fit, and scikit-learn solves the same problem (`reference`).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -326,16 +324,19 @@ def reference(
     penalty: jaxreg.Penalty,
     design: np.ndarray,
     answers: np.ndarray,
+    tolerance: float = 1e-13,
 ) -> np.ndarray:
     """The weights that scikit-learn finds for the same loss and penalty."""
     if isinstance(loss, jaxreg.Huber):
         return _huber_by_lasso(float(loss.knot), design, answers)
-    model = _model(loss, penalty, len(design))
+    model = _model(loss, penalty, len(design), tolerance)
     return np.asarray(model.fit(design, answers).coef_)
 
 
-def _model(loss: jaxreg.Penalty, penalty: Any, samples: int) -> Any:
-    exact = {"fit_intercept": False, "tol": 1e-13, "max_iter": 1_000_000}
+def _model(
+    loss: jaxreg.Penalty, penalty: Any, samples: int, tolerance: float = 1e-13
+) -> Any:
+    exact = {"fit_intercept": False, "tol": tolerance, "max_iter": 1_000_000}
     if isinstance(loss, jaxreg.L1):
         # Its loss is half the absolute residual.
         alpha = float(penalty.strength) / 2

@@ -1,7 +1,5 @@
 """Plots that several experiments draw."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """Rows of an experiment: choosing them, and means over seeds with standard errors."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """One training loop for all experiments: pure, and inside jit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 

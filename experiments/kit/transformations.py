@@ -9,8 +9,6 @@ here. A row builds the transformation alone, or with its optimizer as a whole:
     row.optimizer(penalty, Settings(rate=0.01, inner=optax.sgd))
 """
 
-from __future__ import annotations
-
 import dataclasses
 import enum
 from collections.abc import Callable

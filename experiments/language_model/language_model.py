@@ -29,8 +29,6 @@ JAXREG_DATA. The usual size, on a GPU (not run; strengths act with the learning 
 Command: python -m experiments language_model
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any

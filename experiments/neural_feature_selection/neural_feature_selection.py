@@ -21,8 +21,6 @@ JAXREG_DATA.
 Command: python -m experiments neural_feature_selection
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -129,7 +127,7 @@ class _Rows(NamedTuple):
     # Rows of one group stay on one side.
     group: np.ndarray
 
-    def take(self, chosen: np.ndarray) -> _Rows:
+    def take(self, chosen: np.ndarray) -> "_Rows":
         return _Rows(*(column[chosen] for column in self))
 
 

@@ -1,7 +1,5 @@
 """LeNets: training to sparse weights, what they take on disk, and the removal."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

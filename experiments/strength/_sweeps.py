@@ -4,8 +4,6 @@ Each sweep fits every fold, and all training samples as a fold that holds nothin
 The linear fits are exact, by FISTA in float64; the network trains by `regularize`.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from typing import Any, NamedTuple

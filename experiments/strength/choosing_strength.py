@@ -23,8 +23,6 @@ Cost: about 1 minute on 2 cores.
 Command: python -m experiments choosing_strength
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math

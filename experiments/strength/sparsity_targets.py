@@ -16,8 +16,6 @@ Cost: about 5 minutes on 2 cores.
 Command: python -m experiments sparsity_targets
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any

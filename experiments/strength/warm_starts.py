@@ -16,8 +16,6 @@ Cost: about 6 minutes on 2 cores.
 Command: python -m experiments warm_starts
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import time
