@@ -257,7 +257,7 @@ def apart(rows: list[Row], optimizer: str) -> float:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """Which fixed points are reached, and how far the ways are apart on the MLP."""
+    """The fixed points that are reached, and the differences on the MLP."""
     table = summarise(config, rows)
     quadratic = [row for row in table if row["problem"] != MLP]
     # Adam's eps of 1e-8 counts over the least curvature of 0.01.

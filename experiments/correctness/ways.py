@@ -348,7 +348,7 @@ def _words(tx: Any) -> int:
 
 
 def keeps_its_word(way: Way, row: Row) -> bool:
-    """Whether a way reaches its answer with its zeros, or a variant misses it."""
+    """True if a way reaches its answer with its zeros, or a variant misses it."""
     if way.is_variant:
         return bool(row["error"] > 0.01)
     wanted = int(np.sum(np.array(way.answer) == 0))

@@ -59,7 +59,7 @@ def load(package: ModuleType, name: str) -> ModuleType:
 
 
 def is_default(module: ModuleType) -> bool:
-    """Whether the experiment belongs to the default suite."""
+    """True if the experiment belongs to the default suite."""
     return bool(getattr(module, "DEFAULT", False))
 
 
