@@ -303,9 +303,10 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
 
 def _plot_sizes(axes: matplotlib.axes.Axes, rows: list[Row], column: str) -> None:
     for index, case in enumerate(("L1", "L2")):
+        mine = stats.select(rows, part=IRRELEVANT, case=case)
         plotting.means_and_seeds(
             axes,
-            stats.select(rows, part=IRRELEVANT, case=case),
+            [{**row, "size": row["size"] * 1.08 ** (2 * index - 1)} for row in mine],
             "size",
             column,
             style="os"[index] + "-",

@@ -1,6 +1,5 @@
 """Finds the experiments of a package, and says what a run of one would lack."""
 
-import importlib
 import importlib.util
 import os
 import pkgutil
