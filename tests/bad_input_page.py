@@ -1,6 +1,6 @@
 """Writes docs/bad_input.md from the rows: `python -m tests.bad_input_page`."""
 
-from experiments._docs import ROOT
+from experiments.harness.docs import ROOT
 from tests import ways
 from tests.bad_input_outcomes import MEASURED
 from tests.bad_inputs import PARAMS_ROWS, PENALTY_ROWS, Row

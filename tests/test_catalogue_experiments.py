@@ -3,7 +3,8 @@
 import pytest
 
 import jaxreg
-from experiments import _catalogue, gallery, prox_cost
+from experiments.correctness import gallery
+from experiments.cost import prox_cost
 from jaxreg._core.leafwise import Elementwise
 
 
@@ -30,7 +31,7 @@ def test_the_gallery_measures_thresholds_and_jumps(penalty, thresholds, jumps):
 
 
 def test_prox_cost_compiles_every_penalty_of_leaves_that_has_a_prox():
-    held = {type(penalty) for penalty in _catalogue.catalogue(64).values()}
+    held = {type(penalty) for penalty in prox_cost.catalogue(64).values()}
     public = {getattr(jaxreg, name) for name in jaxreg.__all__}
     kinds = {k for k in public if isinstance(k, type) and issubclass(k, jaxreg.Penalty)}
     # It takes two leaves; the others have no prox.

@@ -1,0 +1,142 @@
+"""Data sets as arrays: scikit-learn's own, and larger ones from JAXREG_DATA."""
+
+import csv
+import gzip
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from sklearn import datasets, model_selection
+
+
+class Split(NamedTuple):
+    """Inputs of shape (samples, features), float32 in [0, 1], and integer labels."""
+
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+
+
+def digits(seed: int) -> Split:
+    """1,797 images of 8x8 pixels, 80 % for training, stratified by class and seed."""
+    images, labels = datasets.load_digits(return_X_y=True)
+    train_x, test_x, train_y, test_y = model_selection.train_test_split(
+        images / 16.0, labels, test_size=0.2, stratify=labels, random_state=seed
+    )
+    return Split(
+        train_x.astype(np.float32),
+        train_y.astype(np.int32),
+        test_x.astype(np.float32),
+        test_y.astype(np.int32),
+    )
+
+
+def diabetes(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """442 patients, 10 features: training, validation and test part, 60, 20 and 20 %.
+
+    Features and answers have mean 0 and variance 1 in the training part.
+    """
+    data, target = datasets.load_diabetes(return_X_y=True)
+    order = np.random.default_rng(seed).permutation(len(data))
+    parts = np.split(order, [round(share * len(data)) for share in (0.6, 0.8)])
+    x, y = (
+        (whole - whole[parts[0]].mean(axis=0)) / whole[parts[0]].std(axis=0)
+        for whole in (data, target)
+    )
+    return [(x[part], y[part]) for part in parts]
+
+
+def data_folder(name: str) -> pathlib.Path:
+    """The folder of a larger data set.
+
+    Raises:
+      FileNotFoundError: JAXREG_DATA is not set or holds no such folder.
+    """
+    root = os.environ.get("JAXREG_DATA", "")
+    folder = pathlib.Path(root) / name
+    if not root or not folder.is_dir():
+        raise FileNotFoundError(
+            f"{name}: no folder of this name in JAXREG_DATA={root!r}; set JAXREG_DATA "
+            f"to the folder that holds {name}/"
+        )
+    return folder
+
+
+def images(name: str) -> Split:
+    """60,000 and 10,000 images of 28x28 pixels, in the original order.
+
+    Of the folder "mnist" or "fashion-mnist".
+    """
+    folder = data_folder(name)
+    train_x, train_y, test_x, test_y = (
+        _idx(folder / f"{name}.gz")
+        for name in (
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+            "t10k-images-idx3-ubyte",
+            "t10k-labels-idx1-ubyte",
+        )
+    )
+    return Split(_pixels(train_x), _labels(train_y), _pixels(test_x), _labels(test_y))
+
+
+def _idx(path: pathlib.Path) -> np.ndarray:
+    content = gzip.decompress(path.read_bytes())
+    axes = content[3]
+    shape = np.frombuffer(content, ">u4", count=axes, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float32) / 255.0
+
+
+def _labels(labels: np.ndarray) -> np.ndarray:
+    return labels.astype(np.int32)
+
+
+def gene_expression(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Standardised logarithms of expression, (samples, genes), and classes 0 and 1.
+
+    "golub": ALL and AML leukemias, 3,571 genes that Dudoit, Fridlyand and Speed 2002
+    keep of 7,129 (cut to 100 and 16,000; spread over 5-fold and 500). "alon": normal
+    and tumour colon tissue, all 2,000 genes.
+    """
+    held = np.load(data_folder("microarray") / f"{name}.npz", allow_pickle=False)
+    levels = held["X"]
+    if name == "golub":
+        levels = np.clip(levels, 100, 16_000)
+        low, high = levels.min(axis=0), levels.max(axis=0)
+        levels = levels[:, (high / low > 5) & (high - low > 500)]
+    logs = np.log10(levels)
+    standard = (logs - logs.mean(axis=0)) / logs.std(axis=0)
+    _, classes = np.unique(held["y"], return_inverse=True)
+    return standard.astype(np.float32), classes.astype(np.float32)
+
+
+class Mice(NamedTuple):
+    """77 levels of protein per row, NaN where unmeasured; 15 rows of each mouse."""
+
+    levels: np.ndarray
+    classes: np.ndarray
+    mouse: np.ndarray
+
+
+def mice_protein() -> Mice:
+    """1,080 rows of 72 mice in 8 classes (genotype, treatment and training)."""
+    path = data_folder("mice-protein") / "Data_Cortex_Nuclear.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    levels = [[float(text) if text else np.nan for text in row[1:78]] for row in rows]
+    _, classes = np.unique([row[-1] for row in rows], return_inverse=True)
+    _, mouse = np.unique([row[0].split("_")[0] for row in rows], return_inverse=True)
+    return Mice(np.array(levels, np.float32), _labels(classes), mouse)
+
+
+def tiny_shakespeare() -> np.ndarray:
+    """1,115,394 characters of Shakespeare in order, as numbers of 65 symbols."""
+    text = (data_folder("tinyshakespeare") / "input.txt").read_bytes()
+    _, tokens = np.unique(np.frombuffer(text, np.uint8), return_inverse=True)
+    return tokens.astype(np.int32)
