@@ -18,7 +18,7 @@ SHARE_ALL = {
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
-TOYS = Path(__file__).with_name("toys")
+TOYS = Path(__file__).parent / "experiments" / "toys"
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 
 

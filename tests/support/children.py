@@ -1,0 +1,95 @@
+"""Child processes with a time limit: a hang fails the test, and none outlives it."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+# Machines may stop processes for minutes.
+LIMIT = 1200.0
+# XLA ends a process whose devices wait for each other for 40 seconds.
+PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=1200"
+
+
+EIGHT_DEVICES = f"--xla_force_host_platform_device_count=8 {PATIENCE}"
+
+
+def results_on_eight_devices(program: str, *arguments: str) -> Any:
+    """What a Python program prints as JSON, with eight simulated devices."""
+    settings = {"XLA_FLAGS": EIGHT_DEVICES, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, program, *arguments],
+        env={**os.environ, **settings, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@dataclasses.dataclass(frozen=True)
+class Child:
+    """A running program, and the file that gets all it prints."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    end: float
+
+    def lines(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+    def wait_for(self, start: str) -> None:
+        """Until a line begins like this."""
+        while not any(line.startswith(start) for line in self.lines()):
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < self.end, self.log.read_text()
+            time.sleep(0.01)
+
+    def finish(self) -> list[str]:
+        """What it printed, once it has ended well."""
+        code = self.process.wait(timeout=self.end - time.monotonic())
+        assert code == 0, self.log.read_text()
+        return self.lines()
+
+    def kill(self) -> None:
+        """By SIGKILL: it can neither finish a file nor say goodbye."""
+        assert self.process.poll() is None, self.log.read_text()
+        self.process.kill()
+        assert self.process.wait() == -signal.SIGKILL
+
+
+@contextlib.contextmanager
+def child(arguments: list[str], log: Path, flags: str = "") -> Iterator[Child]:
+    """Python with these arguments, in the log's folder, with these flags for XLA."""
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"{flags} {PATIENCE}",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            env=environment,
+            cwd=log.parent,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield Child(process, log, time.monotonic() + LIMIT)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
