@@ -1,0 +1,1 @@
+"""What several experiments use: data, models, training, linear fits, statistics."""
