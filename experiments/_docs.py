@@ -21,7 +21,7 @@ from experiments._report import brief, columns, in_sections, load, show
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"
 _BLOCK = re.compile(
-    r"(<!-- results: (\w+)(?: (\w+)=([\w-]+))?((?: [\w,]+)?) -->\n).*?(<!-- end -->)",
+    r"(<!-- results: (\w+)(?: (\w+)=([\w-]+))?((?: [\w,-]+)?) -->\n).*?(<!-- end -->)",
     flags=re.DOTALL,
 )
 _PAGE_PART = re.compile(

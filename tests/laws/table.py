@@ -7,7 +7,7 @@ A new penalty is tested by adding its row to a file of tests/laws/rows.
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -45,6 +45,19 @@ def rows_where(is_wanted: Callable[[Row], Any]) -> Any:
     return pytest.mark.parametrize("row", wanted)
 
 
+def rows_and_cases(
+    argument: str, cases: Iterable[Any], is_wanted: Callable[[Row, Any], Any]
+) -> Any:
+    """Parametrizes a law over the pairs of a row and a case of which it is true."""
+    wanted = [
+        pytest.param(row, case, marks=_marks(row), id=f"{row.name}-{case}")
+        for row in ROWS
+        for case in cases
+        if is_wanted(row, case)
+    ]
+    return pytest.mark.parametrize(("row", argument), wanted)
+
+
 def _marks(row: Row) -> list[Any]:
     # In one worker, which then compiles each function of the row once.
     together = pytest.mark.xdist_group(row.name)
@@ -59,9 +72,14 @@ def _kind(row: Row) -> tuple[type, ...]:
 
 _FIRST = {_kind(row): row.name for row in reversed(ROWS)}
 
+
+def is_first_of_its_kind(row: Row) -> bool:
+    return _FIRST[_kind(row)] == row.name
+
+
 every_row = rows_where(lambda row: True)
 # What JAX makes of a class does not depend on its numbers or axes.
-every_kind = rows_where(lambda row: _FIRST[_kind(row)] == row.name)
+every_kind = rows_where(lambda row: is_first_of_its_kind(row))
 prox_rows = rows_where(lambda row: row.has_prox)
 convex_rows = rows_where(lambda row: row.is_convex and row.has_prox)
 varying_rows = rows_where(lambda row: row.varying_step)

@@ -15,6 +15,8 @@ from tests.laws.table import (
     every_row,
     penalty_rows,
     prox_rows,
+    rows_and_cases,
+    rows_where,
     strength_rows,
 )
 
@@ -78,11 +80,9 @@ def test_value_is_a_float32_scalar_summed_in_float32(row: Row, dtype) -> None:
     np.testing.assert_allclose(value, exact[0], rtol=1e-6 * row.rounding)
 
 
-@every_row
+@rows_where(lambda row: not row.is_bound_to_tree)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_value_of_leaves_without_entries_is_zero(row: Row, dtype) -> None:
-    if row.is_bound_to_tree:
-        return
     empty = {name: jnp.zeros((0, 3), dtype) for name in row.shapes}
     value = VALUE(row.penalty, empty)
     assert (value.shape, value.dtype, float(value)) == ((), jnp.float32, 0.0)
@@ -206,22 +206,26 @@ def steepest_descent(row: Row, x: np.ndarray, grad: np.ndarray) -> np.ndarray:
     return -min(slopes.min(), 0.0) * directions[slopes.argmin()]
 
 
-@distance_rows
-@pytest.mark.parametrize("x", [(0.0, 0.0), (0.0, 0.8), (-0.5, 0.8), (1.0, 1.0)])
+def probe_leaves(row: Row, numbers: tuple[float, float]) -> Leaves:
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in row.probe.values()])
+    pieces = np.split(np.array(numbers), ends[:-1])
+    names = zip(row.probe.items(), pieces, strict=True)
+    return {name: piece.reshape(shape) for (name, shape), piece in names}
+
+
+def has_distance_at(row: Row, x: tuple[float, float]) -> bool:
+    """Whether stationarity is a distance, and the point one of finite value."""
+    is_distance = row.has_prox and row.stationarity_kind == "distance"
+    return is_distance and np.isfinite(row.height(points(probe_leaves(row, x)))).all()
+
+
+@rows_and_cases("x", [(0.0, 0.0), (0.0, 0.8), (-0.5, 0.8), (1.0, 1.0)], has_distance_at)
 @pytest.mark.parametrize("grad", [(0.1, -0.2), (2.0, 0.25), (-0.4, 0.1), (0.0, 0.0)])
 def test_stationarity_is_the_distance_found_by_brute_force(
     row: Row, x: tuple[float, float], grad: tuple[float, float], x64
 ) -> None:
-    ends = np.cumsum([np.prod(shape, dtype=int) for shape in row.probe.values()])
-
-    def as_leaves(numbers: tuple[float, float]) -> Leaves:
-        pieces = np.split(np.array(numbers), ends[:-1])
-        names = zip(row.probe.items(), pieces, strict=True)
-        return {name: piece.reshape(shape) for (name, shape), piece in names}
-
-    if not np.isfinite(row.height(points(as_leaves(x)))).all():
-        return
-    distances = STATIONARITY(row.penalty, as_leaves(x), as_leaves(grad))
+    at, slope = probe_leaves(row, x), probe_leaves(row, grad)
+    distances = STATIONARITY(row.penalty, at, slope)
     found = np.concatenate([np.ravel(distances[name]) for name in row.probe])
     expected = abs(steepest_descent(row, np.array(x), np.array(grad)))
     # 20,000 directions are 2e-4 apart, and a slope here is at most 3.

@@ -15,7 +15,9 @@ from tests.laws.table import (
     ROWS,
     every_kind,
     every_row,
+    is_first_of_its_kind,
     prox_rows,
+    rows_and_cases,
     rows_where,
     strength_rows,
 )
@@ -34,16 +36,14 @@ WITH_SUMS = {
     "TotalVariation",
 }
 
+FACTORS = [0.0, 0.5, 1.0, 100.0]
+
 METHODS = {
     "value": lambda penalty, params, step: penalty.value(params),
     "subgradient": lambda penalty, params, step: penalty.subgradient(params),
     "prox": lambda penalty, params, step: penalty.prox(params, step),
     "stationarity": lambda penalty, params, step: penalty.stationarity(params, step),
 }
-
-
-def can(row: Row, method: str) -> bool:
-    return row.has_prox or method != "prox"
 
 
 def step_of(row: Row, method: str, varying):
@@ -58,13 +58,19 @@ def assert_trees_close(found, expected, rtol: float, atol: float = 0.0) -> None:
         np.testing.assert_allclose(one, other, rtol=rtol, atol=atol)
 
 
-@every_kind
-@pytest.mark.parametrize("method", METHODS)
+every_kind_and_method = rows_and_cases(
+    "method",
+    METHODS,
+    lambda row, method: (
+        is_first_of_its_kind(row) and (row.has_prox or method != "prox")
+    ),
+)
+
+
+@every_kind_and_method
 def test_jit_gives_what_eager_gives(row: Row, method: str) -> None:
     params = {name: jnp.full(shape, 1.3) for name, shape in row.probe.items()}
     step = step_of(row, method, row.steps(1, 2, row.probe))
-    if not can(row, method):
-        return
     found = jax.jit(METHODS[method])(row.penalty, params, step)
     # XLA fuses and reorders: some units of float32.
     assert_trees_close(
@@ -72,14 +78,11 @@ def test_jit_gives_what_eager_gives(row: Row, method: str) -> None:
     )
 
 
-@every_kind
-@pytest.mark.parametrize("method", METHODS)
+@every_kind_and_method
 def test_vmap_over_parameters_gives_what_a_loop_gives(row: Row, method: str) -> None:
     trees = [cast(row.params(seed, row.probe), np.float32) for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
     step = step_of(row, method, cast(row.steps(1, 2, row.probe), np.float32))
-    if not can(row, method):
-        return
     one = jax.jit(METHODS[method])
     looped = [one(row.penalty, tree, step) for tree in trees]
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *looped)
@@ -91,22 +94,24 @@ def test_vmap_over_parameters_gives_what_a_loop_gives(row: Row, method: str) -> 
 
 
 @strength_rows
-def test_vmap_over_strengths_gives_what_a_loop_gives(row: Row) -> None:
+def test_vmap_of_value_over_strengths_gives_what_a_loop_gives(row: Row) -> None:
     params = cast(row.params(0), np.float32)
-    factors = [0.0, 0.5, 1.0, 100.0]
-    grid, axes = row.grid(factors)
+    grid, axes = row.grid(FACTORS)
     values = jax.jit(jax.vmap(VALUE, (axes, None)))(grid, params)
-    proxes = None
-    if row.has_prox:
-        proxes = jax.jit(jax.vmap(PROX, (axes, None, None)))(grid, params, 1.0)
-    for place, factor in enumerate(factors):
-        one = row.scaled(factor)
-        # XLA fuses and reorders: some units of float32.
-        np.testing.assert_allclose(values[place], VALUE(one, params), rtol=1e-6)
-        if proxes is None:
-            continue
-        prox = jax.tree.map(lambda leaf, place=place: leaf[place], proxes)
-        assert_trees_close(prox, PROX(one, params, 1.0), rtol=1e-5, atol=1e-6)
+    # XLA fuses and reorders: some units of float32.
+    looped = [VALUE(row.scaled(factor), params) for factor in FACTORS]
+    np.testing.assert_allclose(values, looped, rtol=1e-6)
+
+
+@rows_where(lambda row: row.has_strength and row.has_prox)
+def test_vmap_of_prox_over_strengths_gives_what_a_loop_gives(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    grid, axes = row.grid(FACTORS)
+    proxes = jax.jit(jax.vmap(PROX, (axes, None, None)))(grid, params, 1.0)
+    looped = [PROX(row.scaled(factor), params, 1.0) for factor in FACTORS]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *looped)
+    # As above.
+    assert_trees_close(proxes, stacked, rtol=1e-5, atol=1e-6)
 
 
 @rows_where(lambda row: row.has_strength and row.has_prox)
@@ -177,23 +182,31 @@ def test_a_penalty_is_frozen_hashable_and_not_callable(row: Row) -> None:
         row.penalty.strength = 1.0
 
 
-@every_kind
-def test_none_and_masked_leaves_pass_through(row: Row) -> None:
-    if row.is_bound_to_tree:
-        return
+HOLES = {"absent": None, "masked": optax.MaskedNode()}
+
+
+@rows_where(lambda row: is_first_of_its_kind(row) and not row.is_bound_to_tree)
+def test_none_and_masked_leaves_add_nothing_to_the_value(row: Row) -> None:
     params = cast(row.params(0), np.float32)
-    holed = params | {"absent": None, "masked": optax.MaskedNode()}
-    for name, method in METHODS.items():
-        if not can(row, name):
-            continue
-        if name == "value":
-            assert VALUE(row.penalty, holed) == VALUE(row.penalty, params)
-            continue
-        step = step_of(row, name, holed)
-        out = jax.eval_shape(method, row.penalty, holed, step)
-        assert out["absent"] is None
-        assert isinstance(out["masked"], optax.MaskedNode)
-        assert set(out) == set(holed)
+    assert VALUE(row.penalty, params | HOLES) == VALUE(row.penalty, params)
+
+
+@rows_and_cases(
+    "method",
+    sorted(set(METHODS) - {"value"}),
+    lambda row, method: (
+        is_first_of_its_kind(row)
+        and not row.is_bound_to_tree
+        and (row.has_prox or method != "prox")
+    ),
+)
+def test_none_and_masked_leaves_pass_through(row: Row, method: str) -> None:
+    params = cast(row.params(0), np.float32) | HOLES
+    step = step_of(row, method, params)
+    out = jax.eval_shape(METHODS[method], row.penalty, params, step)
+    assert out["absent"] is None
+    assert isinstance(out["masked"], optax.MaskedNode)
+    assert set(out) == set(params)
 
 
 @prox_rows

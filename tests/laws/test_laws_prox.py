@@ -9,7 +9,13 @@ import pytest
 
 from jaxreg.rules.by_path import ByPath
 from tests.laws.row import Leaves, Row, Shapes, cast
-from tests.laws.table import convex_rows, prox_rows, rows_where, varying_rows
+from tests.laws.table import (
+    convex_rows,
+    prox_rows,
+    rows_and_cases,
+    rows_where,
+    varying_rows,
+)
 
 STEPS = [1e-3, 0.1, 1.0, 3.0, 10.0, 1e3]
 PROX = jax.jit(lambda penalty, params, step: penalty.prox(params, step))
@@ -97,13 +103,12 @@ def test_prox_with_steps_per_coordinate_is_no_worse_than_brute_force(
         assert_as_low_as_brute_force(row, v, np.array(step))
 
 
-@prox_rows
-@pytest.mark.parametrize("decades", [0, 8])
+@rows_and_cases(
+    "decades", [0, 8], lambda row, d: row.has_prox and (row.varying_step or not d)
+)
 def test_no_perturbation_of_the_prox_lowers_the_objective(
     row: Row, decades: float, x64
 ) -> None:
-    if decades and not row.varying_step:
-        return
     v, steps = row.params(0), row.steps(1, decades)
     flat = [np.concatenate([np.ravel(t[n]) for n in row.shapes]) for t in (v, steps)]
     out = PROX(row.penalty, v, steps if row.varying_step else 1.0)
@@ -151,13 +156,16 @@ def test_the_conjugate_takes_the_rest_by_moreaus_identity(
         np.testing.assert_allclose(out[name] + step * dual[name], leaf, atol=off)
 
 
-@convex_rows
-@pytest.mark.parametrize("decades", [0, 8])
+@rows_and_cases(
+    "decades",
+    [0, 8],
+    lambda row, decades: (
+        row.is_convex and row.has_prox and (row.varying_step or not decades)
+    ),
+)
 def test_prox_is_nonexpansive_in_the_metric_of_its_steps(
     row: Row, decades: float, x64
 ) -> None:
-    if decades and not row.varying_step:
-        return
     for seed in range(5):
         one, other = row.params(2 * seed), row.params(2 * seed + 1)
         ones = {name: np.ones(shape) for name, shape in row.shapes.items()}
@@ -203,13 +211,11 @@ def test_a_nan_never_passes_for_a_zero_of_the_prox(row: Row) -> None:
         assert np.isnan(leaf).any() or not leaf.size, name
 
 
-@prox_rows
+@rows_where(lambda row: row.has_prox and row.is_continuous)
 @pytest.mark.parametrize("entry", [1e30, 1.0, 1e-30, None])
 def test_prox_in_float32_agrees_with_float64_at_any_scale(
     row: Row, entry: float | None
 ) -> None:
-    if not row.is_continuous:
-        return
     v = awkward(row) if entry is None else row.full(entry)
     for step in [1e-3, 1.0, 1e3] + [row.steps(0, 6)] * row.varying_step:
         narrow = PROX(row.penalty, cast(v, np.float32), step)
@@ -294,15 +300,24 @@ def test_at_strength_zero_prox_is_the_identity_and_the_step_is_finite(row: Row) 
             np.testing.assert_allclose(leaf, v[name], rtol=slack, atol=slack)
 
 
-@prox_rows
+@rows_where(lambda row: isinstance(row.penalty, ByPath))
+def test_rules_have_no_axis_along_which_all_is_independent(row: Row) -> None:
+    assert row.penalty.independent_axis((3, 4)) is None
+
+
+def independent_axes(row: Row) -> dict[str, int]:
+    """The leaves of which slices can be taken, and the axis of these."""
+    if not row.has_prox or isinstance(row.penalty, ByPath):
+        return {}
+    axes = {n: row.penalty.independent_axis(shape) for n, shape in row.shapes.items()}
+    return {n: a for n, a in axes.items() if a is not None and row.shapes[n][a] >= 3}
+
+
+@rows_where(independent_axes)
 def test_the_prox_of_a_slice_is_the_slice_of_the_prox(row: Row) -> None:
-    if isinstance(row.penalty, ByPath):
-        assert row.penalty.independent_axis((3, 4)) is None
-        return
-    for leaf in cast(row.params(0), np.float32).values():
-        axis = row.penalty.independent_axis(leaf.shape)
-        if axis is None or leaf.shape[axis] < 3:
-            continue
+    leaves = cast(row.params(0), np.float32)
+    for name, axis in independent_axes(row).items():
+        leaf = leaves[name]
         part = jnp.take(leaf, jnp.array([0, 2]), axis)
         whole = jnp.take(PROX(row.penalty, leaf, 1.0), jnp.array([0, 2]), axis)
         # XLA may sum a group of a smaller array in another order.

@@ -72,19 +72,26 @@ def measured() -> dict[str, Any]:
 kernel_rows = pytest.mark.parametrize("row", KERNEL_ROWS, ids=lambda row: row.name)
 
 
-@kernel_rows
-@pytest.mark.parametrize("axis", [0, 1])
-def test_under_explicit_sharding_a_prox_is_right_or_names_axis_and_mend(
-    row: Row, axis: int
-) -> None:
+def rows_and_axes(is_needed_whole: bool) -> Any:
+    pairs = [
+        pytest.param(row, axis, id=f"{row.name}-{axis}")
+        for row in KERNEL_ROWS
+        for axis in (0, 1)
+        if (axis in whole_axes(row.penalty)) == is_needed_whole
+    ]
+    return pytest.mark.parametrize(("row", "axis"), pairs)
+
+
+@rows_and_axes(is_needed_whole=True)
+def test_a_sharded_axis_needed_whole_is_named_with_the_fix(row: Row, axis: int) -> None:
+    message = measured()[f"{row.name}, Explicit, {axis}"]["refused"]
+    assert f"axis {axis} of a leaf of shape {SHAPE} is sharded over mesh" in message
+    assert "jax.sharding.reshard(leaf, jax.NamedSharding(mesh" in message
+
+
+@rows_and_axes(is_needed_whole=False)
+def test_under_explicit_sharding_every_other_prox_is_right(row: Row, axis: int) -> None:
     found = measured()[f"{row.name}, Explicit, {axis}"]
-    if axis in whole_axes(row.penalty):
-        assert (
-            f"axis {axis} of a leaf of shape {SHAPE} is sharded over mesh axis"
-            in (found["refused"])
-        )
-        assert "jax.sharding.reshard(leaf, jax.NamedSharding(mesh" in found["refused"]
-        return
     # Sums over devices are made in another order: units of float32 in numbers below 4.
     assert found["off"] <= 5e-6 * row.rounding
     assert found["zeros alike"]
@@ -100,7 +107,7 @@ def test_under_automatic_sharding_every_prox_is_right(row: Row, axis: int) -> No
     assert found["zeros alike"]
 
 
-def test_the_mend_of_the_refusal_works() -> None:
+def test_the_fix_that_the_error_names_works() -> None:
     found = measured()["mend"]
     assert found["off"] <= 1e-6
 

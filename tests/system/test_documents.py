@@ -74,6 +74,19 @@ def test_the_tables_of_a_document_are_those_of_the_results(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_marker_is_read_and_has_its_part_below(document):
+    text = document.read_text()
+    comments = re.findall(r"<!--.*?-->", text, re.DOTALL)
+    # `_docs.filled` writes between the markers that it can read, and only there.
+    part = re.compile(r"(?<!<!-- end )(-->\n)(.*?)(?=<!-- end)", re.DOTALL)
+    parts = [p[1] for p in part.findall(_docs.filled(part.sub(r"\1", text)))]
+    assert comments[1::2] == ["<!-- end -->"] * (len(comments) // 2)
+    assert len(parts) == len(comments) / 2
+    for marker, part in zip(comments[::2], parts, strict=True):
+        assert part.strip(), f"experiments/_docs.py does not read {marker}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_the_links_of_a_document_lead_to_files(document):
     targets = re.findall(r"\]\(([^)#]+)\)", document.read_text())
     for target in targets:

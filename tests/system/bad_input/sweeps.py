@@ -58,7 +58,7 @@ def swept(
 
 def chosen(name: str, given: str, message: str, *arguments: Any) -> Row:
     def call() -> Any:
-        return getattr(jaxreg, name)(*arguments)
+        return getattr(jaxreg.model_selection, name)(*arguments)
 
     return row(given, ValueError, message, name, call)
 
