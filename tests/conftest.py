@@ -1,4 +1,4 @@
-"""What all tests share: compiled programs, and a small package of experiments."""
+"""Fixtures of all tests: compiled programs, and a small package of experiments."""
 
 import importlib
 import itertools

@@ -1,4 +1,4 @@
-"""What penalties refuse, where, and in which words; more in system/bad_input."""
+"""Errors of penalties: where and in which words; more in system/bad_input."""
 
 import jax
 import jax.numpy as jnp

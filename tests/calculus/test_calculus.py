@@ -61,7 +61,7 @@ LIFTS_WITH_TREES = {
 
 @pytest.mark.parametrize("name", LIFTS_WITH_TREES)
 @pytest.mark.parametrize("penalty", [L1, jaxreg.by_path([("kernel|bias", L1)])])
-def test_a_tree_of_numbers_works_under_regularize_with_and_without_rules(
+def test_regularize_takes_an_anchor_that_is_a_tree_of_numbers(
     name: str, penalty: jaxreg.Penalty
 ) -> None:
     lift, number = LIFTS_WITH_TREES[name]
@@ -219,7 +219,7 @@ def test_anchored_returns_the_reference_exactly(dtype) -> None:
     np.testing.assert_array_equal(found, origin)
 
 
-def test_half_precision_is_subtracted_from_a_float32_reference_in_float32() -> None:
+def test_half_precision_minus_a_reference_is_float32() -> None:
     penalty = jaxreg.anchored(jaxreg.L1(1.0), jnp.float32(256.25))
     # bfloat16 holds 256 and 258, and no 0.25 between them.
     np.testing.assert_array_equal(

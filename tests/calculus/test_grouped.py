@@ -38,7 +38,7 @@ def test_a_strength_of_zero_has_its_derivative_in_groups() -> None:
 
 
 @pytest.mark.parametrize("kind", [jaxreg.L1, jaxreg.L2])
-def test_a_strength_of_float64_has_a_derivative_in_groups_of_float32(kind, x64) -> None:
+def test_a_float64_strength_has_a_derivative_in_float32_groups(kind, x64) -> None:
     leaf = jnp.array([[3.0, -4.0]], jnp.float32)
 
     def shrunk(strength: jax.Array, steps: jax.Array) -> jax.Array:

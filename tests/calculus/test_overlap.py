@@ -26,7 +26,7 @@ def test_overlapping_groups_are_split_evenly_and_merged_again() -> None:
 
 
 @pytest.mark.parametrize("extra", [(), (3,)])
-def test_the_weights_make_each_group_count_by_the_root_of_its_own_size(extra) -> None:
+def test_each_group_is_weighted_by_the_root_of_its_size(extra) -> None:
     generator = np.random.default_rng(0)
     latent = OVERLAP.duplicate(generator.normal(size=(8, *extra)))
     weights = OVERLAP.weights[..., None] if extra else OVERLAP.weights
@@ -69,7 +69,7 @@ def block_descent(design, target, strength: float) -> np.ndarray:
     return w
 
 
-def test_the_support_of_an_overlapping_group_lasso_is_a_union_of_groups(x64) -> None:
+def test_the_support_of_overlapping_groups_is_a_union_of_groups(x64) -> None:
     generator = np.random.default_rng(1)
     design = generator.normal(size=(50, 8))
     true = np.array([0.0, 0.0, 1.0, 1.5, -1.0, 1.0, 0.8, 0.0])

@@ -62,7 +62,7 @@ def test_each_block_takes_its_weight() -> None:
         )
 
 
-def test_rules_take_a_tree_of_weights_with_the_paths_of_the_parameters() -> None:
+def test_rules_take_weights_with_the_paths_of_the_parameters() -> None:
     weights = {
         "hidden": {"bias": 9.0, "kernel": jnp.array([[2.0, 0.0]])},
         "out": {"kernel": 3.0},
@@ -93,7 +93,7 @@ def test_weights_that_would_broadcast_their_leaf_are_refused(weights) -> None:
         rule.value({"kernel": jnp.ones((1, 2))})
 
 
-def test_weights_that_vary_within_a_group_or_a_coupled_leaf_are_refused() -> None:
+def test_weights_that_vary_within_a_group_or_coupled_leaf_raise() -> None:
     kernel = jnp.ones((2, 3))
     within = jaxreg.weighted(jaxreg.GroupLasso(1.0, group_axis=0), jnp.ones((2, 3)))
     with pytest.raises(ValueError, match=r"broadcast to shape \(2, 1\)"):

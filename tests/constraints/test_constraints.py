@@ -35,7 +35,7 @@ def broad_steps(seed: int, *shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("radius", [0.1, 5.0, 60.0])
-def test_the_l1_ball_agrees_with_sorting_and_with_optax_and_jaxopt(
+def test_the_l1_ball_agrees_with_sorting_optax_and_jaxopt(
     radius, jaxopt_projection
 ) -> None:
     v = normal(0, 1000).astype("f4")
@@ -51,7 +51,7 @@ def test_the_l1_ball_agrees_with_sorting_and_with_optax_and_jaxopt(
 
 
 @pytest.mark.parametrize("total", [0.1, 5.0, 2000.0])
-def test_the_simplex_agrees_with_sorting_and_with_optax_and_jaxopt(
+def test_the_simplex_agrees_with_sorting_optax_and_jaxopt(
     total, jaxopt_projection
 ) -> None:
     v = normal(0, 1000).astype("f4")
@@ -223,7 +223,7 @@ def test_the_maximum_norm_is_what_the_l1_ball_leaves(step, x64) -> None:
     np.testing.assert_allclose(found, v - step * ball, atol=1e-14)
 
 
-def test_the_maximum_norm_of_a_group_is_zero_exactly_where_its_dual_allows() -> None:
+def test_a_maximum_norm_is_zero_exactly_within_its_dual_ball() -> None:
     v = np.array([[0.3, -0.2], [0.3, -0.3001]], "f4")
     found = np.asarray(PROX(jaxreg.LInf(0.3, group_axis=0), v, 1.0))
     assert not found[0].any()

@@ -50,7 +50,7 @@ def test_top_k_over_the_tree_counts_all_leaves_together(step) -> None:
     np.testing.assert_array_equal(both, expected)
 
 
-def test_top_k_over_the_tree_leaves_the_first_of_equal_entries_of_two_leaves() -> None:
+def test_top_k_over_the_tree_keeps_the_first_of_equal_entries() -> None:
     params = {"a": jnp.ones((2, 2)), "b": jnp.ones(3)}
     found = PROX(jaxreg.TopK(5, scope="tree"), params, 1.0)
     assert (float(found["a"].sum()), found["b"].tolist()) == (4.0, [1.0, 0.0, 0.0])
@@ -82,7 +82,7 @@ def test_nm_agrees_with_a_loop_over_blocks(n: int, m: int, axis: int) -> None:
     np.testing.assert_array_equal(found, np.moveaxis(expected, -1, axis))
 
 
-def test_jaxpruner_takes_blocks_along_the_output_axis_and_nm_along_the_inputs() -> None:
+def test_jaxpruner_blocks_outputs_where_nm_blocks_inputs() -> None:
     kernel = jnp.array([[4.0, 3.0], [2.0, 1.0]])
     assert jaxreg.NM(1, 2).prox(kernel, 1.0).tolist() == [[4.0, 3.0], [0.0, 0.0]]
     outputs = jaxreg.NM(1, 2, axis=-1).prox(kernel, 1.0)

@@ -1,4 +1,4 @@
-"""What holds for every constraint, and what constraints refuse."""
+"""Facts of all constraints, and their errors."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def test_zeros_go_to_equal_entries_and_are_not_stationary(kind: str) -> None:
 
 @pytest.mark.parametrize("penalty", [jaxreg.L1Ball, jaxreg.L2Ball, jaxreg.Simplex])
 @pytest.mark.parametrize("step", [1.0, np.array([1.0, 2.0, 0.5])])
-def test_a_traced_bound_of_zero_gives_zeros_and_finite_derivatives(penalty, step):
+def test_a_traced_bound_of_zero_has_finite_derivatives(penalty, step):
     v = jnp.array([1.0, -2.0, 0.0])
 
     def prox(bound: jax.Array, v: jax.Array) -> jax.Array:
@@ -72,7 +72,7 @@ def test_a_traced_bound_of_zero_gives_zeros_and_finite_derivatives(penalty, step
 
 
 @pytest.mark.parametrize("penalty", [jaxreg.L1Ball, jaxreg.L2Ball, jaxreg.Simplex])
-def test_the_derivative_by_the_bound_is_that_of_finite_differences(penalty, x64):
+def test_the_derivative_by_the_bound_is_right(penalty, x64):
     v, step = normal(0, 9), 10 ** normal(1, 9)
 
     def prox(bound: Any) -> jax.Array:
@@ -85,7 +85,7 @@ def test_the_derivative_by_the_bound_is_that_of_finite_differences(penalty, x64)
 
 
 @pytest.mark.parametrize("kind", ["L1 ball", "simplex", "L2 ball"])
-def test_entries_with_step_zero_stay_and_the_others_share_the_rest(kind, x64) -> None:
+def test_entries_of_step_zero_stay_and_others_share_the_rest(kind, x64) -> None:
     v, step = np.array([0.6, 3.0, 2.0, 0.0]), np.array([0.0, 1.0, 2.0, 0.0])
     found = np.asarray(PROX(ALL[kind], v, step))
     assert (found[0], found[3]) == (0.6, 0.0)
@@ -149,7 +149,7 @@ def test_a_leaf_that_cannot_carry_a_constraint_is_refused(penalty, shape, reason
         jaxreg.describe(penalty, {"kernel": jnp.ones(shape)})
 
 
-def test_a_step_that_varies_within_a_group_is_refused_where_no_projection_is_known():
+def test_steps_within_a_group_raise_where_no_projection_is_known():
     with pytest.raises(ValueError, match="pass one step per leaf"):
         jaxreg.UnitNorm().prox(jnp.ones(3), jnp.array([1.0, 2.0, 3.0]))
     found = jaxreg.UnitNorm(group_axis=0).prox(jnp.ones((2, 1)), jnp.ones((2, 1)))
@@ -157,7 +157,7 @@ def test_a_step_that_varies_within_a_group_is_refused_where_no_projection_is_kno
 
 
 @pytest.mark.parametrize("width", [0.05, 1.0])
-def test_under_regularize_params_become_their_projection_at_the_first_update(width):
+def test_regularize_projects_the_params_at_its_first_update(width):
     params = {"kernel": jnp.array([3.0, -1.0, 0.5])}
     penalty = jaxreg.TopK(1)
     (row, *_) = jaxreg.describe(penalty, params, width).rows

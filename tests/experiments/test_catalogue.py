@@ -29,7 +29,7 @@ def test_the_gallery_measures_thresholds_and_jumps(penalty, thresholds, jumps):
     assert [max(jump) for jump in row["jumps"]] == pytest.approx(jumps, rel=1e-9)
 
 
-def test_prox_cost_compiles_every_penalty_of_leaves_that_has_a_prox():
+def test_prox_cost_compiles_every_leafwise_prox():
     held = {type(penalty) for penalty in _catalogue.catalogue(64).values()}
     public = {getattr(jaxreg, name) for name in jaxreg.__all__}
     kinds = {k for k in public if isinstance(k, type) and issubclass(k, jaxreg.Penalty)}

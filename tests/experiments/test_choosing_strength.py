@@ -50,7 +50,7 @@ def test_a_fold_that_holds_nothing_out_is_the_fit_of_all_samples(x64):
 
 
 @pytest.mark.slow
-def test_where_the_truth_is_sparse_a_refit_finds_it_and_the_minimum_keeps_more(x64):
+def test_of_a_sparse_truth_a_refit_finds_the_support(x64):
     row = choosing_strength.measure(
         choosing_strength.Config(strengths=15, pairs=10), _sweeps.SPARSE, seed=0
     )
@@ -65,7 +65,7 @@ def test_where_the_truth_is_sparse_a_refit_finds_it_and_the_minimum_keeps_more(x
     assert chosen[_choices.STABLE].false_positives == 0
 
 
-def test_places_leave_out_saturated_fits_and_the_untuned_strength():
+def test_ranks_leave_out_saturated_fits_and_untuned_strengths():
     # Strengths, the last untuned, by two folds and all samples.
     test = np.array([3.0, 2.0, 1.0, 0.5])
     found = _sweeps.Found(
@@ -82,7 +82,7 @@ def test_places_leave_out_saturated_fits_and_the_untuned_strength():
 
 
 @pytest.mark.slow
-def test_a_quick_run_of_warm_starts_is_whole_and_all_ways_choose_alike(tmp_path):
+def test_all_ways_choose_alike_in_a_quick_run_of_warm_starts(tmp_path):
     record = run(
         warm_starts, warm_starts.QUICK, tmp_path, quick=True, stream=io.StringIO()
     )

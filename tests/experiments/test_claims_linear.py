@@ -14,7 +14,7 @@ EXPERIMENTS = [feature_noise, generalization]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", EXPERIMENTS, ids=lambda module: module.__name__)
-def test_a_quick_run_is_whole_and_scikit_learn_finds_the_same_weights(module, tmp_path):
+def test_a_quick_run_has_the_weights_of_scikit_learn(module, tmp_path):
     record = run(module, module.QUICK, tmp_path, quick=True, stream=io.StringIO())
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     checked = [row for row in record["table"] if row["from_sklearn"] is not None]
@@ -68,7 +68,7 @@ def test_one_sample_of_many_moves_the_weights_of_l1_alone(method):
 
 
 @pytest.mark.slow
-def test_equal_columns_get_equal_weights_from_the_elastic_net_alone():
+def test_only_the_elastic_net_gives_equal_columns_equal_weights():
     gaps = {
         method: stability.measure(
             stability.QUICK, stability.TWINS, method, samples=442, seed=0
@@ -80,7 +80,7 @@ def test_equal_columns_get_equal_weights_from_the_elastic_net_alone():
     assert gaps["elastic net"] < 1e-12
 
 
-def test_selection_stability_is_1_for_equal_supports_and_near_0_at_random():
+def test_selection_stability_is_1_for_equal_supports_0_at_random():
     drawn = np.random.default_rng(0).random((400, 50)) < 0.3
     assert stability.selection_stability(np.repeat(drawn[:1], 5, axis=0)) == 1
     # The standard deviation of 400 random sets' agreement.

@@ -47,14 +47,14 @@ def test_a_quick_run_of_an_experiment_reaches_its_figure(experiment):
 
 
 @pytest.mark.parametrize("method", [m for m in cost.METHODS if m != cost.SUBGRADIENT])
-def test_a_method_with_a_prox_ends_at_the_solution_of_scikit_learn(method):
+def test_methods_with_a_prox_end_at_scikit_learns_solution(method):
     (row,) = rows_of(cost, method=method)
     # Float64, and both sides solve to rounding.
     assert row["worst_error"] < 1e-10 and row["worst_violation"] < 1e-10
     assert row["zeros"] == row["sklearn_zeros"]
 
 
-def test_the_subgradient_method_takes_a_hundred_times_the_iterations_of_ista():
+def test_subgradients_take_100_times_the_iterations_of_ista():
     ((slow,), (ista,), (fista,)) = (
         rows_of(cost, method=name) for name in (cost.SUBGRADIENT, cost.ISTA, cost.FISTA)
     )
@@ -76,7 +76,7 @@ def test_decay_ends_at_the_fixed_point_of_theory(problem, optimizer, way):
 
 
 @pytest.mark.slow
-def test_l2_in_the_loss_and_decay_train_one_network_under_sgd_alone():
+def test_l2_in_the_loss_is_decay_under_sgd_alone():
     (loss,), (beside,) = (
         rows_of(decay, problem=decay.MLP, optimizer="sgd", way=way)
         for way in (decay.LOSS, decay.BESIDE)
@@ -108,13 +108,13 @@ def test_the_diabetes_path_is_that_of_efron_and_others():
 
 
 @pytest.mark.slow
-def test_the_lasso_path_has_the_right_signs_where_the_condition_holds():
+def test_the_lasso_has_the_right_signs_where_the_condition_holds():
     part = feature_selection.SIGNS
     (row,) = rows_of(feature_selection, part=part, case=feature_selection.HOLDS)
     assert row["right"] == 1
 
 
-def test_stability_is_one_for_equal_sets_and_about_zero_for_random_ones():
+def test_stability_is_one_for_equal_sets_zero_for_random_ones():
     equal = [{1, 5}, {1, 5}, {1, 5}]
     assert gene_expression.jaccard(equal) == gene_expression.nogueira(equal, 9) == 1
     apart = [{0, 1}, {2, 3}]
@@ -125,7 +125,7 @@ def test_stability_is_one_for_equal_sets_and_about_zero_for_random_ones():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_GENES, reason="JAXREG_DATA holds no microarray/")
-def test_l1_keeps_fewer_genes_than_the_elastic_net_and_l2_keeps_all():
+def test_l1_keeps_fewer_genes_than_the_elastic_net_l2_all():
     l1, net, l2 = quick_run(gene_expression)[0]["table"]
     assert 0 < l1["genes"] < net["genes"] < l2["genes"] == l2["of"] == 2000
     # The last fits stop where a step moves nothing by 1e-7 of its rate.

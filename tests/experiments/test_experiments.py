@@ -25,7 +25,7 @@ RESULTS = pathlib.Path(ways.__file__).parent / "results"
 
 @pytest.mark.parametrize("method", OURS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_optimizer_inside_regularize_solves_the_badly_scaled_lasso(method, seed):
+def test_any_optimizer_solves_the_badly_scaled_lasso(method, seed):
     row = lasso.measure(lasso.Config(), method=method, seed=seed)
     # Heavy ball and schedule-free converge linearly; the others end at rounding error.
     slow = "sgd" in method or "schedule-free" in method
@@ -34,7 +34,7 @@ def test_every_optimizer_inside_regularize_solves_the_badly_scaled_lasso(method,
     assert row["zeros"] == row["zeros_wanted"] > 0
 
 
-def test_l1_in_the_loss_reaches_the_objective_without_a_single_zero():
+def test_l1_in_the_loss_reaches_the_objective_without_zeros():
     row = lasso.measure(lasso.Config(), method=lasso.IN_LOSS, seed=0)
     assert row["zeros"] == 0
     assert row["gap"] < 1e-5
@@ -55,7 +55,7 @@ def test_a_soft_threshold_after_adam_solves_another_problem():
         "apply_if_finite around it",
     ],
 )
-def test_what_may_stand_around_regularize_leaves_the_solution_alone(setup):
+def test_wrappers_that_may_surround_regularize_keep_the_solution(setup):
     row = blind_spots.measure(blind_spots.Config(), setup=setup)
     # Adam's last steps of a cosine end within rounding of the solution.
     assert row["error"] < 1e-12
@@ -91,7 +91,7 @@ def test_a_way_solves_what_the_table_of_methods_says(way):
         assert row["flips"] == pytest.approx(written["flips"], rel=0.2)
 
 
-def test_the_words_on_zeros_are_those_that_the_contract_of_the_library_gives():
+def test_the_words_on_zeros_are_those_of_the_contract():
     results = json.loads((RESULTS / "ways" / "run.json").read_text())["table"]
     stay = [row["way"] for row in results if row["exact_zeros"] == "stay"]
     for name in ("regularize(adam", "dual_average", "ftrl", "hold_support", "orthant"):
@@ -100,7 +100,7 @@ def test_the_words_on_zeros_are_those_that_the_contract_of_the_library_gives():
 
 
 @pytest.mark.parametrize("rate", support_recovery.RATES)
-def test_regularize_holds_the_support_that_prox_sgd_does_not_find(rate):
+def test_regularize_holds_the_support_that_prox_sgd_misses(rate):
     config = support_recovery.Config()
     held = support_recovery.measure(config, "regularize(adam)", rate, seed=0)
     assert held["nonzeros"] == held["lasso_nonzeros"] == config.support
@@ -127,7 +127,7 @@ def test_the_same_cell_gives_the_same_numbers():
 
 
 @pytest.mark.slow
-def test_l1_inside_regularize_prunes_the_digits_network_within_a_point():
+def test_l1_prunes_the_digits_network_within_a_point():
     config = exact_zeros.Config()
 
     def mean(method, strength, column):

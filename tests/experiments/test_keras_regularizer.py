@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("keras_regularizer")
 
 
 @pytest.mark.slow
-def test_a_penalty_gradient_before_adam_gives_the_weights_of_keras_formulas():
+def test_a_penalty_gradient_before_adam_is_keras_formulas():
     config = dataclasses.replace(QUICK, steps=10, early=5)
     row = keras_regularizer.measure(config, way=SAME, **CELL)
     # Float64; rounding grows with the steps.
@@ -27,7 +27,7 @@ def test_a_penalty_gradient_before_adam_gives_the_weights_of_keras_formulas():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_KERAS, reason="Keras is not installed")
-def test_a_penalty_gradient_before_adam_gives_the_weights_of_keras():
+def test_a_penalty_gradient_before_adam_gives_keras_weights():
     row = keras_regularizer.measure(QUICK, way=SAME, **CELL)
     assert row["early_from_keras"] < 1e-12
 

@@ -52,7 +52,7 @@ def kernels(params):
 
 
 @pytest.mark.slow
-def test_cutting_zeroes_the_smallest_weights_of_all_kernels_together(model):
+def test_cutting_zeroes_the_smallest_weights_of_all_kernels(model):
     params = nnx.state(model)
     before, after = kernels(params), kernels(_language.cut(params, 0.7))
     sizes, left = (
@@ -64,7 +64,7 @@ def test_cutting_zeroes_the_smallest_weights_of_all_kernels_together(model):
 
 
 @pytest.mark.slow
-def test_a_head_without_values_or_output_and_a_neuron_nobody_reads_are_dead(model):
+def test_heads_without_output_and_neurons_nobody_reads_are_dead(model):
     graph, params = nnx.split(model)
     tokens = jnp.array([[1, 2, 3]])
     logits = jax.jit(lambda params: nnx.merge(graph, params)(tokens))
@@ -95,7 +95,7 @@ def edit(kernel, where, number):
 
 @pytest.mark.slow
 @needs_text
-def test_a_quick_run_reaches_its_figure_and_cuts_what_it_was_asked(tmp_path):
+def test_a_quick_run_cuts_the_share_that_was_asked(tmp_path):
     record = run(language_model, QUICK, tmp_path, quick=True, stream=io.StringIO())
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     dense, cut, units = record["table"]

@@ -109,7 +109,7 @@ def rows_where(better):
         ((selection.MCP, selection.LASSO), "holds: "),
     ],
 )
-def test_the_verdict_says_which_group_penalties_beat_every_baseline(better, word):
+def test_the_verdict_names_penalties_that_beat_every_baseline(better, word):
     told = experiment.verdict(experiment.QUICK, rows_where(better))
     assert told.startswith(word)
     for method in (selection.MCP, selection.LASSO):

@@ -1,4 +1,4 @@
-"""Where numbers come from, as recorded beside them."""
+"""The origin of results, as recorded beside them."""
 
 import subprocess
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_a_folder_without_a_checkout_has_no_commit(tmp_path: Path) -> None:
     assert commit_of(tmp_path) == {"commit": None, "dirty": None}
 
 
-def test_rows_of_one_origin_keep_it_and_differing_values_become_lists() -> None:
+def test_rows_keep_one_origin_and_list_differing_values() -> None:
     origin = here()
     assert together([origin, origin]) == origin
     newer = {**origin["versions"], "jax": "99"}

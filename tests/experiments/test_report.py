@@ -143,7 +143,7 @@ def test_table_verdict_config_and_name_are_escaped() -> None:
     assert HOSTILE in texts_of(html, "td")
 
 
-def test_every_link_stays_on_the_page_and_every_image_is_inside_it() -> None:
+def test_links_stay_on_the_page_and_images_are_inside_it() -> None:
     tags = parsed(page(record("one"), record("two")))
     targets = {value for _, name, value in tags.attributes if name == "id"}
     links = [value for tag, name, value in tags.attributes if name == "href"]
@@ -182,7 +182,7 @@ def test_the_verdict_table_comes_before_the_experiments() -> None:
     assert html.count('<strong class="label false">false</strong>') == 2
 
 
-def test_a_long_verdict_is_shortened_by_whole_clauses_in_the_table() -> None:
+def test_a_long_verdict_is_shortened_by_whole_clauses() -> None:
     assert brief("false: short.") == "false: short."
     clauses = [f"measured: {'a' * 90}", "b" * 90, "c" * 90, "d."]
     assert brief("; ".join(clauses)) == "; ".join(clauses[:2]) + "."
@@ -191,7 +191,7 @@ def test_a_long_verdict_is_shortened_by_whole_clauses_in_the_table() -> None:
     assert html.count("c" * 90) == 1
 
 
-def test_experiments_come_in_the_order_of_the_sections_and_unknown_ones_last() -> None:
+def test_experiments_come_by_section_and_unknown_ones_last() -> None:
     sections = in_sections(
         [Result(record(name), PNG) for name in ("a_new_one", "cost", "outliers")]
     )

@@ -1,4 +1,4 @@
-"""What a run keeps, resumes, refuses and writes."""
+"""Runs keep finished rows, resume, reject other configs and write their results."""
 
 import csv
 import dataclasses
@@ -140,7 +140,7 @@ def test_a_broken_line_in_the_middle_is_refused(
         run_toy(toy, tmp_path)
 
 
-def test_a_changed_config_is_refused_naming_the_field_and_the_mend(
+def test_a_changed_config_raises_naming_field_and_fix(
     toy: ModuleType, tmp_path: Path
 ) -> None:
     run_toy(toy, tmp_path)
@@ -208,7 +208,7 @@ def test_a_log_says_once_what_is_done_left_and_stated_as_cost(
     assert "4 cells measured in 0:00" in text
 
 
-def test_an_error_in_a_cell_stops_keeps_the_rows_and_names_the_cell(
+def test_an_error_in_a_cell_keeps_the_rows_and_names_the_cell(
     toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOY_FAILS", "1")

@@ -51,7 +51,7 @@ def test_least_words_are_inputs_and_outputs_once(way, arrays):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-def test_least_words_are_the_arguments_and_results_that_xla_counts(way):
+def test_least_words_are_the_arguments_and_results_in_xla(way):
     params = [jnp.ones((40, 50))]
     tx = WAYS[way]()
     inputs = params, tx.init(params), params

@@ -1,4 +1,4 @@
-"""What a row of the table says of a penalty, and helpers to write one."""
+"""Rows of the table of penalties, and helpers to write one."""
 
 import dataclasses
 import math

@@ -214,7 +214,7 @@ def probe_leaves(row: Row, numbers: tuple[float, float]) -> Leaves:
 
 
 def has_distance_at(row: Row, x: tuple[float, float]) -> bool:
-    """Whether stationarity is a distance, and the point one of finite value."""
+    """True if stationarity is a distance and the point has a finite value."""
     is_distance = row.has_prox and row.stationarity_kind == "distance"
     return is_distance and np.isfinite(row.height(points(probe_leaves(row, x)))).all()
 
@@ -257,7 +257,7 @@ def test_stationarity_is_not_zero_away_from_fixed_points(row: Row, x64) -> None:
 
 
 @constraint_rows
-def test_the_value_of_a_constraint_is_zero_on_its_set_and_infinite_off_it(
+def test_a_constraint_is_zero_on_its_set_and_infinite_off_it(
     row: Row,
 ) -> None:
     v = cast(row.params(0), np.float32)

@@ -158,7 +158,7 @@ def test_a_penalty_can_be_rebuilt_with_placeholders(row: Row) -> None:
 
 
 @strength_rows
-def test_a_function_of_the_penalty_compiles_once_for_all_strengths(row: Row) -> None:
+def test_a_jitted_function_compiles_once_for_all_strengths(row: Row) -> None:
     traces = []
 
     @jax.jit
@@ -269,7 +269,7 @@ def test_a_sum_is_refused_or_has_the_values_of_both(row: Row) -> None:
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
 @pytest.mark.parametrize("step", [0.7, np.linspace(0.1, 2, 12).reshape(3, 4)])
-def test_group_lasso_plus_l2_has_the_values_of_both_and_the_joint_prox(axis, step):
+def test_group_lasso_plus_l2_has_the_joint_value_and_prox(axis, step):
     lasso, ridge = jaxreg.GroupLasso(0.4, group_axis=axis), jaxreg.L2(0.3)
     with jax.enable_x64(True):
         v = jnp.linspace(-2, 2, 12).reshape(3, 4)

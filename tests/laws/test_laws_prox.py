@@ -96,7 +96,7 @@ def test_prox_is_no_worse_than_brute_force(row: Row, step: float, x64) -> None:
 
 @varying_rows
 @pytest.mark.parametrize("step", [(1e-4, 1e4), (1e4, 1e-4), (1.0, 0.0), (1.0, 1e-4)])
-def test_prox_with_steps_per_coordinate_is_no_worse_than_brute_force(
+def test_prox_with_steps_per_entry_is_no_worse_than_brute_force(
     row: Row, step: tuple[float, float], x64
 ) -> None:
     for v in PROBES:
@@ -288,7 +288,7 @@ def test_the_step_for_a_width_zeroes_just_what_is_narrower(
 
 
 @rows_where(lambda row: row.has_strength and row.has_prox)
-def test_at_strength_zero_prox_is_the_identity_and_the_step_is_finite(row: Row) -> None:
+def test_at_strength_zero_prox_is_the_identity(row: Row) -> None:
     nothing = row.scaled(0.0)
     v = cast(row.params(0), np.float32)
     found = dataclasses.replace(row, penalty=nothing).step_for(0.05, v)

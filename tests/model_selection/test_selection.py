@@ -46,7 +46,7 @@ def test_errors_of_half_precision_are_averaged_in_float32():
     )
 
 
-def test_a_curve_takes_strengths_that_are_spread_over_an_explicit_mesh():
+def test_a_curve_takes_strengths_on_an_explicit_mesh():
     mesh = jax.sharding.AbstractMesh((4,), ("at",), (jax.sharding.AxisType.Explicit,))
     spread = jax.NamedSharding(mesh, jax.P("at"))
     errors = jax.ShapeDtypeStruct((8, 5), np.float32, sharding=spread)
@@ -101,7 +101,7 @@ def test_criteria_take_more_candidates_than_an_int32_counts():
     np.testing.assert_allclose(found.ebic, wanted, rtol=1e-5)
 
 
-def test_a_stable_unit_is_one_of_high_frequency_at_some_allowed_strength():
+def test_a_stable_unit_is_frequent_at_some_allowed_strength():
     generator = np.random.default_rng(0)
     units = generator.random((6, 30, 40)) < np.linspace(0.02, 0.6, 6)[:, None, None]
     units[1:, :, :2] = True
@@ -121,7 +121,7 @@ def test_a_stable_unit_is_one_of_high_frequency_at_some_allowed_strength():
     np.testing.assert_array_equal(np.flatnonzero(found.is_stable), [0, 1])
 
 
-def test_a_first_strength_that_selects_too_much_leaves_nothing_stable():
+def test_nothing_is_stable_if_too_much_is_selected_at_first():
     found = jaxreg.model_selection.stability_selection(jnp.ones((2, 4, 10)))
     assert found.strengths_used == 0
     assert not found.is_stable.any() and found.bound == 0
@@ -129,7 +129,7 @@ def test_a_first_strength_that_selects_too_much_leaves_nothing_stable():
 
 @pytest.mark.parametrize("fits", [20, 50, 100, 200])
 @pytest.mark.parametrize("percent", [55, 60, 75, 80, 85, 90, 95, 100])
-def test_a_unit_exactly_at_the_threshold_is_stable_inside_jit_too(fits, percent):
+def test_a_unit_at_the_threshold_is_stable_inside_jit_too(fits, percent):
     count = percent * fits // 100
     if 100 * count != percent * fits:
         count += 1
@@ -143,7 +143,7 @@ def test_a_unit_exactly_at_the_threshold_is_stable_inside_jit_too(fits, percent)
         np.testing.assert_array_equal(np.flatnonzero(found.is_stable), [0])
 
 
-def test_a_bound_exactly_at_the_number_allowed_is_used_inside_jit_too():
+def test_a_bound_at_the_number_allowed_is_used_inside_jit_too():
     units = np.zeros((1, 10, 20), bool)
     units[0, :, :4] = True  # 4^2 / ((2 * 0.9 - 1) * 20) = 1
     for select in (

@@ -51,7 +51,7 @@ def test_the_grid_is_that_of_scikit_learn(diabetes):
     np.testing.assert_allclose(found, path, rtol=1e-12)
 
 
-def test_at_the_first_strength_all_weights_are_zero_and_at_the_second_not():
+def test_all_weights_are_zero_at_the_first_strength_alone():
     pull = jnp.array([0.5, -2.0, 1.0])
     largest = jaxreg.max_strength(jaxreg.L1(1.0), pull).overall
     grid = jax.jit(lambda x: jaxreg.model_selection.strength_grid(x, 20))(largest)
@@ -62,7 +62,7 @@ def test_at_the_first_strength_all_weights_are_zero_and_at_the_second_not():
 
 @pytest.mark.parametrize("samples", [7, 100, 101])
 @pytest.mark.parametrize("folds", [2, 5, 7])
-def test_each_sample_is_for_validation_once_and_labels_are_spread(samples, folds):
+def test_each_sample_is_held_out_once_and_folds_are_stratified(samples, folds):
     labels = np.random.default_rng(0).integers(0, 3, samples)
     masks = jaxreg.model_selection.fold_masks(jax.random.key(1), folds, samples, labels)
     assert masks.shape == (folds, samples) and masks.dtype == bool
@@ -101,7 +101,7 @@ def test_the_curve_and_the_choice_are_those_of_lasso_cv(diabetes):
 
 
 @pytest.mark.slow
-def test_warm_starts_find_the_solutions_of_cold_ones_and_every_fold_its_own(diabetes):
+def test_warm_and_cold_starts_find_the_solution_of_each_fold(diabetes):
     x, y = diabetes
     masks = jaxreg.model_selection.fold_masks(jax.random.key(0), FOLDS, len(y))
     strengths = jaxreg.model_selection.strength_grid(0.5, 6, ratio=1e-2)
@@ -128,7 +128,7 @@ def test_results_have_the_axes_of_strengths_and_points_in_order():
         assert found["pair"].shape == (2, 3, 4, 2)
 
 
-def test_a_warm_start_begins_where_the_fit_before_ended_a_cold_one_at_start():
+def test_a_warm_start_begins_where_the_last_fit_ended():
     def fit(strength, params, shift):
         return params + strength, params + strength
 
@@ -175,8 +175,8 @@ def small_network():
 
 
 @pytest.mark.slow
-def test_a_strong_warm_start_leaves_a_network_dead_and_a_weak_one_does_not():
-    """What the docstring of `sweep` warns of."""
+def test_a_strong_warm_start_leaves_a_network_dead():
+    """The failure that the docstring of `sweep` warns about."""
     fit, start = small_network()
 
     def swept(strengths, warm):

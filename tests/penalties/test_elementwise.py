@@ -118,12 +118,12 @@ def test_skglm_has_the_same_prox_where_its_own_is_right(step: float, x64) -> Non
         np.testing.assert_allclose(PROX(penalty, v, step), expected, atol=1e-9)
 
 
-def test_skglm_prox_mcp_zeroes_what_should_stay_for_a_step_above_gamma() -> None:
+def test_skglm_prox_mcp_zeroes_too_much_for_steps_above_gamma() -> None:
     # It gives 0 with an objective of 0.9025, against 0.75.
     assert jaxreg.MCP(1.0, knot=1.5).prox(jnp.array(1.9), 2.0) == jnp.float32(1.9)
 
 
-def test_skglm_prox_log_sum_zeroes_too_much_where_its_discriminant_rounds(x64) -> None:
+def test_skglm_prox_log_sum_zeroes_too_much_by_rounding(x64) -> None:
     # At alpha 0.8 and eps 0.5 its bisection starts at the root of a negative number,
     # and every weight up to alpha / eps = 1.6 becomes 0; the better root is 0.92.
     x = float(jaxreg.LogSum(0.8, 0.5).prox(jnp.array(1.484), 1.0))
@@ -132,7 +132,7 @@ def test_skglm_prox_log_sum_zeroes_too_much_where_its_discriminant_rounds(x64) -
 
 
 @pytest.mark.parametrize("v", [1.0, 2.7, 3.69, 3.7, 3.71, 5.0])
-def test_skglm_prox_scad_divides_by_zero_at_a_step_of_gamma_minus_one(v, x64) -> None:
+def test_skglm_prox_scad_divides_by_zero_at_gamma_minus_one(v, x64) -> None:
     out = float(jaxreg.SCAD(1.0, 3.7, ratio=3.7).prox(jnp.array(v), 2.7))
     expected = v if v > 3.7 else max(v - 2.7, 0.0)
     # One subtraction in float64.
@@ -223,9 +223,7 @@ def test_a_limit_is_the_simpler_penalty(name: str, x64) -> None:
 
 
 @pytest.mark.parametrize("penalty", [penalty for penalty, _ in CASES], ids=case_id)
-def test_the_gradient_of_prox_by_its_numbers_is_that_of_differences(
-    penalty, x64
-) -> None:
+def test_the_gradient_of_prox_by_its_numbers_is_right(penalty, x64) -> None:
     v = np.array([-2.3, -0.8, 0.45, 1.6, 4.2])
 
     def total(numbers):

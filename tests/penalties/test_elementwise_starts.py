@@ -75,7 +75,7 @@ def test_a_weight_in_the_gap_starts_at_the_nearest_end(penalty, x64) -> None:
 
 
 @pytest.mark.parametrize("strength", [0.3, 20.0])
-def test_a_weight_between_grid_values_starts_at_the_nearest_the_prox_returns(
+def test_a_weight_off_the_grid_starts_at_the_nearest_grid_value(
     strength: float,
 ) -> None:
     penalty = jaxreg.PiecewiseAffine.to_grid(strength, (-1.0, 0.0, 0.6))
@@ -92,7 +92,7 @@ def test_a_weight_between_grid_values_starts_at_the_nearest_the_prox_returns(
 @pytest.mark.parametrize(
     "penalty", [jaxreg.L0(0.3), jaxreg.Lp(0.3, 0.5), jaxreg.Lp(0.3, 0.5)], ids=repr
 )
-def test_a_jump_penalty_is_stationary_at_zero_unless_its_strength_is_zero(
+def test_jump_penalties_are_stationary_at_zero(
     penalty,
 ) -> None:
     zero, grads = jnp.zeros(3), jnp.array([0.0, -1.0, 1e6])
@@ -102,7 +102,7 @@ def test_a_jump_penalty_is_stationary_at_zero_unless_its_strength_is_zero(
     np.testing.assert_array_equal(off.stationarity(zero, grads), abs(grads))
 
 
-def test_a_step_wider_than_two_knots_of_capped_l1_still_zeroes_just_the_width() -> None:
+def test_a_step_beyond_two_knots_of_capped_l1_zeroes_the_width() -> None:
     penalty = jaxreg.CappedL1(0.3, 0.01)
     step = penalty.step_for(0.05)
     assert penalty.prox(jnp.array(0.0495), step) == 0.0
@@ -124,7 +124,7 @@ def test_the_step_stays_at_half_the_bound_of_convexity(penalty, bound) -> None:
     np.testing.assert_allclose(penalty.step_for(10.0), bound / 2, rtol=1e-6)
 
 
-def test_the_step_of_a_nonconvex_grid_stays_at_half_its_shortest_piece() -> None:
+def test_the_step_of_a_grid_is_at_most_half_its_shortest_piece() -> None:
     penalty = jaxreg.PiecewiseAffine.to_grid(0.5, GRID)
     # The pieces about 0 are 0.125 long; one quotient in float32.
     np.testing.assert_allclose(penalty.step_for(0.05), 0.1, rtol=2e-7)

@@ -122,7 +122,7 @@ def test_no_search_over_two_by_two_matrices_beats_the_prox(penalty, step, x64):
             assert found <= best.fun + 1e-12
 
 
-def test_the_singular_values_below_the_threshold_vanish_and_the_rest_shrink(x64):
+def test_singular_values_shrink_by_the_threshold(x64):
     v = normal(0, (6, 4))
     sizes = np.linalg.svd(v, compute_uv=False)
     out = jaxreg.NuclearNorm(1.0).prox(v, sizes[2])
@@ -134,7 +134,7 @@ def test_the_singular_values_below_the_threshold_vanish_and_the_rest_shrink(x64)
     assert not np.any(jaxreg.NuclearNorm(1.0).prox(v, sizes[0] * 1.001))
 
 
-def test_a_penalty_that_flattens_out_keeps_large_singular_values_unshrunk(x64):
+def test_flat_penalties_leave_large_singular_values_unshrunk(x64):
     u, v = (np.linalg.qr(normal(seed, (5, 3)))[0] for seed in (0, 1))
     penalty = jaxreg.spectral(jaxreg.MCP(0.5, knot=3.0))
     out = penalty.prox((u * [5.0, 4.0, 0.3]) @ v.T, 1.0)
@@ -142,7 +142,7 @@ def test_a_penalty_that_flattens_out_keeps_large_singular_values_unshrunk(x64):
     np.testing.assert_allclose(out, (u * [5.0, 4.0, 0.0]) @ v.T, atol=1e-14)
 
 
-def test_a_leaf_stays_zero_up_to_the_largest_singular_value_of_the_gradient(x64):
+def test_a_matrix_stays_zero_while_the_gradient_is_weaker(x64):
     grad = normal(0, (4, 6))
     norm = np.linalg.norm(grad, 2)
     zero = jnp.zeros((4, 6))
@@ -170,7 +170,7 @@ def test_stationarity_is_the_distance_to_the_nearest_subgradient(sizes, x64):
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (3, 6)])
-def test_the_start_of_a_matrix_of_low_rank_has_that_matrix_as_its_prox(shape, x64):
+def test_the_prox_of_a_low_rank_start_is_that_matrix(shape, x64):
     low = normal(0, (shape[0], 2)) @ normal(1, (2, shape[1]))
     for penalty in (NUCLEAR, SPECTRAL):
         start = penalty.latent_start(jnp.asarray(low), 0.7)
@@ -179,7 +179,7 @@ def test_the_start_of_a_matrix_of_low_rank_has_that_matrix_as_its_prox(shape, x6
         assert rank(start) == rank(penalty.prox(start, 0.7)) == 2
 
 
-def test_rank_counts_what_is_above_the_rounding_of_the_stored_entries():
+def test_rank_counts_singular_values_above_stored_rounding():
     low = jnp.asarray(normal(0, (300, 5)) @ normal(1, (5, 100)), jnp.float32)
     for dtype in (jnp.float32, jnp.float16, jnp.bfloat16):
         assert rank(low.astype(dtype)) == 5
@@ -190,9 +190,7 @@ def test_rank_counts_what_is_above_the_rounding_of_the_stored_entries():
 
 @maps
 @shapes
-def test_forward_and_reverse_derivatives_are_those_of_finite_differences(
-    penalty, shape, x64
-):
+def test_forward_and_reverse_derivatives_are_right(penalty, shape, x64):
     x, move = normal(0, shape), normal(1, shape)
 
     @jax.jit
@@ -229,7 +227,7 @@ def test_second_derivatives_of_the_nuclear_norm_are_right(shape, x64):
     np.testing.assert_allclose(mixed, unit, atol=1e-14)
 
 
-def test_the_derivative_by_the_strength_is_that_of_finite_differences(x64):
+def test_the_derivative_by_the_strength_is_right(x64):
     x = normal(0, (5, 3))
 
     @jax.jit
@@ -252,7 +250,7 @@ TIED = {
 
 @maps
 @pytest.mark.parametrize("matrix", TIED.values(), ids=TIED)
-def test_derivatives_are_finite_where_singular_values_meet_or_vanish(penalty, matrix):
+def test_derivatives_are_finite_at_equal_or_zero_values(penalty, matrix):
     """Those of jnp.linalg.svd are NaN there."""
     x = jnp.asarray(matrix, jnp.float32)
     for mode in (jax.jacfwd, jax.jacrev):
@@ -311,9 +309,7 @@ def normal_part(penalty, x, grad) -> float:
 
 @pytest.mark.parametrize("penalty", MAPS[2:], ids=repr)
 @pytest.mark.parametrize("shape", [(6, 3), (3, 6), (4, 4)])
-def test_the_stationarity_of_a_constraint_is_what_its_normal_cone_leaves(
-    penalty, shape, x64
-):
+def test_constraint_stationarity_is_the_rest_off_its_normal_cone(penalty, shape, x64):
     for seed in range(3):
         x = np.asarray(penalty.prox(normal(seed, shape), 1.0))
         grad = normal(seed + 10, shape)
@@ -323,7 +319,7 @@ def test_the_stationarity_of_a_constraint_is_what_its_normal_cone_leaves(
         np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-def test_the_normal_cone_of_the_spectral_ball_is_the_nearest_found_by_search(x64):
+def test_the_normal_cone_of_the_spectral_ball_agrees_with_search(x64):
     grad = normal(1, (2, 2))
 
     def distance(flat):
@@ -338,7 +334,7 @@ def test_the_normal_cone_of_the_spectral_ball_is_the_nearest_found_by_search(x64
     np.testing.assert_allclose(found, min(walk.fun for walk in walks), atol=2e-4)
 
 
-def test_below_its_rank_a_matrix_is_stationary_only_without_a_gradient(x64):
+def test_below_its_rank_only_zero_gradients_are_stationary(x64):
     low = np.outer(normal(0, 4), normal(1, 3))
     grad = normal(2, (4, 3))
     found = jaxreg.RankAtMost(2).stationarity(low, grad)
@@ -353,7 +349,7 @@ def test_a_point_off_the_set_is_not_stationary(penalty, x64):
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (3, 6), (4, 4), (3, 3, 2, 5)])
-def test_orthogonal_returns_orthonormal_columns_or_rows_of_any_leaf(shape):
+def test_orthogonal_returns_orthonormal_columns_or_rows(shape):
     for leaf in (jnp.zeros(shape), jnp.ones(shape), jnp.asarray(normal(0, shape))):
         out = jaxreg.Orthogonal().prox(leaf.astype(jnp.float32), 1.0)
         matrix = np.asarray(out).reshape(-1, shape[-1])
@@ -483,7 +479,7 @@ def keras_orthogonal(matrix: Any, factor: float, mode: str) -> float:
 
 
 @pytest.mark.parametrize(("mode", "axis"), [("rows", 0), ("columns", 1)])
-def test_orthogonality_times_the_pairs_is_the_regularizer_of_keras(mode, axis, x64):
+def test_orthogonality_times_the_pairs_is_that_of_keras(mode, axis, x64):
     matrix = normal(0, (5, 4))
     count = matrix.shape[axis]
     penalty = jaxreg.Orthogonality(0.01 / (count * (count - 1) / 2), group_axis=axis)
@@ -492,7 +488,7 @@ def test_orthogonality_times_the_pairs_is_the_regularizer_of_keras(mode, axis, x
     np.testing.assert_allclose(penalty.value(matrix), expected, rtol=1e-14)
 
 
-def test_orthogonality_of_a_zero_group_is_nothing_and_has_no_gradient():
+def test_orthogonality_of_a_zero_group_is_0_without_gradient():
     rows = jnp.array([[0.0, 0.0], [1.0, 0.0], [3.0, 4.0]])
     penalty = jaxreg.Orthogonality(1.0, group_axis=0)
     # Rounding of float32.
@@ -509,7 +505,7 @@ def test_orthogonality_multiplies_matrices_once():
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e30])
-def test_the_gradient_of_hoyer_square_is_its_formula_at_every_scale(size):
+def test_hoyer_square_has_its_gradient_at_every_scale(size):
     x = normal(0, (5, 4))
     total, square = abs(x).sum(), (x**2).sum()
     expected = 2 * np.sign(x) * total / square**2 * (square - abs(x) * total)
@@ -532,7 +528,7 @@ GRADIENTS = [jaxreg.Orthogonality(0.1, group_axis=0), jaxreg.HoyerSquare(0.1)]
 
 
 @pytest.mark.parametrize("penalty", GRADIENTS, ids=repr)
-def test_regularize_refuses_what_has_only_a_gradient_and_names_the_mend(penalty):
+def test_regularize_raises_on_a_penalty_without_a_prox(penalty):
     rules = jaxreg.by_path([("bias", jaxreg.L1(1.0)), ("kernel", penalty)])
     for one in (penalty, rules):
         with pytest.raises(TypeError, match=r"add_penalty_gradient\(it\) first in the"):
@@ -540,7 +536,7 @@ def test_regularize_refuses_what_has_only_a_gradient_and_names_the_mend(penalty)
 
 
 @pytest.mark.parametrize("penalty", GRADIENTS, ids=repr)
-def test_a_gradient_before_regularize_lowers_its_value_and_keeps_the_zeros(penalty):
+def test_a_gradient_before_regularize_keeps_the_zeros(penalty):
     target = jnp.asarray(normal(0, (6, 4)), jnp.float32)
 
     def end(*first: Any) -> Any:

@@ -44,7 +44,7 @@ def test_the_blocks_are_those_of_scipy_and_sklearn(kind: str, x64) -> None:
         np.testing.assert_allclose(found, sklearn, rtol=1e-12, atol=1e-12)
 
 
-def test_isotonic_regression_of_a_million_entries_is_that_of_scipy() -> None:
+def test_isotonic_regression_of_a_million_agrees_with_scipy() -> None:
     v = np.random.default_rng(0).normal(size=10**6).astype(np.float32)
     for one in (v, np.sort(v), np.sort(v)[::-1].copy()):
         theirs = isotonic_regression(one.astype(float), increasing=False).x
@@ -66,7 +66,7 @@ def test_slope_prox_is_that_of_skglm(x64) -> None:
         np.testing.assert_allclose(found, np.sign(v) * expected, atol=1e-13)
 
 
-def test_slope_value_is_the_largest_over_all_orders_of_the_strengths(x64) -> None:
+def test_slope_value_is_the_largest_over_all_orders(x64) -> None:
     strengths = np.array([1.0, 0.7, 0.2, 0.0])
     w = np.array([0.3, -2.0, 0.3, 1.0])
     orders = itertools.permutations(strengths)
@@ -74,7 +74,7 @@ def test_slope_value_is_the_largest_over_all_orders_of_the_strengths(x64) -> Non
     np.testing.assert_allclose(jaxreg.SLOPE(strengths).value(w), expected)
 
 
-def test_slope_prox_is_the_best_of_all_orders_and_pools_of_four_entries(x64) -> None:
+def test_slope_prox_is_the_best_of_all_orders_and_pools(x64) -> None:
     strengths = np.array([1.0, 0.7, 0.2, 0.0])
     penalty = jaxreg.SLOPE(strengths)
     generator = np.random.default_rng(0)

@@ -17,7 +17,7 @@ PROX = jax.jit(lambda penalty, v, step: penalty.prox(v, step))
 
 
 def stray(v: np.ndarray, x: np.ndarray, threshold: np.ndarray) -> float:
-    """How far `x` is from the optimality conditions of total variation.
+    """The distance of `x` from the optimality conditions of total variation.
 
     The sums of `(x - v) / threshold` lie in [-1, 1], end at 0, and are the sign of the
     jump wherever x jumps.
@@ -75,7 +75,7 @@ def test_total_variation_is_the_dual_solution_of_scipy(decades: float, x64) -> N
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-def test_flat_segments_are_exactly_equal_and_fixed_entries_exactly_fixed(x64) -> None:
+def test_flat_segments_are_equal_and_fixed_entries_fixed(x64) -> None:
     v = signals(2000)["walk"]
     steps = 10.0 ** np.random.default_rng(0).uniform(-4, 4, v.size)
     steps[::97] = 0.0
@@ -113,7 +113,7 @@ def test_lines_along_other_axes_equal_separate_calls(axis: int, x64) -> None:
             np.testing.assert_allclose(found[:, *place], expected, atol=1e-9)
 
 
-def test_the_fused_prox_is_the_soft_threshold_of_that_of_total_variation(x64) -> None:
+def test_the_fused_prox_soft_thresholds_total_variation(x64) -> None:
     v = signals(200)["walk"]
     flat = PROX(jaxreg.TotalVariation(0.4, axis=0), v, 0.7)
     expected = PROX(jaxreg.L1(0.3), flat, 0.7)
@@ -121,7 +121,7 @@ def test_the_fused_prox_is_the_soft_threshold_of_that_of_total_variation(x64) ->
     np.testing.assert_array_equal(found, expected)
 
 
-def test_the_fused_prox_refuses_steps_along_its_axis_and_takes_others(x64) -> None:
+def test_the_fused_prox_raises_on_steps_along_its_axis_alone(x64) -> None:
     penalty = jaxreg.FusedLasso(1.0, 1.0, axis=0)
     # Soft threshold after total variation has objective 1.817 here, the best is 1.05.
     with pytest.raises(ValueError, match="varies among entries"):
@@ -175,7 +175,7 @@ def test_a_strong_trend_is_the_polynomial_fit(order: int, x64) -> None:
     np.testing.assert_allclose(found, fit, atol=1e-9)
 
 
-def test_a_trend_of_order_zero_is_refused_and_told_of_total_variation() -> None:
+def test_a_trend_of_order_zero_raises_naming_total_variation() -> None:
     with pytest.raises(ValueError, match=r"Order 0 is jaxreg\.TotalVariation"):
         jaxreg.TrendFilter(1.0, order=0, axis=0)
 

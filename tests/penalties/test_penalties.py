@@ -75,7 +75,7 @@ def test_keras_formulas_have_the_same_numbers(x64) -> None:
     np.testing.assert_allclose(both, keras_l1 + keras_l2, rtol=1e-14)
 
 
-def test_weight_decay_of_optax_and_torch_is_twice_the_strength_of_l2() -> None:
+def test_weight_decay_is_twice_the_strength_of_l2() -> None:
     w = jnp.array([2.0, -1.0, 0.0])
     decay = optax.add_decayed_weights(0.3)
     decayed, _ = decay.update(jnp.zeros(3), decay.init(w), w)
@@ -205,7 +205,7 @@ def test_the_grouped_elastic_net_is_right_where_its_l1_is_small(l1: float, x64) 
             np.testing.assert_allclose(answer, expected, rtol=1e-9)
 
 
-def test_a_group_with_zero_steps_keeps_those_entries_and_solves_the_rest(x64) -> None:
+def test_entries_of_step_zero_stay_and_the_group_solves_the_rest(x64) -> None:
     v, steps = np.array([[3.0, 0.5, 0.0]]), np.array([[0.0, 1.0, 0.0]])
     penalty = jaxreg.GroupLasso(0.3, group_axis=0)
     found = jax.jit(penalty.prox)(v, steps)[0]
@@ -229,7 +229,7 @@ def test_jaxopt_prox_group_lasso_has_a_nan_jacobian_at_zero(step) -> None:
 
 
 @pytest.mark.parametrize("kind", [int, float, np.float32, np.float64, jnp.asarray])
-def test_jaxopt_prox_elastic_net_refuses_int_and_array_scalars_on_pytrees(kind) -> None:
+def test_jaxopt_prox_elastic_net_raises_on_scalars_with_pytrees(kind) -> None:
     tree = {"a": jnp.array([3.0, -0.5]), "b": jnp.array(-5.0)}
     out = jaxreg.ElasticNet(kind(1), kind(1)).prox(tree, kind(1))
     # One quotient in float32.

@@ -12,7 +12,7 @@ import jaxreg
 pytestmark = pytest.mark.slow
 
 
-def test_the_sparse_group_lasso_is_l1_without_groups_and_groups_without_l1(x64):
+def test_the_sparse_group_lasso_has_l1_and_groups_as_limits(x64):
     v = np.random.default_rng(0).normal(size=(5, 4))
     steps = 10.0 ** np.random.default_rng(1).uniform(-2, 2, (5, 4))
     for one, other in (
@@ -92,9 +92,7 @@ def least(skip, first, strength, bound, l1, steps):
 
 @pytest.mark.parametrize("steps", [(1.0, 1.0), (10.0, 0.1), (0.01, 5.0)])
 @pytest.mark.parametrize("bound", [0.3, 10.0])
-def test_the_hierarchical_prox_is_a_global_minimum_with_a_step_per_leaf(
-    steps, bound, x64
-) -> None:
+def test_the_hierarchical_prox_takes_a_step_per_leaf(steps, bound, x64) -> None:
     generator = np.random.default_rng(3)
     penalty = jaxreg.Hierarchical(0.7, bound, skip=0, l1=0.2)
     for seed in range(10):

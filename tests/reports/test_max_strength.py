@@ -80,7 +80,7 @@ def test_the_strength_in_float32_is_right_to_its_rounding(scale: float) -> None:
         np.testing.assert_allclose(found, scale * expected, rtol=2e-6)
 
 
-def test_a_penalty_known_by_its_residual_is_right_to_64_roundings(x64) -> None:
+def test_residual_penalties_are_right_to_64_roundings(x64) -> None:
     grads = {"first": GRADS, "skip": GRADS[:, :2]}
     penalty = jaxreg.Hierarchical(1.0, 3.0, skip=1)
     duals = np.linalg.norm(GRADS[:, :2], axis=1) + 3 * abs(GRADS).sum(1)
@@ -113,7 +113,7 @@ def test_the_strength_of_the_lasso_on_diabetes_is_known(diabetes, x64) -> None:
 
 
 @pytest.mark.parametrize("l1_ratio", [0.2, 0.7, 1.0])
-def test_the_strength_of_the_elastic_net_is_where_scikit_learns_path_begins(
+def test_the_elastic_nets_strength_starts_scikit_learns_path(
     l1_ratio: float, diabetes, x64
 ) -> None:
     """skglm's L1_plus_L2.alpha_max leaves l1_ratio out, and its path begins late."""
@@ -141,7 +141,7 @@ def test_the_strength_of_the_elastic_net_is_where_scikit_learns_path_begins(
         jaxreg.NuclearNorm(1.0),
     ],
 )
-def test_the_solution_is_zero_just_above_the_strength_and_not_below(
+def test_the_solution_is_zero_just_above_the_strength_alone(
     penalty: jaxreg.Penalty, x64
 ) -> None:
     generator = np.random.default_rng(3)

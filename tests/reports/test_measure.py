@@ -56,7 +56,7 @@ def test_zero_share_of_no_entries_is_zero() -> None:
     assert measures.zero_share(jaxreg.L1(1.0), {}) == 0.0
 
 
-def test_stationarity_rms_is_over_the_entries_of_penalised_leaves() -> None:
+def test_stationarity_rms_is_over_penalised_entries() -> None:
     params = {"bias": jnp.array([1.0]), "kernel": jnp.array([2.0, 0.0, 0.0])}
     grads = {"bias": jnp.array([100.0]), "kernel": jnp.array([2.0, 0.5, -4.0])}
     penalty = jaxreg.on_kernels(jaxreg.L1(1.0))
@@ -86,7 +86,7 @@ def test_measures_run_inside_jit(dtype) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_measure_counts_penalised_leaves_alone_and_is_the_same_inside_jit() -> None:
+def test_measure_is_the_same_inside_jit_and_skips_free_leaves() -> None:
     before = PARAMS | {"kernel": jnp.array([[3.0, 0.0], [0.0, 1.0], [0.0, 1.0]])}
     found = jaxreg.measure(ROWS_OF_KERNEL, PARAMS, grads=PARAMS, previous=before)
     assert list(found) == [
@@ -151,7 +151,7 @@ def test_measure_without_groups_names_no_groups() -> None:
     assert list(found) == ["zeros", "zero_share", "penalty"]
 
 
-def test_measure_refuses_another_structure_and_rules_that_catch_nothing() -> None:
+def test_measure_raises_on_other_structures_and_unmatched_rules() -> None:
     with pytest.raises(ValueError, match="previous and params differ"):
         jaxreg.measure(jaxreg.L1(1.0), PARAMS, previous={"bias": jnp.ones(2)})
     nothing = jaxreg.by_path([("none$", jaxreg.L1(1.0))])

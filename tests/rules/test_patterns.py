@@ -96,14 +96,14 @@ def test_the_prox_zeroes_the_whole_group_and_no_other(
 
 
 def rows_of_the_page() -> list[list[str]]:
-    """Of each row of the table in docs/flax.md: leaf, axes, groups and call."""
+    """The rows of the table in docs/flax.md: leaf, axes, groups and call."""
     page = Path(__file__).parents[2] / "docs" / "flax.md"
     lines = [line for line in page.read_text().splitlines() if line.startswith("| ")]
     found = [[re.findall("`(.*?)`", cell) for cell in ln.split(" | ")] for ln in lines]
     return [[cell[0] for cell in row[-4:]] for row in found if all(row[-4:])]
 
 
-def test_the_calls_of_the_page_on_groups_make_the_groups_it_names() -> None:
+def test_the_calls_of_the_page_make_the_groups_it_names() -> None:
     rows = rows_of_the_page()
     assert len(rows) == 12
     names = "inputs outputs height width length heads head_dim layers words features"
@@ -215,7 +215,7 @@ def test_presets_are_items_of_a_list_and_keep_their_place_in_it() -> None:
     assert rows["norm/scale"] == rows["embed/embedding"] == rows["first/bias"] == "free"
 
 
-def test_the_strength_of_a_preset_is_a_leaf_and_its_layers_are_static() -> None:
+def test_a_presets_strength_is_a_leaf_its_layers_are_static() -> None:
     one, other = (jaxreg.neurons(jaxreg.L1(s), "hidden") for s in (0.1, 0.2))
     assert jax.tree.leaves(one) == [0.1]
     assert jax.tree.structure(one) == jax.tree.structure(other)

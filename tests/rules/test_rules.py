@@ -1,4 +1,4 @@
-"""Which penalty acts on which leaf: alike in every framework, and never in silence."""
+"""Rules select the same leaves in every framework, and never miss one in silence."""
 
 import equinox as eqx
 import flax.linen
@@ -58,7 +58,7 @@ def test_on_kernels_catches_the_kernels_of_linen() -> None:
     assert found == {"Dense_0/kernel": L1, "Dense_1/kernel": L1}
 
 
-def test_on_kernels_catches_the_kernels_of_linen_under_their_collection() -> None:
+def test_on_kernels_matches_linen_kernels_in_their_collection() -> None:
     found = caught(jaxreg.on_kernels(L1), {"params": linen_params()})
     assert list(found) == ["params/Dense_0/kernel", "params/Dense_1/kernel"]
 
@@ -96,7 +96,7 @@ def test_a_submodule_named_value_keeps_its_name(purify) -> None:
     assert caught(only, state) == {"value/kernel": L1}
 
 
-def test_penalties_give_the_same_on_states_with_variables_and_without() -> None:
+def test_penalties_give_the_same_with_and_without_variables() -> None:
     state = nnx.state(NnxNet(nnx.Rngs(0)), nnx.Param)
     penalty = jaxreg.on_kernels(L1)
     assert penalty.value(state) == penalty.value(nnx.as_pure(state))
@@ -220,14 +220,14 @@ def test_a_rule_that_matches_nothing_is_refused_with_the_paths(use: str) -> None
 
 
 @pytest.mark.parametrize("use", USES)
-def test_a_rule_in_the_shadow_of_another_is_refused_with_the_paths(use: str) -> None:
+def test_a_rule_shadowed_by_another_raises_with_the_paths(use: str) -> None:
     penalty = jaxreg.by_path([("Dense", L1), ("Dense_0/kernel", L2)])
     message = "only leaves that earlier rules take: 'Dense_0/kernel'. Leaves at hand"
     with pytest.raises(ValueError, match=message):
         USES[use](penalty, {"Dense_0": linen_params()["Dense_0"]})
 
 
-def test_a_rule_on_leaves_that_optax_masks_is_refused_and_says_so() -> None:
+def test_a_rule_on_leaves_that_optax_masks_raises() -> None:
     params = {"bias": jnp.ones(2), "kernel": optax.MaskedNode()}
     with pytest.raises(ValueError, match=r"optax.masked.*invisible here"):
         jaxreg.on_kernels(L1).value(params)

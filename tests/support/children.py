@@ -24,7 +24,7 @@ EIGHT_DEVICES = f"--xla_force_host_platform_device_count=8 {PATIENCE}"
 
 
 def results_on_eight_devices(program: str, *arguments: str) -> Any:
-    """What a Python program prints as JSON, with eight simulated devices."""
+    """The JSON that a Python program prints, run with eight simulated devices."""
     settings = {"XLA_FLAGS": EIGHT_DEVICES, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, program, *arguments],
@@ -58,7 +58,7 @@ class Child:
             time.sleep(0.01)
 
     def finish(self) -> list[str]:
-        """What it printed, once it has ended well."""
+        """The printed lines, once the process has ended without error."""
         code = self.process.wait(timeout=self.end - time.monotonic())
         assert code == 0, self.log.read_text()
         return self.lines()

@@ -53,7 +53,7 @@ class LinenConvNet(nn.Module):
 
 
 class NnxResidualBlock(nnx.Module):
-    """What two convolutions add to their input."""
+    """Two convolutions whose output is added to their input."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.norm = nnx.BatchNorm(4, rngs=rngs)

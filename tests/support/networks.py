@@ -149,7 +149,7 @@ NETWORKS = {
 
 
 class Run(NamedTuple):
-    """What a training left: parameters and statistics by path, and the losses."""
+    """The result of a training: parameters and statistics by path, and the losses."""
 
     params: dict[str, np.ndarray]
     statistics: dict[str, np.ndarray]

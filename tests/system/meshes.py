@@ -157,7 +157,7 @@ def start() -> Any:
 
 
 def spec_of(layout: str, path: Any, leaf: Any) -> Any:
-    """How a parameter lies on the mesh."""
+    """The layout of a parameter on the mesh."""
     names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
     if layout == "fully sharded":
         fits = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % 8 == 0]
@@ -237,7 +237,7 @@ def collectives(text: str) -> list[str]:
 
 
 def compared(found: Any, wanted: Any, params: Any) -> dict[str, Any]:
-    """What a way did on a mesh, against one device."""
+    """The results of a way on a mesh, compared with one device."""
     trained, state, text = found
     ours, theirs = (
         list(map(np.asarray, jax.tree.leaves(tree))) for tree in (trained, wanted[0])
@@ -262,7 +262,7 @@ def compared(found: Any, wanted: Any, params: Any) -> dict[str, Any]:
 
 
 def on_mesh(run: Run, way: str, wanted: Any) -> dict[str, Any]:
-    """What a way does on a mesh, against what it did on one device."""
+    """Runs a way on a mesh and compares it with its run on one device."""
     if way == "gathers":
         return {name: run.gathers_of_a_step(name) for name in ("adam", "regularize")}
     if way == "measure":

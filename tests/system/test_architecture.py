@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.laws.table import ROWS
 ROOT = Path(__file__).parents[2]
 PACKAGE = sorted((ROOT / "jaxreg").rglob("*.py"))
 SOURCES = PACKAGE + sorted((ROOT / "experiments").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # Left of each other: a module imports from its own layer and from those before it.
 LAYERS = [
@@ -114,7 +116,7 @@ def test_the_contract_imports_nothing_of_jaxreg() -> None:
 
 
 @package
-def test_the_package_imports_jax_numpy_optax_and_the_standard_library(
+def test_the_package_imports_jax_optax_and_the_standard_library(
     path: Path,
 ) -> None:
     assert {name.split(".")[0] for name in imported(path)} <= ALLOWED
@@ -240,7 +242,75 @@ def test_every_penalty_of_the_catalogue_has_its_file() -> None:
     assert penalties == {own_class(path) for path in penalty_files()}
 
 
-def test_every_row_is_of_a_public_penalty_or_made_by_a_public_function() -> None:
+def test_every_row_is_made_by_a_public_name() -> None:
     for row in ROWS:
         kind = type(row.penalty).__name__
         assert MAKERS.get(kind, kind) in jaxreg.__all__, row.name
+
+
+def find_tests(path: Path) -> list[ast.FunctionDef]:
+    functions = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.FunctionDef)]
+    return [function for function in functions if function.name.startswith("test_")]
+
+
+def own_nodes(function: ast.FunctionDef) -> Iterator[ast.AST]:
+    """The nodes of a function, but not of functions inside it."""
+    nodes: list[ast.AST] = list(function.body)
+    while nodes:
+        node = nodes.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.Lambda):
+            nodes += ast.iter_child_nodes(node)
+
+
+def calls_of(name: str, tree: ast.AST) -> list[ast.Call]:
+    """The calls of `pytest.<name>`."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [call for call in calls if ast.unparse(call.func) == f"pytest.{name}"]
+
+
+# Words that begin a riddle and not a statement.
+INDIRECT = {"Of", "What", "Which", "How", "Whether", "Where", "Why"}
+
+each_test_file = pytest.mark.parametrize("path", TESTS, ids=named)
+
+
+@each_test_file
+def test_a_test_has_a_name_of_at_most_60_characters(path: Path) -> None:
+    assert [t.name for t in find_tests(path) if len(t.name) > 60] == []
+
+
+@each_test_file
+def test_no_test_leaves_early_by_a_return(path: Path) -> None:
+    for test in find_tests(path):
+        assert not any(isinstance(n, ast.Return) for n in own_nodes(test)), test.name
+
+
+@each_test_file
+def test_an_expected_error_is_matched_by_its_message(path: Path) -> None:
+    for call in calls_of("raises", tree_of(path)) + calls_of("warns", tree_of(path)):
+        assert "match" in {keyword.arg for keyword in call.keywords}, call.lineno
+
+
+@each_test_file
+def test_a_law_skips_no_row(path: Path) -> None:
+    if path.parent.name == "laws":
+        assert not calls_of("skip", tree_of(path))
+
+
+@each_test_file
+def test_a_test_file_is_in_a_room_of_its_own(path: Path) -> None:
+    rooms = {p.name for p in (ROOT / "jaxreg").iterdir() if p.is_dir()}
+    rooms |= {"laws", "system", "experiments", "support"}
+    parts = path.relative_to(ROOT / "tests").parts
+    assert parts[0] in rooms or path.name in ("__init__.py", "conftest.py")
+    assert parts[0] != "support" or not find_tests(path)
+
+
+@each_test_file
+def test_a_docstring_begins_with_its_subject(path: Path) -> None:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    for node in ast.walk(tree_of(path)):
+        text = ast.get_docstring(node) if isinstance(node, kinds) else None
+        first = (text or "-").split()[0]
+        assert first not in INDIRECT, text

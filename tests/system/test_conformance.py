@@ -1,4 +1,4 @@
-"""What Optax expects of every transformation, held by all of ours."""
+"""Optax's expectations of every transformation, met by all of ours."""
 
 from collections.abc import Callable
 from typing import Any
@@ -138,7 +138,7 @@ def test_extra_args_reach_the_inner_optimizer_of_regularize(rate: float) -> None
     assert state.inner_optimizer == rate
 
 
-def test_extra_args_pass_add_penalty_gradient_on_their_way_down_the_chain() -> None:
+def test_extra_args_pass_through_add_penalty_gradient() -> None:
     tx = optax.chain(jaxreg.add_penalty_gradient(jaxreg.L1(1.0)), scale_by_extra_arg())
     params = jnp.array([4.0, -4.0])
     updates, state = tx.update(jnp.zeros(2), tx.init(params), params, rate=0.5)
@@ -204,7 +204,7 @@ def test_updates_have_the_dtype_of_the_params(transform: str, dtype: str) -> Non
         assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
 
 
-def test_regularize_gives_the_dtype_of_the_params_whatever_the_gradients() -> None:
+def test_updates_keep_the_dtype_of_params_whatever_the_gradients() -> None:
     tx = jaxreg.regularize(optax.adam(1e-2), jaxreg.L1(1e-3))
     params = jnp.ones(3, jnp.bfloat16)
     updates, _ = tx.update(jnp.ones(3, jnp.float32), tx.init(params), params)

@@ -72,7 +72,7 @@ def test_masked_with_a_function_penalises_the_chosen_leaf_only(name: str) -> Non
     assert_equal(updates, {"body": alone["body"], "head": params["head"]})
 
 
-def test_a_rule_for_a_leaf_that_masked_hides_is_refused_with_the_reason() -> None:
+def test_a_rule_for_a_leaf_that_masked_hides_raises() -> None:
     rules = jaxreg.by_path([("head", PENALTY)])
     tx = optax.masked(jaxreg.regularize(optax.sgd(0.1), rules), is_body)
     params = make_params()
@@ -89,7 +89,7 @@ def test_freeze_outside_keeps_the_leaf_bit_equal(steps: int) -> None:
     assert np.any(params["head"] != make_params()["head"])
 
 
-def test_a_leaf_that_is_released_goes_on_from_where_it_was_frozen() -> None:
+def test_a_released_leaf_goes_on_from_where_it_was_frozen() -> None:
     tx = make("regularize")
     frozen = optax.chain(tx, optax.freeze(is_body))
     params, (state, _) = train(frozen, make_params(), frozen.init(make_params()), 40)

@@ -165,7 +165,7 @@ def test_apply_if_finite_skips_a_nan_step_and_goes_on(penalty: Any, dtype: Any) 
 
 
 @every_penalty
-def test_a_nan_gradient_ends_in_the_params_and_a_new_init_mends_it(
+def test_a_nan_gradient_ends_in_the_params_until_a_new_init(
     penalty: Any,
 ) -> None:
     tx = jaxreg.regularize(optax.adam(1e-2), penalty)

@@ -46,9 +46,7 @@ def run_blocks(document, fence, capsys):
 
 
 @pytest.mark.parametrize("document", WITH_CODE, ids=name_of)
-def test_the_python_blocks_of_a_document_run_in_order_and_print_what_follows(
-    document, capsys
-):
+def test_python_blocks_run_in_order_and_print_what_follows(document, capsys):
     assert run_blocks(document, "```python", capsys)["jaxreg"] is jaxreg
 
 

@@ -28,8 +28,6 @@ def test_an_eager_update_compiles_nothing_the_second_time(penalty, caplog):
 
 
 @pytest.mark.parametrize("penalty", PENALTIES, ids=repr)
-def test_an_eager_prox_with_varying_steps_compiles_nothing_the_second_time(
-    penalty, caplog
-):
+def test_a_second_eager_prox_with_varying_steps_compiles_nothing(penalty, caplog):
     leaf = jnp.linspace(-1.0, 1.0, 600).reshape(30, 20)
     assert not compilations(caplog, penalty.prox, leaf, jnp.abs(leaf))

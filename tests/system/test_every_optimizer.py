@@ -150,7 +150,7 @@ def make(name: str) -> Any:
 
 
 def is_alias(name: str, thing: Any, module: Any) -> bool:
-    """Whether it takes a learning rate, or makes a transformation in contrib."""
+    """True if it takes a learning rate or, in contrib, returns a transformation."""
     is_function = inspect.isfunction(thing) or isinstance(thing, functools.partial)
     # What scales is a part of an optimizer.
     if not is_function or name.startswith(("_", "scale_by_")):
@@ -168,7 +168,7 @@ def test_every_optimizer_of_optax_is_tested_or_an_exception() -> None:
 
 
 @pytest.mark.parametrize("name", NEED_THE_LOSS)
-def test_an_exception_that_needs_the_loss_refuses_plain_gradients(name: str) -> None:
+def test_optimizers_that_need_the_loss_raise_on_gradients_alone(name: str) -> None:
     # A rate for those that have no default.
     tx, x = alias(name)(0.1), jnp.ones(2)
     with pytest.raises((TypeError, ValueError), match=r"'value'|obj_fn must be prov"):

@@ -149,7 +149,7 @@ def test_every_wrapper_of_optax_is_in_the_table_or_says_why_not() -> None:
 
 
 @pytest.mark.parametrize("name", ["regularize", "prox_sgd"])
-def test_flatten_around_one_penalty_for_all_entries_leaves_the_solution(name) -> None:
+def test_flatten_around_elementwise_penalties_keeps_the_solution(name) -> None:
     penalty = jaxreg.L1(STRENGTH)
     tx = {
         "regularize": lambda: jaxreg.regularize(optax.adam(RATE), penalty, 0.0625),

@@ -1,4 +1,4 @@
-"""What is special to NNX, Linen, Equinox and Haiku; `test_networks` has the rest."""
+"""Special cases of NNX, Linen, Equinox and Haiku; `test_networks` has the rest."""
 
 from typing import Any
 

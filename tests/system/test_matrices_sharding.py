@@ -60,14 +60,14 @@ def measured() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
-def test_with_automatic_sharding_a_mesh_gives_the_numbers_of_one_device(penalty):
+def test_automatic_sharding_gives_the_numbers_of_one_device(penalty):
     # Rounding of float32 in the singular value decomposition of numbers below 4.
     assert measured()[f"Auto: {penalty}"]["off"] <= 1e-5
 
 
 @pytest.mark.parametrize("method", ["prox", "init", "subgradient"])
 @pytest.mark.parametrize("penalty", PENALTIES)
-def test_with_explicit_sharding_the_error_names_the_axis_and_the_mend(penalty, method):
+def test_with_explicit_sharding_the_error_names_axis_and_fix(penalty, method):
     refused = measured()[f"Explicit: {penalty}"][method]
     assert "axis 0 of a leaf of shape (16, 6) is sharded over mesh axis" in refused
     assert "jax.sharding.reshard(leaf, jax.NamedSharding(mesh" in refused

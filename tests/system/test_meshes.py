@@ -45,14 +45,14 @@ def measured() -> dict[str, Any]:
 
 
 def asked(where: str) -> str:
-    """What the child is to do on a mesh."""
+    """The child's arguments for a case."""
     more = ["measure"] if where in MEASURED else []
     more += ["gathers"] if where == GATHERED else []
     return f"{where}: {', '.join([*CASES[where], *more])}"
 
 
 @every_case
-def test_a_transformer_on_a_mesh_gets_the_weights_and_zeros_of_one_device(case: str):
+def test_a_transformer_on_a_mesh_gets_the_weights_of_one_device(case: str):
     found = measured()[case]
     # Five steps of 1e-2: gradients and norms are summed in another order, which leaves
     # a few units of float32 in weights below 2.

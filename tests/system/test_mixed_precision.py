@@ -97,7 +97,7 @@ def test_zeros_of_regularize_stay_exact_under_noise(
 
 
 @pytest.mark.parametrize("weights", ["bfloat16", "float16"])
-def test_the_latent_and_the_moments_of_half_precision_weights_are_float32(
+def test_latents_and_moments_of_half_precision_are_float32(
     weights: str,
 ) -> None:
     tx = FINDS["regularize"]
@@ -126,7 +126,7 @@ def test_leaves_of_several_dtypes_each_keep_their_own() -> None:
 
 
 @pytest.mark.parametrize("weights", ["bfloat16", "float16"])
-def test_tiny_steps_move_half_precision_weights_as_they_move_float32_ones(
+def test_tiny_steps_move_half_precision_weights_as_float32_ones(
     weights: str,
 ) -> None:
     # 2,000 steps that are each below half a unit of the weights, in all 0.1.
@@ -155,7 +155,7 @@ def test_tiny_steps_move_half_precision_weights_as_they_move_float32_ones(
 
 
 @pytest.mark.parametrize("way", ["shrink", "prox_sgd", "prox_adam"])
-def test_tiny_steps_of_ways_without_a_latent_stagnate_in_bfloat16(way: str) -> None:
+def test_tiny_bfloat16_steps_stagnate_without_a_latent(way: str) -> None:
     rate, penalty = 1e-4, jaxreg.L1(1.0)
     tx = {
         "shrink": optax.chain(optax.sgd(rate), jaxreg.shrink(penalty, rate)),

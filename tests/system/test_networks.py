@@ -63,7 +63,7 @@ def plain_path(path: str) -> str:
 
 @every_network
 @every_framework
-def test_describe_counts_the_groups_of_one_rule_list_in_both_frameworks(
+def test_one_rule_list_makes_equal_groups_in_both_frameworks(
     name: str, framework: str
 ) -> None:
     network = NETWORKS[name]
@@ -115,7 +115,7 @@ def test_groups_are_zero_whole_or_not_at_all(name: str, framework: str) -> None:
 
 
 @cases({("mlp", "nnx")})
-def test_a_plain_loop_gives_the_numbers_of_the_frameworks_optimizer(
+def test_a_plain_loop_gives_the_numbers_of_the_framework(
     name: str, framework: str
 ) -> None:
     # Later some groups are at the edge of dying, and one rounding decides which lives.
@@ -146,7 +146,7 @@ def test_the_penalty_moves_no_bias_scale_or_statistic(framework: str) -> None:
         assert np.all((move != 0) == is_moved), path
 
 
-def test_rows_of_words_that_never_occur_are_removed_from_an_embedding() -> None:
+def test_embedding_rows_of_words_that_never_occur_become_zero() -> None:
     table = trained("transformer", "nnx").params["embed/embedding"]
     dead = np.all(table == 0, axis=1)
     assert dead[: networks.UNUSED].all()

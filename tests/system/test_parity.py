@@ -1,4 +1,4 @@
-"""What Keras, jaxopt, Optax and scikit-learn call it: both sides of a row are run.
+"""Equivalents in Keras, jaxopt, Optax and scikit-learn: both sides of a row are run.
 
 The rows are those of docs/parity.md, and the calls are the text that stands there.
 Keras is written out in NumPy from the formulas of its documentation.
@@ -271,7 +271,7 @@ def test_every_penalty_has_its_row_in_the_catalogue():
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_the_catalogue_says_whether_a_penalty_is_convex_and_its_steps_may_vary(row):
+def test_the_catalogue_page_states_convexity_and_varying_steps(row):
     penalty = row.penalty
     own = [cells for name, cells in catalogue_rows() if name == type(penalty).__name__]
     told = {(cells[2], cells[3]) for cells in own if cells[2] in ("yes", "no")}

@@ -64,7 +64,7 @@ def started(block: str, folder: Path) -> Iterator[list[Child]]:
 
 
 def run(block: str, folder: Path) -> list[list[str]]:
-    """What each command printed about its steps, once all have ended well."""
+    """The lines that each command printed about its steps, once all have ended."""
     with started(block, folder) as programs:
         outputs = [program.finish() for program in programs]
     return [[line for line in lines if line.startswith("step ")] for lines in outputs]
@@ -144,7 +144,7 @@ def test_two_processes_train_what_one_trains(alone: Any, pair: Any) -> None:
     assert_near(state, alone[1])
 
 
-def test_two_processes_that_share_every_matrix_train_what_one_trains(
+def test_two_processes_sharing_matrices_train_what_one_trains(
     alone: Any, place: Place
 ) -> None:
     folder = place("halves")

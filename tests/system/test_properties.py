@@ -1,4 +1,4 @@
-"""What holds for any tree of parameters: random nesting, shapes and dtypes."""
+"""Facts for any tree of parameters: random nesting, shapes and dtypes."""
 
 import re
 from typing import Any
@@ -180,9 +180,7 @@ def test_zeros_within_the_dead_zone_stay_exactly_zero(ruled_tree) -> None:
 
 @some
 @hypothesis.given(arrays, st.sampled_from(["regularize", "prox_sgd", "ftrl", "shrink"]))
-def test_a_state_that_was_flattened_and_rebuilt_gives_the_same_update(
-    tree, way
-) -> None:
+def test_a_flattened_and_rebuilt_state_gives_the_same_update(tree, way) -> None:
     tree = {"tree": tree}
     tx = ways.TRANSFORMS[way](jaxreg.L1(0.01))
     _, state = stepped(tx, tree, tx.init(tree))

@@ -123,7 +123,7 @@ def test_a_mesh_gives_the_numbers_and_the_zeros_of_one_device(
 
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 @pytest.mark.parametrize("case", [*CASES, *UNEVEN])
-def test_the_state_is_sharded_like_the_params_and_nothing_is_gathered(
+def test_the_state_is_sharded_like_the_params_without_gathers(
     kind: str, case: str
 ) -> None:
     found = measured()[f"{kind}: {case}"]

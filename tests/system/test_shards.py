@@ -162,7 +162,7 @@ def measured() -> dict[str, Any]:
 
 @on_a_mesh
 @pytest.mark.parametrize("case", [c for c in FITS if FITS[c]], ids=name_of)
-def test_blocks_that_fit_the_shards_give_the_numbers_of_one_device(case: Any) -> None:
+def test_blocks_that_fit_the_shards_match_one_device(case: Any) -> None:
     found = measured()[name_of(case)]
     # A value of some 200 of float32, summed in another order.
     assert found["off"] <= 1e-4
@@ -173,7 +173,7 @@ def test_blocks_that_fit_the_shards_give_the_numbers_of_one_device(case: Any) ->
 
 @on_a_mesh
 @pytest.mark.parametrize("case", [c for c in FITS if not FITS[c]], ids=name_of)
-def test_blocks_that_the_shards_cut_are_refused_with_axis_and_mend(case: Any) -> None:
+def test_blocks_cut_by_shards_raise_with_axis_and_fix(case: Any) -> None:
     refused = measured()[name_of(case)]["refused"]
     assert refused.startswith("GroupLasso(")
     assert f"axis {case[1]} of a leaf of shape {SHAPE} is sharded over" in refused
@@ -183,14 +183,14 @@ def test_blocks_that_the_shards_cut_are_refused_with_axis_and_mend(case: Any) ->
 
 @on_a_mesh
 @pytest.mark.parametrize("of", SEPARABLE)
-def test_in_a_shard_map_a_separable_penalty_acts_on_parts_as_on_the_whole(of: str):
+def test_shard_map_parts_of_separable_penalties_match_the_whole(of: str):
     # Units of float32 in numbers below 4.
     assert measured()[f"separable, {of}"]["off"] <= 1e-6
 
 
 @on_a_mesh
 @pytest.mark.parametrize("of", COUPLING)
-def test_in_a_shard_map_a_part_of_a_leaf_is_refused_by_what_couples(of: str) -> None:
+def test_coupling_penalties_raise_on_parts_in_a_shard_map(of: str) -> None:
     refused = measured()[f"coupling, {of}"]["refused"]
     assert (
         "in this jax.shard_map the leaf, of shape (2, 24), is one device's" in refused
@@ -236,7 +236,7 @@ def test_a_penalty_says_whether_its_entries_are_independent(row: Row) -> None:
 
 
 def depends_on_others(row: Row) -> bool:
-    """Whether entries of a prox move when others do."""
+    """True if entries of a prox move when others do."""
     params, rng = row.params(0, row.shapes), np.random.default_rng(0)
     stays = {name: rng.random(leaf.shape) < 0.5 for name, leaf in params.items()}
     moved = {

@@ -215,7 +215,7 @@ INSIDE: dict[str, dict[str, Refused | Row]] = {
 
 
 def solution_of(transform: str) -> Any:
-    """Where a transformation stays."""
+    """The point where a transformation stays."""
     halved = {name: leaf / 2 for name, leaf in TARGET.items()}
     if transform == "add_penalty_gradient":
         return {**halved, "free": TARGET["free"]}

@@ -63,7 +63,7 @@ def test_the_error_falls_like_the_pull_to_the_start(momentum, x64) -> None:
         assert not np.any(path[1000:, 2])
 
 
-def test_without_crossing_zero_it_is_sgd_with_a_pull_to_the_start(x64) -> None:
+def test_off_zero_it_is_sgd_with_a_pull_to_the_start(x64) -> None:
     rate, start, x = 0.01, np.full(3, 2.0), np.full(3, 2.0)
     tx = jaxreg.dual_average(rate, jaxreg.L1(STRENGTH))
     path = trajectory(tx, gradient, jnp.asarray(start), 60)
@@ -188,7 +188,7 @@ def test_zeros_are_exact_once_momentum_has_ended() -> None:
     assert not np.any(path[201:])
 
 
-def test_an_edit_of_the_parameters_is_undone_and_a_new_init_keeps_it(x64) -> None:
+def test_an_edit_of_the_params_is_undone_without_a_new_init(x64) -> None:
     tx, start = jaxreg.dual_average(0.1, jaxreg.L1(0.1)), jnp.ones(2)
     state = tx.init(start)
     updates, state = tx.update(jnp.ones(2), state, start)
@@ -200,7 +200,7 @@ def test_an_edit_of_the_parameters_is_undone_and_a_new_init_keeps_it(x64) -> Non
     np.testing.assert_allclose(5 * x + updates, 5 * x - 0.11)
 
 
-def test_a_learning_rate_that_decays_to_zero_brings_the_start_back(x64) -> None:
+def test_a_rate_that_decays_to_zero_brings_the_start_back(x64) -> None:
     def last(rate: Any) -> Any:
         tx = jaxreg.dual_average(rate, jaxreg.L1(STRENGTH))
         return trajectory(tx, gradient, jnp.full(3, 2.0), 20_000)[-1]

@@ -190,7 +190,7 @@ def test_without_a_penalty_it_is_adagrad(x64) -> None:
 @pytest.mark.parametrize(
     "penalty", [jaxreg.L1(0.1), jaxreg.GroupLasso(0.1, group_axis=0)], ids=repr
 )
-def test_without_beta_a_coordinate_without_a_gradient_is_left_alone(penalty) -> None:
+def test_without_beta_entries_without_gradient_are_left_alone(penalty) -> None:
     start = jnp.array([[1.0, 0.0], [-2.0, 3.0], [0.5, 0.5]])
     grads = given_grads(30, (3, 2)).astype("f4")
     grads[:, 0] = 0.0
@@ -266,7 +266,7 @@ def test_bad_arguments_are_refused_at_the_call() -> None:
         jaxreg.ftrl(0.1, l1, 1.0, -0.1)
 
 
-def test_a_penalty_without_a_prox_for_such_steps_is_refused_with_the_mend() -> None:
+def test_a_prox_without_varying_steps_raises_with_the_fix() -> None:
     tx, params = jaxreg.ftrl(0.1, jaxreg.NuclearNorm(1.0)), jnp.ones((3, 2))
     with pytest.raises(ValueError, match=r"no prox is known.*regularize"):
         tx.update(params, tx.init(params), params)

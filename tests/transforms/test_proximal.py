@@ -196,7 +196,7 @@ def test_the_prebuilt_optimizers_take_the_arguments_of_optax() -> None:
         ]
 
 
-def test_the_threshold_at_the_learning_rate_after_adam_solves_another_problem(
+def test_the_rate_as_threshold_after_adam_solves_another_problem(
     x64,
 ) -> None:
     steps = 20_000
@@ -206,7 +206,7 @@ def test_the_threshold_at_the_learning_rate_after_adam_solves_another_problem(
     np.testing.assert_allclose(found, CENTRE, atol=1e-3)
 
 
-def test_the_threshold_at_the_learning_rate_with_momentum_is_ten_times_too_weak(
+def test_the_rate_as_threshold_after_momentum_is_too_weak(
     x64,
 ) -> None:
     tail = jaxreg.shrink(jaxreg.L1(0.5), 0.001)
@@ -214,7 +214,7 @@ def test_the_threshold_at_the_learning_rate_with_momentum_is_ten_times_too_weak(
     np.testing.assert_allclose(found, lasso(0.05), atol=1e-9)
 
 
-def test_a_step_averaged_over_a_group_is_wrong_and_the_metric_is_right(x64) -> None:
+def test_steps_averaged_over_a_group_solve_another_problem(x64) -> None:
     penalty = jaxreg.GroupLasso(0.3, group_axis=0)
     steps = 20_000
     scale, centre = np.array([[1.0, 30.0]]), np.array([[0.8, 0.1]])
@@ -223,7 +223,7 @@ def test_a_step_averaged_over_a_group_is_wrong_and_the_metric_is_right(x64) -> N
         return scale * (x - centre)
 
     def pull(x: np.ndarray) -> float:
-        """How far a point is from stationary."""
+        """The distance of a point from stationarity."""
         return float(np.max(penalty.stationarity(jnp.asarray(x), grad(x))))
 
     start = np.ones((1, 2))
@@ -296,7 +296,7 @@ def test_a_schedule_scales_the_penalty_from_step_zero() -> None:
         np.testing.assert_array_equal(second, -0.5)
 
 
-def test_a_leaf_that_a_mask_keeps_from_the_direction_has_gain_one() -> None:
+def test_a_leaf_masked_from_the_direction_has_preconditioner_one() -> None:
     mask = {"seen": True, "hidden": False}
     for direction, metric in (
         (optax.scale_by_adam(), jaxreg.preconditioners.adam()),

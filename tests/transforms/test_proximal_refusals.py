@@ -1,4 +1,4 @@
-"""What `proximal` and its kin refuse, each with the mend."""
+"""Errors of `proximal` and its relatives, each with its fix."""
 
 import jax.numpy as jnp
 import optax
@@ -39,7 +39,7 @@ import jaxreg
         ),
     ],
 )
-def test_a_state_that_the_preconditioner_does_not_know_is_refused(
+def test_a_state_unknown_to_the_preconditioner_raises(
     direction, metric, message
 ) -> None:
     tx = jaxreg.proximal(direction, 1e-3, jaxreg.L1(1.0), preconditioner=metric)
@@ -48,7 +48,7 @@ def test_a_state_that_the_preconditioner_does_not_know_is_refused(
         tx.update(params, tx.init(params), params)
 
 
-def test_check_metric_catches_a_learning_rate_and_another_optimizer() -> None:
+def test_check_finds_a_learning_rate_and_another_optimizer() -> None:
     for direction, metric in (
         (optax.adam(1e-3), jaxreg.preconditioners.adam()),
         (optax.scale_by_adam(b2=0.9999), jaxreg.preconditioners.adam(b2=0.9)),

@@ -59,9 +59,7 @@ def test_its_derivatives_are_those_of_what_it_did(derivative: Callable) -> None:
 
 
 @pytest.mark.parametrize("penalty", [jaxreg.L1(0.1), jaxreg.GroupLasso(0.1, 0)])
-def test_a_regularized_step_restarts_edited_weights_and_differentiates(
-    penalty, backend
-) -> None:
+def test_a_step_restarts_edited_weights_and_differentiates(penalty, backend) -> None:
     tx = jaxreg.regularize(optax.adam(0.1), penalty)
     # Of a leaf as large as this a sample is looked at.
     start = jax.random.normal(jax.random.key(0), (600, 600))

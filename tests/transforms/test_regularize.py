@@ -146,7 +146,7 @@ def test_adam_finds_the_support_of_scikit_learn_exactly() -> None:
     np.testing.assert_allclose(weights, reference.coef_, rtol=0, atol=1e-6)
 
 
-def test_bfloat16_weights_reach_zero_where_naive_shrinkage_stalls() -> None:
+def test_bfloat16_weights_reach_zero_where_shrinkage_stalls() -> None:
     # A move of 2 ** -11 per step is an eighth of a unit of bfloat16 below 1.
     rate, steps = 2.0**-11, 2200
     params = jnp.ones((4, 4), jnp.bfloat16)
@@ -179,7 +179,7 @@ def test_zeros_of_the_prox_are_zeros_of_half_precision_params(dtype: str) -> Non
     np.testing.assert_array_equal(np.asarray(params)[clear], 0.0)
 
 
-def test_the_force_is_that_of_the_latent_and_not_of_the_rounded_params() -> None:
+def test_the_force_is_the_latents_not_that_of_rounded_params() -> None:
     params = jnp.linspace(0.5, 3.0, 64).astype(jnp.bfloat16)
     tx = jaxreg.regularize(record_gradients(), jaxreg.L1(1e-3))
     _, state = train(tx, jnp.zeros_like, params, 100)

@@ -1,4 +1,4 @@
-"""What a compiled step moves and holds, read off XLA; no clock is looked at."""
+"""Bytes that a compiled step reads, writes and holds, as counted by XLA."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""What `regularize` refuses, and how its latent is read from any optimizer state."""
+"""Errors of `regularize`, and its latent read from any optimizer state."""
 
 import re
 from typing import Any
@@ -86,7 +86,7 @@ both = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
 
 
 @both
-def test_a_rule_that_matches_nothing_raises_at_the_first_update_only(
+def test_an_unmatched_rule_raises_at_the_first_update_only(
     build: Any,
 ) -> None:
     tx = build(jaxreg.by_path([("body", PENALTY), ("kernel$", PENALTY)]))
@@ -188,6 +188,6 @@ def test_sam_that_asks_for_gradients_at_latents_is_refused() -> None:
         tx.update(params, tx.init(params), params, grad_fn=lambda p, _: p)
 
 
-def test_multisteps_itself_is_refused_and_its_transformation_named() -> None:
+def test_multisteps_raises_naming_its_gradient_transformation() -> None:
     with pytest.raises(TypeError, match=r"of optax.MultiSteps its gradient_transform"):
         jaxreg.regularize(optax.MultiSteps(optax.adam(1e-3), 2), jaxreg.L1(1.0))

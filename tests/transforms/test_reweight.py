@@ -39,7 +39,7 @@ def train(tx: Any, steps: int = 4000, start: Any = None) -> Any:
 
 
 @pytest.mark.parametrize("name", BUILDS)
-def test_it_ends_at_a_stationary_point_of_the_logarithmic_penalty(name: str) -> None:
+def test_it_ends_at_a_stationary_point_of_log_sum(name: str) -> None:
     tx = jaxreg.reweight(BUILDS[name], jaxreg.L1(STRENGTH), EPS, every=50)
     # Where the gradient is 0 at the start, prox_adam leaves an entry alone.
     x, _ = train(tx, start=1.5 * GOAL)
@@ -71,7 +71,7 @@ def test_groups_are_weighed_by_their_root_mean_square() -> None:
     assert pull.max() < 1e-9
 
 
-def test_weights_are_one_at_first_and_change_every_few_updates_only() -> None:
+def test_weights_start_at_one_and_change_every_few_updates() -> None:
     tx = jaxreg.reweight(BUILDS["prox_sgd"], jaxreg.L1(STRENGTH), EPS, every=3)
     x = jnp.asarray(GOAL, jnp.float32)
     state, seen, before = tx.init(x), [], []
@@ -133,9 +133,7 @@ def test_rules_leave_other_leaves_free() -> None:
     ],
     ids=["rows, then entries", "entries, then columns", "free, then penalised"],
 )
-def test_a_state_of_other_rules_is_refused_by_the_name_of_the_leaf(
-    then, now, message
-) -> None:
+def test_a_state_of_other_rules_raises_naming_the_leaf(then, now, message) -> None:
     params = {name: jnp.asarray(GOAL, jnp.float32) for name in "ab"}
     state = jaxreg.reweight(BUILDS["prox_sgd"], then, EPS, every=5).init(params)
     tx = jaxreg.reweight(BUILDS["prox_sgd"], now, EPS, every=5)

@@ -1,4 +1,4 @@
-"""What `dual_average` and `ftrl` share: states, dtypes, missing leaves, refusals."""
+"""`dual_average` and `ftrl` alike: states, dtypes, missing leaves, errors."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def test_a_free_leaf_is_trained_alike_without_the_penalty(name: str) -> None:
 
 
 @both
-def test_a_free_leaf_without_a_gradient_stays_and_a_penalised_one_is_refused(
+def test_only_a_free_leaf_may_be_without_a_gradient(
     name: str,
 ) -> None:
     tx, params = BUILD[name](jaxreg.on_kernels(L1)), make_params()
@@ -65,7 +65,7 @@ def test_a_free_leaf_without_a_gradient_stays_and_a_penalised_one_is_refused(
 
 
 @both
-def test_the_sums_of_bfloat16_weights_are_float32_and_do_not_stagnate(name) -> None:
+def test_running_sums_of_bfloat16_weights_do_not_stagnate(name) -> None:
     tx, params = BUILD[name](jaxreg.L1(1e-3)), jnp.ones(4, jnp.bfloat16)
     state = tx.init(params)
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} <= {
@@ -81,7 +81,7 @@ def test_the_sums_of_bfloat16_weights_are_float32_and_do_not_stagnate(name) -> N
 
 
 @both
-def test_a_state_made_of_shapes_starts_at_the_params_of_the_first_update(name) -> None:
+def test_a_state_of_shapes_starts_at_the_first_updates_params(name) -> None:
     tx, params = BUILD[name](jaxreg.L1(0.1)), make_params()
     shapes = jax.eval_shape(lambda tree: tree, params)
     found, _ = train(tx, params, 3, tx.init(shapes))

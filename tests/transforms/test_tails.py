@@ -66,7 +66,7 @@ def test_shrink_after_adam_keeps_what_has_a_steady_gradient() -> None:
     assert np.all(means[:2] > 1.0) and np.all(np.abs(means[2:]) < 0.05)
 
 
-def test_cautious_shrink_acts_where_the_update_does_not_lead_away_from_zero() -> None:
+def test_cautious_shrink_spares_weights_that_move_away_from_zero() -> None:
     x = jnp.array([1.0, 1.0, -1.0, -1.0, 1.0])
     grads = jnp.array([1.0, -1.0, 1.0, -1.0, 0.0])
     tail = jaxreg.shrink(jaxreg.L1(1.0), 0.25, cautious=True)
@@ -98,7 +98,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_held_zeros_stay_and_the_others_are_refitted_without_bias(name: str) -> None:
+def test_held_zeros_stay_and_the_rest_is_refitted_without_bias(name: str) -> None:
     centre = jnp.array([2.0, -1.0, 3.0])
     start = jnp.array([1.5, 0.0, 2.5])
     tx = optax.chain(OPTIMIZERS[name](), jaxreg.hold_support(jaxreg.L1(0.5)))
@@ -128,7 +128,7 @@ def test_the_orthant_step_stops_at_zero_and_zeros_stay() -> None:
     np.testing.assert_array_equal(found, [2.5, 1.5, 0.0, 0.0, -0.5])
 
 
-def test_orthant_after_a_proximal_phase_reaches_the_lasso_solution() -> None:
+def test_orthant_after_a_proximal_phase_reaches_the_lasso() -> None:
     centre, strength = jnp.array([1.0, 0.2, -0.6]), 0.5
     start = jnp.array([0.3, 0.0, -0.3])
 

@@ -64,7 +64,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     "target", [0.5, *(pytest.param(share, marks=SLOW) for share in (0.1, 0.77, 0.95))]
 )
-def test_the_wanted_number_of_zeros_is_reached_to_the_unit_and_held(target) -> None:
+def test_the_wanted_number_of_zeros_is_reached_and_held(target) -> None:
     tx = jaxreg.target_sparsity(ADAM, L1, target, END)
     (params, state), (history, _) = train(tx, 500)
     assert zeros(params) == round(target * 200)
@@ -97,7 +97,7 @@ def test_blocks_are_counted_as_groups() -> None:
     assert dead == 25
 
 
-def test_the_survivors_end_at_the_goal_without_the_bias_of_the_penalty() -> None:
+def test_the_survivors_end_without_the_bias_of_the_penalty() -> None:
     tx = jaxreg.target_sparsity(optax.sgd(0.1), L1, 0.5, END)
     (params, _), _ = train(tx, 500)
     for kernel, goal in zip(kernels(params), kernels(GOAL), strict=True):
@@ -116,7 +116,7 @@ def test_a_landing_that_cuts_much_empties_no_layer_for_its_scale() -> None:
         assert 0.4 < np.mean(kernel == 0) < 0.6
 
 
-def test_more_zeros_than_wanted_are_not_revived_and_the_state_says_so() -> None:
+def test_more_zeros_than_wanted_stay_and_the_state_says_so() -> None:
     strong = jaxreg.on_kernels(jaxreg.L1(1.5))
     tx = jaxreg.target_sparsity(ADAM, strong, 0.1, END, factor_range=(1.0, 1.0))
     (params, state), _ = train(tx, 500)
@@ -166,7 +166,7 @@ def test_it_waits_for_begin_step() -> None:
     assert factors[-1] > 2.0
 
 
-def test_weights_loaded_after_the_landing_train_and_their_zeros_stay() -> None:
+def test_zeros_of_weights_loaded_after_the_landing_stay() -> None:
     tx = jaxreg.target_sparsity(optax.sgd(0.1), L1, 0.5, end_step=20)
     (params, state), _ = train(tx, 40)
     loaded = jax.tree.map(lambda x: jnp.where(x == 0, 0.0, 5.0), params)

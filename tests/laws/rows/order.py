@@ -17,7 +17,7 @@ def slope(params: Leaves) -> np.ndarray:
 
 
 def slope_dual(dual: Leaves, step: float) -> Leaves:
-    """What the prox leaves over: SciPy's isotonic regression of the sorted sizes."""
+    """The residual of the prox: SciPy's isotonic regression of the sorted sizes."""
     del step
 
     def one(leaf: np.ndarray) -> np.ndarray:

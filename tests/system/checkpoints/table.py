@@ -88,7 +88,7 @@ TRANSFORMS: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """How training starts, one step of it, and the parameters in its tree."""
+    """The start of training, one step of it, and the parameters in its tree."""
 
     start: Callable[[], Any]
     step: Callable[[Any, Any, Any], Any]

@@ -32,7 +32,7 @@ every_row = pytest.mark.parametrize("name", ROWS)
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """What became of a killed run in a new process, and of one that was left alone."""
+    """A killed run that was resumed in a new process, and one that ran through."""
 
     saved: Path
     done: int

@@ -76,7 +76,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_with_another_strength_or_penalty_training_goes_on_from_the_params(
+def test_a_changed_penalty_resumes_from_the_restored_params(
     change: str, tmp_path: Path
 ) -> None:
     before, after = map(kernels, CHANGES[change])
@@ -139,7 +139,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_state_without_an_array_per_penalised_leaf_takes_any_rules(
+def test_a_state_without_arrays_per_leaf_takes_any_rules(
     name: str, tmp_path: Path
 ) -> None:
     saved(tmp_path, OTHERS[name](kernels(jaxreg.L1(0.2))))
