@@ -1,9 +1,9 @@
 """Experiments: one question per module, run with `python -m experiments`.
 
-A module `experiments/<name>.py` is an experiment when its name has no leading
-underscore. It states its case in its docstring, in five labelled paragraphs
-(`Question:`, `Claim:`, `Expected:`, `Cost:`, `Command:`), where the numbers came out
-otherwise than expected also in `Corrected:`, and exposes
+A module without a leading underscore in one of the rooms (`claims`, `correctness`,
+`cost`, `strength`, ...) is an experiment. Its docstring states its case in five
+labelled paragraphs (`Question:`, `Claim:`, `Expected:`, `Cost:`, `Command:`), and in
+`Corrected:` where the numbers came out otherwise. It exposes
 
     Config              frozen dataclass; every field has a default and is an int,
                         a float, a str, a bool or a tuple of these
@@ -19,13 +19,14 @@ otherwise than expected also in `Corrected:`, and exposes
                         one paragraph written from the numbers, beginning with
                         "holds", "holds with conditions", "false" or "measured"
 
-and, where needed, `DEFAULT = True` (part of the default suite) and `REQUIRES`, a
-tuple of folders under the environment variable JAXREG_DATA without which the
-experiment is skipped, or a function of the config that returns it; `PACKAGES` does the
-same for packages of the extra `peers`. Nothing is registered anywhere: the file is the
+and, where needed, `DEFAULT = True` (part of the default suite), `REQUIRES`, a tuple of
+folders under the environment variable JAXREG_DATA without which the experiment is
+skipped, or a function of the config that returns it, and `PACKAGES`, the same for
+packages of the extra `peers`. Nothing is registered anywhere: the file is the
 experiment.
 
-`_experiment` checks this contract, `_runner` measures the cells and writes
-`results/<name>/` (quick runs: `results/quick/<name>/`), `_rows` is its checkpoint,
-`_report` turns those folders into one page, `__main__` is the command line.
+`harness` checks this contract (`contract`), finds the modules (`discovery`), measures
+the cells and writes `results/<name>/` (`runner`, with `rows` as its checkpoint; quick
+runs go to `results/quick/<name>/`), and turns those folders into one page (`report`)
+and into the tables of the documents (`docs`). `kit` is what several experiments use.
 """

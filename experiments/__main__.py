@@ -11,33 +11,37 @@ goes on where it stopped when the same command is given again.
 """
 
 import argparse
-import importlib.util
 import inspect
-import os
-import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import experiments
-
-from ._experiment import (
+from experiments.harness.contract import (
     Row,
     RunError,
-    check,
     describe_fields,
     name_of,
     statement,
     with_fields,
 )
-from ._report import text_table, write_report
-from ._runner import run
+from experiments.harness.discovery import (
+    absent_data,
+    absent_packages,
+    find,
+    is_default,
+    load,
+)
+from experiments.harness.report import text_table, write_report
+from experiments.harness.runner import run
 
 
 def main(words: Sequence[str], package: ModuleType = experiments) -> int:
-    """Runs the command line `words` over a package of experiments; the exit status."""
+    """Runs the command line `words` over a package of experiments.
+
+    Returns the exit status.
+    """
     parser = _parser(package)
     options, fields = parser.parse_known_args(words)
     try:
@@ -88,42 +92,21 @@ def _parser(package: ModuleType) -> argparse.ArgumentParser:
     return parser
 
 
-def _names(package: ModuleType) -> list[str]:
-    found = (entry.name for entry in pkgutil.iter_modules(package.__path__))
-    return sorted(name for name in found if not name.startswith("_"))
-
-
-def _load(package: ModuleType, name: str) -> ModuleType:
-    names = _names(package)
-    if name not in names:
-        raise RunError(
-            f"there is no experiment {name!r}; there are {', '.join(names) or 'none'} "
-            "(names come first, then --field value pairs)"
-        )
-    module = importlib.import_module(f"{package.__name__}.{name}")
-    check(module)
-    return module
-
-
-def _is_default(module: ModuleType) -> bool:
-    return bool(getattr(module, "DEFAULT", False))
-
-
 def _print_help(
     parser: argparse.ArgumentParser, package: ModuleType, names: Sequence[str]
 ) -> None:
     if not names:
         parser.print_help()
     for name in names:
-        module = _load(package, name)
+        module = load(package, name)
         print(f"{name}\n\n{inspect.cleandoc(module.__doc__ or '')}\n")
         print(f"Fields:\n{describe_fields(module)}\n")
 
 
 def _print_list(package: ModuleType) -> None:
-    for name in _names(package):
-        module = _load(package, name)
-        mark = "default" if _is_default(module) else "by name"
+    for name in find(package):
+        module = load(package, name)
+        mark = "default" if is_default(module) else "by name"
         texts = statement(module)
         print(f"{name} ({mark})\n    {texts['question']}\n    Cost: {texts['cost']}")
 
@@ -132,9 +115,9 @@ def _chosen(package: ModuleType, options: argparse.Namespace) -> list[ModuleType
     names = list(dict.fromkeys(options.names))
     if names and options.all:
         raise RunError("--all runs every experiment; give names or --all, not both")
-    modules = [_load(package, name) for name in names or _names(package)]
+    modules = [load(package, name) for name in names or find(package)]
     if not (names or options.all):
-        modules = [module for module in modules if _is_default(module)]
+        modules = [module for module in modules if is_default(module)]
     if not modules:
         raise RunError("nothing to run; --list shows the experiments, --all runs them")
     return modules
@@ -175,25 +158,6 @@ def _run_all(
     if skipped < len(modules):
         print(f"\nreport: {root / 'report.html'}")
     return 1 if skipped and options.names else 0
-
-
-def absent_packages(module: ModuleType) -> str:
-    """Which packages it compares with are not installed; empty if all are."""
-    packages: tuple[str, ...] = getattr(module, "PACKAGES", ())
-    absent = [name for name in packages if importlib.util.find_spec(name) is None]
-    mend = 'not installed: pip install -e ".[peers]"'
-    return f"{', '.join(absent)} {mend}" if absent else ""
-
-
-def absent_data(module: ModuleType, config: Any) -> str:
-    """Why the data this experiment requires is not there; empty if it is."""
-    folders = getattr(module, "REQUIRES", ())
-    requires: tuple[str, ...] = folders(config) if callable(folders) else folders
-    root = os.environ.get("JAXREG_DATA")
-    if requires and not root:
-        return f"set JAXREG_DATA to the folder that holds {', '.join(requires)}"
-    missing = [folder for folder in requires if not Path(root or "", folder).is_dir()]
-    return f"JAXREG_DATA={root} lacks {', '.join(missing)}" if missing else ""
 
 
 def _print_result(record: Row) -> None:

@@ -62,8 +62,8 @@ def committed_results() -> Path:
     )
     if done.returncode == 0 and done.stdout:
         pytest.skip(
-            "results were measured again; python -m experiments._docs writes their "
-            "tables into the documents"
+            "results were measured again; python -m experiments.harness.docs writes "
+            "their tables into the documents"
         )
     return RESULTS
 

@@ -3,7 +3,8 @@
 import pytest
 
 import jaxreg
-from experiments import _catalogue, gallery, prox_cost
+from experiments.correctness import gallery
+from experiments.cost import _catalogue, prox_cost
 from jaxreg._core.leafwise import Elementwise
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn import linear_model
 
-from experiments import _choices, _sweeps, choosing_strength, warm_starts
-from experiments._runner import run
+from experiments.harness.runner import run
+from experiments.strength import _choices, _sweeps, choosing_strength, warm_starts
 
 EXACT = dataclasses.replace(choosing_strength.QUICK, tolerance=1e-9, most=50_000)
 

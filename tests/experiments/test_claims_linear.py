@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 
-from experiments import feature_noise, generalization, outliers, stability
-from experiments._runner import run
+from experiments.claims import feature_noise, generalization, outliers, stability
+from experiments.harness.runner import run
 
 # The quick runs of the default suite are CI's own step.
 EXPERIMENTS = [feature_noise, generalization]

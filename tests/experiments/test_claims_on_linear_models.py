@@ -8,7 +8,10 @@ import tempfile
 
 import pytest
 
-from experiments import _runner, cost, decay, feature_selection, gene_expression
+from experiments.claims import feature_selection, gene_expression
+from experiments.correctness import decay
+from experiments.cost import cost
+from experiments.harness import runner
 
 DATA = pathlib.Path(os.environ.get("JAXREG_DATA", ""))
 HAS_GENES = (DATA / "microarray").is_dir()
@@ -20,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("claims_on_linear_models")
 def quick_run(experiment):
     """The record of a quick run, and the size of its figure."""
     with tempfile.TemporaryDirectory() as folder:
-        record = _runner.run(
+        record = runner.run(
             experiment,
             experiment.QUICK,
             pathlib.Path(folder),
@@ -38,7 +41,7 @@ def rows_of(experiment, **wanted):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "experiment", [cost, decay, feature_selection], ids=_runner.name_of
+    "experiment", [cost, decay, feature_selection], ids=runner.name_of
 )
 def test_a_quick_run_of_an_experiment_reaches_its_figure(experiment):
     record, size = quick_run(experiment)

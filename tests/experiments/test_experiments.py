@@ -8,19 +8,15 @@ import statistics
 import jax
 import pytest
 
-from experiments import (
-    blind_spots,
-    exact_zeros,
-    lasso,
-    support_recovery,
-    ways,
-)
-from experiments._ways import WAYS
+import experiments
+from experiments.claims import exact_zeros
+from experiments.correctness import blind_spots, lasso, support_recovery, ways
+from experiments.correctness._ways import WAYS
 
 OURS = [method for method in lasso.METHODS if method.startswith("regularize")]
 # One problem by default, another in the slow run.
 SEEDS = [0, pytest.param(1, marks=pytest.mark.slow)]
-RESULTS = pathlib.Path(ways.__file__).parent / "results"
+RESULTS = pathlib.Path(experiments.__path__[0]) / "results"
 
 
 @pytest.mark.parametrize("method", OURS)

@@ -5,9 +5,16 @@ import importlib.util
 
 import pytest
 
-from experiments import keras_regularizer
-from experiments._runner import run
-from experiments.keras_regularizer import FORMULAS, KERAS, OPTAX, OURS, QUICK, SAME
+from experiments.claims import keras_regularizer
+from experiments.claims.keras_regularizer import (
+    FORMULAS,
+    KERAS,
+    OPTAX,
+    OURS,
+    QUICK,
+    SAME,
+)
+from experiments.harness.runner import run
 
 CELL = {"strength": 1e-2, "seed": 0}
 HAS_KERAS = importlib.util.find_spec("keras") is not None

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import _language, language_model
-from experiments._language import CUT, REFIT, TARGET
-from experiments._runner import run
-from experiments._transformer import Transformer
-from experiments.language_model import QUICK
+from experiments.harness.runner import run
+from experiments.language_model import language_model
+from experiments.language_model.language_model import (
+    CUT,
+    QUICK,
+    REFIT,
+    TARGET,
+    Transformer,
+)
 
 HAS_TEXT = (
     pathlib.Path(os.environ.get("JAXREG_DATA", "")) / "tinyshakespeare"
@@ -54,7 +58,7 @@ def kernels(params):
 @pytest.mark.slow
 def test_cutting_zeroes_the_smallest_weights_of_all_kernels(model):
     params = nnx.state(model)
-    before, after = kernels(params), kernels(_language.cut(params, 0.7))
+    before, after = kernels(params), kernels(language_model.cut(params, 0.7))
     sizes, left = (
         np.concatenate([np.abs(np.ravel(leaf)) for leaf in leaves])
         for leaves in (before, after)
@@ -75,8 +79,8 @@ def test_heads_without_output_and_neurons_nobody_reads_are_dead(model):
     edit(mlp["up"]["kernel"], np.s_[:, 3], 0.0)
     edit(mlp["down"]["kernel"], np.s_[5], 0.0)
     blocks = [changed["blocks"][place] for place in (0, 1)]
-    assert [int(_language.dead_heads(block)) for block in blocks] == [2, 0]
-    assert [int(_language.dead_neurons(block)) for block in blocks] == [0, 2]
+    assert [int(language_model.dead_heads(block)) for block in blocks] == [2, 0]
+    assert [int(language_model.dead_neurons(block)) for block in blocks] == [0, 2]
     before = logits(changed)
     assert np.abs(logits(params) - before).max() > 0
     # What else the dead ones hold reaches nothing.

@@ -7,10 +7,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from experiments import _data, _features
-from experiments import _input_selection as selection
-from experiments import neural_feature_selection as experiment
-from experiments._runner import run
+from experiments.harness.runner import run
+from experiments.kit import data_sets
+from experiments.neural_feature_selection import neural_feature_selection as experiment
 
 DATA = pathlib.Path(os.environ.get("JAXREG_DATA", "/nowhere"))
 
@@ -25,8 +24,8 @@ def as_set(rows):
 
 
 def test_the_settings_are_chosen_on_training_rows_alone():
-    split = _features.draw(_features.DIGITS, 3, tune=False)
-    tuning = _features.draw(_features.DIGITS, 3, tune=True)
+    split = experiment.draw(experiment.DIGITS, 3, tune=False)
+    tuning = experiment.draw(experiment.DIGITS, 3, tune=True)
     train = as_set(split.train_x)
     assert as_set(tuning.train_x) | as_set(tuning.test_x) == train
     # scikit-learn rounds the share held out up.
@@ -37,10 +36,10 @@ def test_the_settings_are_chosen_on_training_rows_alone():
 @needs("mice-protein")
 @pytest.mark.parametrize("tune", [False, True])
 def test_no_mouse_is_on_both_sides_and_every_class_is(tune):
-    data = _data.mice_protein()
+    data = data_sets.mice_protein()
     assert data.levels.shape == (1080, 77)
     assert np.isnan(data.levels).sum() == 1396
-    split = _features.draw(_features.MICE, 0, tune)
+    split = experiment.draw(experiment.MICE, 0, tune)
     # 15 rows per mouse, whole on one side.
     for labels in (split.train_y, split.test_y):
         counts = np.bincount(labels)
@@ -51,7 +50,7 @@ def test_no_mouse_is_on_both_sides_and_every_class_is(tune):
 
 @needs("mice-protein")
 def test_rows_of_one_mouse_are_mixed_only_where_it_is_said():
-    split = _features.draw(_features.MICE_ROWS, 0, tune=False)
+    split = experiment.draw(experiment.MICE_ROWS, 0, tune=False)
     assert len(split.test_y) == 216
     assert (np.bincount(split.test_y) % 15 != 0).any()
 
@@ -64,21 +63,21 @@ def test_only_digits_need_no_folder():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "method", [selection.LASSO, selection.MCP, selection.HIERARCHY, selection.TREES]
+    "method", [experiment.LASSO, experiment.MCP, experiment.HIERARCHY, experiment.TREES]
 )
 def test_the_inputs_that_matter_are_chosen(method):
     generator = np.random.default_rng(0)
     x = generator.uniform(size=(2000, 20)).astype(np.float32)
     y = (x[:, 3] > 0.5).astype(np.int32) + 2 * (x[:, 11] + x[:, 17] > 1)
-    settings = experiment.settings_of(experiment.Config(hidden=30, steps=1000))
-    found = selection.chosen(settings, method, x, y.astype(np.int32), 3, 0)
+    config = experiment.Config(hidden=30, steps=1000)
+    found = experiment.choose(config, method, x, y.astype(np.int32), 3, 0)
     assert found.tolist() == [3, 11, 17]
 
 
 def test_a_gain_within_twice_its_standard_error_is_none():
-    rows = rows_where((selection.MCP, selection.LASSO))
+    rows = rows_where((experiment.MCP, experiment.LASSO))
     for row in rows:
-        if row["method"] == selection.MCP and row["seed"] == 1:
+        if row["method"] == experiment.MCP and row["seed"] == 1:
             row |= {"network": 0.81, "forest": 0.81}
     told = experiment.verdict(experiment.QUICK, rows)
     assert told.startswith("holds with conditions: ")
@@ -89,14 +88,14 @@ def rows_where(better):
     """Baselines at 80 %, and 85 % for the methods named."""
     return [
         {
-            "data": _features.DIGITS,
+            "data": experiment.DIGITS,
             "method": method,
             "seed": seed,
             "inputs": 10,
             "network": 0.85 if method in better else 0.8,
             "forest": 0.85 if method in better else 0.8,
         }
-        for method in selection.METHODS
+        for method in experiment.METHODS
         for seed in range(2)
     ]
 
@@ -105,14 +104,14 @@ def rows_where(better):
     ("better", "word"),
     [
         ((), "false: "),
-        ((selection.MCP,), "holds with conditions: "),
-        ((selection.MCP, selection.LASSO), "holds: "),
+        ((experiment.MCP,), "holds with conditions: "),
+        ((experiment.MCP, experiment.LASSO), "holds: "),
     ],
 )
 def test_the_verdict_names_penalties_that_beat_every_baseline(better, word):
     told = experiment.verdict(experiment.QUICK, rows_where(better))
     assert told.startswith(word)
-    for method in (selection.MCP, selection.LASSO):
+    for method in (experiment.MCP, experiment.LASSO):
         assert f"{method} on {'all' if method in better else 'none'}" in told
 
 
@@ -122,13 +121,13 @@ def test_a_quick_run_is_whole(tmp_path):
     record = run(experiment, config, tmp_path, quick=True, stream=io.StringIO())
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     table = {row["method"]: row["forest"] for row in record["table"]}
-    assert table[selection.MCP] > table[selection.RANDOM]
+    assert table[experiment.MCP] > table[experiment.RANDOM]
 
 
 @pytest.mark.slow
 @needs("mnist")
 def test_fifty_pixels_of_group_mcp_reach_92_percent_on_mnist():
-    cell = {"data": _features.MNIST, "method": selection.MCP, "seed": 0}
+    cell = {"data": experiment.MNIST, "method": experiment.MCP, "seed": 0}
     row = experiment.measure(experiment.Config(), **cell)
     assert len(row["chosen"]) == 50
     assert min(row["network"], row["forest"]) > 0.92

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from experiments._origin import commit_of, here, together
+from experiments.harness.origin import commit_of, here, together
 
 
 def git(folder: Path, *words: str) -> str:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from experiments._progress import Progress, clock
+from experiments.harness.progress import Progress, clock
 
 
 def test_a_terminal_gets_one_line_redrawn_for_every_cell() -> None:

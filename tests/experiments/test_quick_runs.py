@@ -1,19 +1,14 @@
 """Every experiment's quick run reaches its report, and a cell can be measured again."""
 
-import importlib
 import json
-import pkgutil
 
 import pytest
 
 import experiments
-from experiments import __main__, _answers
+from experiments import __main__
+from experiments.harness import answers, discovery
 
-NAMES = [
-    found.name
-    for found in pkgutil.iter_modules(experiments.__path__)
-    if not found.name.startswith("_")
-]
+NAMES = list(discovery.find(experiments))
 # What the tests of these experiments run and read.
 TESTED_ON_THEIR_OWN = {
     "choosing_strength",
@@ -30,7 +25,7 @@ TIMED = {"prox_cost", "step_bandwidth", "step_cost"}
 
 
 def module_of(name):
-    return importlib.import_module(f"experiments.{name}")
+    return discovery.load(experiments, name)
 
 
 def is_default(name):
@@ -42,7 +37,7 @@ BY_NAME = [n for n in NAMES if not is_default(n) and n not in TESTED_ON_THEIR_OW
 
 
 def test_every_experiment_stands_in_one_section_of_the_report():
-    listed = [name for names in _answers.SECTIONS.values() for name in names]
+    listed = [name for names in answers.SECTIONS.values() for name in names]
     assert sorted(listed) == sorted(NAMES)
 
 
@@ -56,7 +51,7 @@ def test_every_experiment_has_committed_results(committed_results):
         assert (folder / "figure.png").is_file(), name
 
 
-@pytest.mark.parametrize("answer", _answers.ANSWERS, ids=lambda a: a.question)
+@pytest.mark.parametrize("answer", answers.ANSWERS, ids=lambda a: a.question)
 def test_an_answer_rests_on_the_committed_verdicts(answer, committed_results):
     for name, word in answer.rests_on.items():
         record = json.loads((committed_results / name / "run.json").read_text())
@@ -67,7 +62,7 @@ def test_an_answer_rests_on_the_committed_verdicts(answer, committed_results):
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_quick_run_reaches_its_report(name, tmp_path):
     module = module_of(name)
-    absent = __main__.absent_packages(module) or __main__.absent_data(
+    absent = discovery.absent_packages(module) or discovery.absent_data(
         module, module.QUICK
     )
     if absent:

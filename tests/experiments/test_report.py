@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from experiments._answers import OTHERS
-from experiments._report import (
+from experiments.harness.answers import OTHERS
+from experiments.harness.report import (
     Result,
     brief,
     in_sections,

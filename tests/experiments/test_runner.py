@@ -18,8 +18,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.__main__ import main
-from experiments._experiment import RunError
-from experiments._runner import run
+from experiments.harness.contract import RunError
+from experiments.harness.runner import run
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from experiments.__main__ import main
-from experiments._experiment import RunError, with_fields
+from experiments.harness.contract import RunError, with_fields
 
 
 def test_the_default_suite_runs_what_is_marked_default(

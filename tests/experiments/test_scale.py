@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from experiments import scale
-from experiments._runner import run
+from experiments.cost import scale
+from experiments.harness.runner import run
 
 
 @pytest.mark.slow

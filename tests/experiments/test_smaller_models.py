@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from experiments import _compact, _inference, _lenet, smaller_models
-from experiments._runner import run
+from experiments.harness.runner import run
+from experiments.smaller_models import _inference, _lenet, smaller_models
 
 HAS_MNIST = os.path.isdir(os.path.join(os.environ.get("JAXREG_DATA", ""), "mnist"))
 
@@ -38,17 +38,17 @@ def test_a_network_without_what_is_dead_computes_the_same(model) -> None:
     second["kernel"][:, 5:7] = 0
     second["kernel"][:, 6, 7] = 1.0
     third["kernel"][:, 7] = 0
-    small, read = _compact.compact(params)
+    small, read = _lenet.compact(params)
     assert len(first["bias"]) - len(small["layer_0"]["bias"]) >= 4
     assert len(second["bias"]) - len(small["layer_1"]["bias"]) >= 1
     # Sums of float32 in another order.
-    assert _compact.gap(params, small, read, IMAGES) < 1e-5
+    assert _lenet.gap(params, small, read, IMAGES) < 1e-5
 
 
 def test_constant_units_reach_the_output_through_the_biases() -> None:
     params = sparse_network(_lenet.LENET_300)
     params["layer_0"]["kernel"][:] = 0
-    small, read = _compact.compact(params)
+    small, read = _lenet.compact(params)
     assert not read.any()
     assert [layer["kernel"].size for layer in small.values()] == [0, 0, 0]
     expected = _lenet.logits(params, IMAGES)
@@ -59,7 +59,7 @@ def test_constant_units_reach_the_output_through_the_biases() -> None:
 
 def test_the_bytes_are_those_of_the_arrays_of_scipy() -> None:
     params = sparse_network(_lenet.LENET_5)
-    found = _compact.stored_bytes(params)
+    found = _lenet.stored_bytes(params)
     expected = {"bytes_dense": 0, "bytes_csr32": 0, "bytes_csr16": 0, "bytes_mask": 0}
     for layer in params.values():
         matrix = layer["kernel"].reshape(-1, layer["kernel"].shape[-1])

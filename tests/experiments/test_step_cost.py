@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import step_bandwidth, step_cost
-from experiments._step_runs import WAYS
-from experiments._steps import step_of
+from experiments.cost import step_bandwidth, step_cost
+from experiments.cost._step_runs import WAYS
+from experiments.cost._steps import step_of
 
 
 @pytest.mark.slow

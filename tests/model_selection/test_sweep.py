@@ -8,7 +8,7 @@ import pytest
 from sklearn import datasets, linear_model, model_selection
 
 import jaxreg
-from experiments import _sweeps, choosing_strength
+from experiments.strength import _sweeps, choosing_strength
 
 FOLDS = 5
 

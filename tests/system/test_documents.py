@@ -9,13 +9,13 @@ import re
 import pytest
 
 import jaxreg
-from experiments import _docs
+from experiments.harness import docs
 
 MODULES = [
     "jaxreg",
     *(m.name for m in pkgutil.walk_packages(jaxreg.__path__, "jaxreg.")),
 ]
-DOCUMENTS = _docs.documents()
+DOCUMENTS = docs.documents()
 WITH_CODE = [path for path in DOCUMENTS if "```python" in path.read_text()]
 
 
@@ -68,20 +68,20 @@ def test_blocks_that_need_a_package_run_behind_the_others(document, package, cap
 @pytest.mark.usefixtures("committed_results")
 def test_the_tables_of_a_document_are_those_of_the_results(document):
     text = document.read_text()
-    assert text == _docs.filled(text), "run: python -m experiments._docs"
+    assert text == docs.filled(text), "run: python -m experiments.harness.docs"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_marker_is_read_and_has_its_part_below(document):
     text = document.read_text()
     comments = re.findall(r"<!--.*?-->", text, re.DOTALL)
-    # `_docs.filled` writes between the markers that it can read, and only there.
+    # `docs.filled` writes between the markers that it can read, and only there.
     part = re.compile(r"(?<!<!-- end )(-->\n)(.*?)(?=<!-- end)", re.DOTALL)
-    parts = [p[1] for p in part.findall(_docs.filled(part.sub(r"\1", text)))]
+    parts = [p[1] for p in part.findall(docs.filled(part.sub(r"\1", text)))]
     assert comments[1::2] == ["<!-- end -->"] * (len(comments) // 2)
     assert len(parts) == len(comments) / 2
     for marker, part in zip(comments[::2], parts, strict=True):
-        assert part.strip(), f"experiments/_docs.py does not read {marker}"
+        assert part.strip(), f"experiments/harness/docs.py does not read {marker}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
@@ -92,7 +92,7 @@ def test_the_links_of_a_document_lead_to_files(document):
 
 
 def test_the_readme_example_leaves_the_zeros_the_readme_names(capsys):
-    text = (_docs.ROOT / "README.md").read_text()
+    text = (docs.ROOT / "README.md").read_text()
     exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], {})
     kernels = [
         line for line in capsys.readouterr().out.splitlines() if "kernel" in line

@@ -12,8 +12,8 @@ import optax
 import pytest
 
 import jaxreg
-from experiments import blind_spots
-from experiments._docs import ROOT
+from experiments.correctness import blind_spots
+from experiments.harness.docs import ROOT
 from tests.support.fixed_points import (
     SOLUTION,
     STRENGTH,

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from experiments._docs import ROOT
+from experiments.harness.docs import ROOT
 
 ROWS = re.findall(
     r"^\| (.+?) \| .+? \| `(.+?)::(.+?)` \|$",

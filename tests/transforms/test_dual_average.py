@@ -9,7 +9,7 @@ import pytest
 from scipy import optimize
 
 import jaxreg
-from experiments import support_recovery
+from experiments.correctness import support_recovery
 from tests.support.known_solutions import (
     CENTRE,
     CURVATURE,

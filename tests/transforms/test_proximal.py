@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxreg
-from experiments._ways import mean_step
+from experiments.correctness._ways import mean_step
 
 # f(x) = sum curvature (x - centre)^2 / 2, whose scales differ a hundredfold.
 CURVATURE, CENTRE = np.array([1.0, 100.0]), np.array([1.0, 0.02])

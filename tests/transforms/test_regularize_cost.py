@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from experiments import step_cost
+from experiments.cost import step_cost
 
 ONE_ROUND = step_cost.Config(rounds=1)
 TEN_MILLION = 10_000_000

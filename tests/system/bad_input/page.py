@@ -1,6 +1,6 @@
 """Writes docs/bad_input.md from the rows: `python -m tests.system.bad_input.page`."""
 
-from experiments._docs import ROOT
+from experiments.harness.docs import ROOT
 from tests.support import ways
 from tests.system.bad_input.inputs import PARAMS_ROWS, PENALTY_ROWS, Row
 from tests.system.bad_input.outcomes import MEASURED

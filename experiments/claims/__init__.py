@@ -1,0 +1,1 @@
+"""Claims about L1 and L2, each measured."""

@@ -1,0 +1,277 @@
+"""What stands around a transformation that it cannot see, and what does it do?
+
+Question: Which wrappers and neighbours leave the solution of loss + L1 alone, and how
+wrong is the answer with the others? The setups without another name in front are those
+of `regularize(adam)`. The problem has the known answer (0.5, 0.015, 0): half the sum of
+a (x - b)^2, a = (1, 100, 1), b = (1, 0.02, 0.3), L1 of strength 0.5; for `project` the
+box up to 0.5, with the answer (0.5, 0.02, 0.3).
+
+Claim: A transformation sees gradients, parameters and its own state, nothing else.
+
+Expected: no error for what may stand there; for the rest an error or a lost zero worth
+knowing. Noise of standard deviation 1 on the gradients shows what decay inside does in
+training.
+
+Cost: about 30 seconds on 2 cores.
+
+Command: python -m experiments blind_spots
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+import optax
+
+import jaxreg
+from experiments.correctness._quadratic import (
+    SOLUTION,
+    STRENGTH,
+    as_text,
+    is_exact,
+    plot_errors,
+    row_of,
+    solve,
+)
+from experiments.harness.contract import Row
+
+DEFAULT = True
+
+_EMA = "an average of the params is used"
+_NOISY = ", noisy gradients"
+_FLAT = ", begun where a gradient is 0"
+_PROJECTED = ", then project"
+_CUT = 1000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Adam with a cosine from `peak` to 0, started at (2, 2, 2), float64."""
+
+    steps: int = 8000
+    peak: float = 0.01
+
+
+QUICK = Config()
+
+Maker = Callable[[optax.Schedule], optax.GradientTransformation]
+
+
+_L1 = jaxreg.L1(STRENGTH)
+_BOX = jaxreg.Box(-1.0, 0.5)
+_BOXED = (0.5, 0.02, 0.3)
+
+
+def _ours(inner: optax.GradientTransformation) -> Any:
+    return jaxreg.regularize(inner, _L1)
+
+
+def _pair(lookahead: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Lookahead with its slow copy in the state, so that the fast one is the params."""
+
+    def init(params: Any) -> Any:
+        pair = optax.LookaheadParams.init_synced(params)
+        return lookahead.init(pair), params
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        pair = optax.LookaheadParams(fast=params, slow=state[1])
+        moves, inner = lookahead.update(updates, state[0], pair)
+        return moves.fast, (inner, optax.apply_updates(state[1], moves.slow))
+
+    return optax.GradientTransformation(init, update)
+
+
+def _mechanized(
+    inner: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    return optax.contrib.mechanize(inner, weight_decay=0.0)
+
+
+def _every_fourth(
+    inner: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    return optax.conditionally_mask(inner, lambda step, **_: step % 4 == 0)
+
+
+_SETUPS: dict[str, Maker] = {
+    "regularize(adam) alone": lambda rate: _ours(optax.adam(rate)),
+    "clipping inside it": lambda rate: _ours(
+        optax.chain(optax.clip_by_global_norm(0.1), optax.adam(rate))
+    ),
+    "MultiSteps inside it": lambda rate: _ours(
+        optax.MultiSteps(optax.adam(rate), 4).gradient_transformation()
+    ),
+    "MultiSteps around it": lambda rate: optax.MultiSteps(
+        _ours(optax.adam(rate)), 4
+    ).gradient_transformation(),
+    "apply_if_finite around it": lambda rate: optax.apply_if_finite(
+        _ours(optax.adam(rate)), 3
+    ),
+    "lookahead around it": lambda rate: _pair(
+        optax.lookahead(_ours(optax.adam(rate)), 5, 0.5)
+    ),
+    "schedule_free inside it": lambda rate: _ours(
+        optax.contrib.schedule_free(optax.adam(rate, b1=0.0), rate)
+    ),
+    "weight decay 0.1 inside it": lambda rate: _ours(
+        optax.adamw(rate, weight_decay=0.1)
+    ),
+    "fromage(0.01) inside it": lambda rate: _ours(optax.fromage(0.01)),
+    "gradients of a halved loss": lambda rate: optax.chain(
+        optax.scale(0.5), _ours(optax.adam(rate))
+    ),
+    "its updates halved": lambda rate: optax.chain(
+        _ours(optax.adam(rate)), optax.scale(0.5)
+    ),
+    "its updates clipped to 1e-4": lambda rate: optax.chain(
+        _ours(optax.adam(rate)), optax.clip(1e-4)
+    ),
+    "weight decay after it": lambda rate: optax.chain(
+        _ours(optax.adam(rate)), optax.add_decayed_weights(-1e-3)
+    ),
+    _EMA: lambda rate: _ours(optax.adam(rate)),
+    "prox_adam, gradients of a halved loss": lambda rate: optax.chain(
+        optax.scale(0.5), jaxreg.prox_adam(rate, _L1)
+    ),
+    "prox_adam, its updates halved": lambda rate: optax.chain(
+        jaxreg.prox_adam(rate, _L1), optax.scale(0.5)
+    ),
+    "prox_adam, clipping to norm 0.1 in its direction": lambda rate: jaxreg.proximal(
+        optax.chain(optax.clip_by_global_norm(0.1), optax.scale_by_adam()),
+        rate,
+        _L1,
+        preconditioner=jaxreg.preconditioners.adam(),
+    ),
+    f"prox_adam{_FLAT}": lambda rate: jaxreg.prox_adam(rate, _L1),
+    "proximal(adam(1e-2), 1.0): an alias as direction": lambda rate: jaxreg.proximal(
+        optax.adam(1e-2), 1.0, _L1, preconditioner=jaxreg.preconditioners.adam()
+    ),
+    "dual_average alone": lambda rate: _WAYS["dual_average, "](rate),
+    f"regularize(adam) alone{_NOISY}": lambda rate: _ours(optax.adam(rate)),
+    f"weight decay 0.1 inside it{_NOISY}": lambda rate: _ours(
+        optax.adamw(rate, weight_decay=0.1)
+    ),
+    f"prox_adam alone{_NOISY}": lambda rate: jaxreg.prox_adam(rate, _L1),
+    f"prox_adamw, weight decay 0.1{_NOISY}": lambda rate: jaxreg.prox_adamw(
+        rate, _L1, weight_decay=0.1
+    ),
+}
+
+# What takes parameters to a target, by the start of its setups' names.
+_WAYS: dict[str, Maker] = {
+    "": lambda rate: _ours(optax.adam(rate)),
+    "prox_adam, ": lambda rate: jaxreg.prox_adam(rate, _L1),
+    "prox_sgd, ": lambda rate: jaxreg.prox_sgd(rate, _L1),
+    "orthant, ": lambda rate: optax.chain(
+        jaxreg.add_penalty_gradient(_L1), optax.adam(rate), jaxreg.orthant(_L1)
+    ),
+    # Their rates fall by themselves, or have to be constant.
+    "dual_average, ": lambda rate: jaxreg.dual_average(0.01, _L1),
+    "ftrl, ": lambda rate: jaxreg.ftrl(0.1, _L1),
+}
+_AROUND: dict[str, Callable[[Any, optax.Schedule], Any]] = {
+    "gradients clipped to norm 0.1 before it": lambda tx, rate: optax.chain(
+        optax.clip_by_global_norm(0.1), tx
+    ),
+    "apply_every(2) behind it": lambda tx, rate: optax.chain(tx, optax.apply_every(2)),
+    "schedule_free around it": lambda tx, rate: optax.contrib.schedule_free(tx, rate),
+    "mechanize around it": lambda tx, rate: _mechanized(tx),
+}
+# What the optimizer in front of a prox or a projection is wrapped in.
+_INSIDE: dict[str, Callable[[Any, optax.Schedule], Any]] = {
+    "MultiSteps(sgd, 4)": lambda sgd, rate: optax.MultiSteps(
+        sgd, 4
+    ).gradient_transformation(),
+    "conditionally_mask(sgd)": lambda sgd, rate: _every_fourth(sgd),
+    "apply_every(2) of sgd": lambda sgd, rate: optax.chain(sgd, optax.apply_every(2)),
+    "schedule_free(sgd)": lambda sgd, rate: optax.contrib.schedule_free(sgd, rate),
+    "mechanize(sgd)": lambda sgd, rate: _mechanized(sgd),
+}
+
+
+def _wrapped(way: str, neighbour: str) -> Maker:
+    return lambda rate: _AROUND[neighbour](_WAYS[way](rate), rate)
+
+
+def _shrunk(inside: str) -> Maker:
+    return lambda rate: optax.chain(
+        _INSIDE[inside](optax.sgd(rate), rate), jaxreg.shrink(_L1, rate)
+    )
+
+
+_SETUPS |= {
+    way + neighbour: _wrapped(way, neighbour) for neighbour in _AROUND for way in _WAYS
+}
+_SETUPS |= {f"{inside}, then shrink": _shrunk(inside) for inside in _INSIDE}
+_SETUPS |= {
+    "add_penalty_gradient, adam, gradients clipped to norm 0.1 before it": (
+        lambda rate: optax.chain(
+            optax.clip_by_global_norm(0.1),
+            jaxreg.add_penalty_gradient(_L1),
+            optax.adam(rate),
+        )
+    ),
+    "lookahead(sgd), then shrink": lambda rate: _pair(
+        optax.chain(optax.lookahead(optax.sgd(rate), 5, 0.5), jaxreg.shrink(_L1, rate))
+    ),
+    "mechanize(adam), then orthant": lambda rate: optax.chain(
+        jaxreg.add_penalty_gradient(_L1),
+        _mechanized(optax.adam(rate)),
+        jaxreg.orthant(_L1),
+    ),
+    f"mechanize(sgd){_PROJECTED}": lambda rate: optax.chain(
+        _mechanized(optax.sgd(rate)), jaxreg.project(_BOX)
+    ),
+    f"sgd{_PROJECTED}, mechanize around it": lambda rate: _mechanized(
+        optax.chain(optax.sgd(rate), jaxreg.project(_BOX))
+    ),
+}
+
+
+def cells(config: Config) -> list[Row]:
+    """One cell per setup."""
+    return [{"setup": setup} for setup in _SETUPS]
+
+
+def measure(config: Config, setup: str) -> Row:
+    """The distance of the answer from the solution, and whether its zero is exact.
+
+    What diverges is cut at 1000.
+    """
+    tx = _SETUPS[setup](optax.cosine_decay_schedule(config.peak, config.steps))
+    # A step of these is a quarter of an update.
+    quarters = setup.startswith(("MultiSteps", "conditionally_mask"))
+    steps = config.steps * (4 if quarters else 1)
+    start = 1.0 if setup.endswith(_FLAT) else 2.0
+    found = solve(tx, steps, noise=float(setup.endswith(_NOISY)), start=start)
+    answer = found.average if setup == _EMA else found.last
+    answer = np.clip(np.nan_to_num(answer, nan=_CUT), -_CUT, _CUT)
+    return row_of(answer, _BOXED if _PROJECTED in setup else SOLUTION)
+
+
+def summarise(config: Config, rows: list[Row]) -> list[Row]:
+    """The answers as text, beside their error and zeros."""
+    return as_text(rows)
+
+
+def verdict(config: Config, rows: list[Row]) -> str:
+    """How many setups reach the solution."""
+    exact = sum(map(is_exact, rows))
+    worst = max(rows, key=lambda row: row["error"])
+    return (
+        f"measured: {exact} of {len(rows)} setups reach the solution with its "
+        f"exact zero; the worst, {worst['setup']!r}, is off by {worst['error']:g}."
+    )
+
+
+def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
+    """Bars of the error, from rounding to what diverges."""
+    figure = plot_errors([row["setup"] for row in rows], rows)
+    figure.set_size_inches(9, 0.7 + 0.2 * len(rows))
+    figure.axes[0].set_xscale("log")
+    figure.axes[0].margins(x=0.12, y=0.01)
+    return figure

@@ -1,0 +1,1 @@
+"""Iterations, time and memory of penalties."""

@@ -1,0 +1,88 @@
+"""Puts the tables of `experiments/results` into README.md and docs/.
+
+A document names the experiment between two comments, perhaps with a value that rows
+must have and the columns to show (`results: ways kind=way way,zeros`). Between them
+stands the table of its last run: `python -m experiments.harness.docs` writes it, a test
+compares. `verdicts` is the table of all verdicts, or of one section of the report if
+its title follows; `answers` is the advice that follows from the results.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import textwrap
+
+import jaxreg
+from experiments.harness.answers import ANSWERS
+from experiments.harness.report import brief, columns, in_sections, load, show
+
+ROOT = pathlib.Path(__file__).parents[2]
+RESULTS = ROOT / "experiments" / "results"
+_BLOCK = re.compile(
+    r"(<!-- results: (\w+)(?: (\w+)=([\w-]+))?((?: [\w,-]+)?) -->\n).*?(<!-- end -->)",
+    flags=re.DOTALL,
+)
+_PAGE_PART = re.compile(
+    r"(<!-- (verdicts|answers)(?:: ([^\n]+))? -->\n).*?(<!-- end -->)", re.DOTALL
+)
+
+
+def documents() -> list[pathlib.Path]:
+    """The documents that may hold tables."""
+    return [
+        ROOT / "README.md",
+        ROOT / "BUILD_NOTES.md",
+        *sorted(ROOT.glob("docs/*.md")),
+    ]
+
+
+def filled(text: str) -> str:
+    """The text with every table as the results have it."""
+    return _PAGE_PART.sub(_fill_part, _BLOCK.sub(_fill, text))
+
+
+def _fill_part(match: re.Match[str]) -> str:
+    start, name, section, end = match.groups()
+    return f"{start}{_verdicts(section) if name == 'verdicts' else _answers()}\n{end}"
+
+
+def _verdicts(section: str | None) -> str:
+    """A table of experiments with claim and verdict, ordered as in the report."""
+    sections = in_sections(load(RESULTS))
+    rows = [
+        {
+            "experiment": f"`{result.name}`",
+            "claim": result.record["claim"],
+            "verdict": brief(result.record["verdict"]),
+        }
+        for part in ([sections[section]] if section else sections.values())
+        for result in part
+    ]
+    return jaxreg.states.Table(tuple(rows)).markdown()
+
+
+def _answers() -> str:
+    """Each question as a heading, its answer, and the experiments it rests on."""
+    return "\n".join(
+        f"## {answer.question}\n\n"
+        + textwrap.fill(" ".join(answer.text.split()), 88, break_on_hyphens=False)
+        + f"\n\nRests on {', '.join(f'`{name}`' for name in answer.rests_on)}.\n"
+        for answer in ANSWERS
+    )
+
+
+def _fill(match: re.Match[str]) -> str:
+    start, name, key, value, chosen, end = match.groups()
+    path = RESULTS / name / "run.json"
+    rows = json.loads(path.read_text())["table"]
+    table = [row for row in rows if key is None or str(row[key]) == value]
+    header = chosen.strip().split(",") if chosen else columns(table)
+    shown = ({column: show(row.get(column)) for column in header} for row in table)
+    return f"{start}{jaxreg.states.Table(tuple(shown)).markdown()}\n{end}"
+
+
+if __name__ == "__main__":
+    for document in documents():
+        document.write_text(filled(document.read_text()))

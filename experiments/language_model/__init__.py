@@ -1,0 +1,1 @@
+"""What zeros cost a small language model."""

@@ -1,0 +1,1 @@
+"""How small networks get, and what that saves."""

@@ -1,0 +1,1 @@
+"""How to choose a strength, or the sparsity it should give."""
