@@ -11,6 +11,7 @@ from sklearn import linear_model
 
 import jaxreg
 from jaxreg.rules.by_path import ByPath
+from tests.support.training import train
 
 with warnings.catch_warnings():
     # It says of itself, on every import, that it is no longer maintained.
@@ -42,15 +43,15 @@ def minimised(data, penalty: jaxreg.Penalty, steps: int = 4000) -> np.ndarray:
     rate = optax.cosine_decay_schedule(0.05, steps)
     tx = jaxreg.regularize(optax.adam(rate), penalty, width=0.5)
 
-    def step(carry, _):
-        w, state = carry
-        grad = design.T @ (design @ w - target) / len(target)
-        updates, state = tx.update(grad, state, w)
-        return (optax.apply_updates(w, updates), state), None
+    def grads_of(w):
+        return design.T @ (design @ w - target) / len(target)
 
-    start = jnp.zeros(design.shape[1])
-    run = jax.jit(lambda carry: jax.lax.scan(step, carry, length=steps)[0][0])
-    return np.asarray(run((start, tx.init(start))))
+    return np.asarray(train(tx, grads_of, jnp.zeros(design.shape[1]), steps)[0])
+
+
+def from_target(params):
+    """The gradients of half the squared distance to `PARAMS`."""
+    return jax.tree.map(lambda leaf, goal: leaf - goal, params, PARAMS)
 
 
 LIFTS_WITH_TREES = {
@@ -67,17 +68,8 @@ def test_regularize_takes_an_anchor_that_is_a_tree_of_numbers(
     lift, number = LIFTS_WITH_TREES[name]
     lifted = lift(penalty, jax.tree.map(number, PARAMS))
     tx = jaxreg.regularize(optax.sgd(0.05), lifted, width=0.3)
-    params = jax.tree.map(jnp.ones_like, PARAMS)
-
-    @jax.jit
-    def step(params, state):
-        grads = jax.tree.map(lambda w, goal: w - goal, params, PARAMS)
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    state = tx.init(params)
-    for _ in range(500):
-        params, state = step(params, state)
+    start = jax.tree.map(jnp.ones_like, PARAMS)
+    params, _ = train(tx, from_target, start, 500)
     expected = lifted.prox(PARAMS, 1.0)
     for one, other in zip(
         jax.tree.leaves(params), jax.tree.leaves(expected), strict=True
@@ -123,15 +115,7 @@ def test_scaled_rules_make_a_grid_of_training_runs() -> None:
     def end(factor):
         penalty = jaxreg.scaled(RULES, factor)
         tx = jaxreg.regularize(optax.sgd(0.02), penalty, width=0.3)
-
-        def step(carry, _):
-            w, state = carry
-            grads = jax.tree.map(lambda leaf, goal: leaf - goal, w, PARAMS)
-            updates, state = tx.update(grads, state, w)
-            return (optax.apply_updates(w, updates), state), None
-
-        carry = PARAMS, tx.init(PARAMS)
-        return jax.lax.scan(step, carry, length=600)[0][0]
+        return train(tx, from_target, PARAMS, 600)[0]
 
     ends = jax.jit(jax.vmap(end))(factors)
     for place, factor in enumerate(factors):

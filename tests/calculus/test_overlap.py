@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import jaxreg
+from tests.support.training import train
 
 pytestmark = pytest.mark.slow
 
@@ -83,14 +84,8 @@ def test_the_support_of_overlapping_groups_is_a_union_of_groups(x64) -> None:
         residual = design @ OVERLAP.merge(latent) - target
         return jnp.sum(residual**2) / (2 * len(target))
 
-    def step(carry, _):
-        latent, state = carry
-        updates, state = tx.update(jax.grad(loss)(latent), state, latent)
-        return (optax.apply_updates(latent, updates), state), None
-
     start = OVERLAP.duplicate(jnp.ones(8))
-    run = jax.jit(lambda carry: jax.lax.scan(step, carry, length=6000)[0][0])
-    latent = run((start, tx.init(start)))
+    latent, _ = train(tx, jax.grad(loss), start, 6000)
     w = np.asarray(OVERLAP.merge(latent))
     # Both solvers stop well below it.
     np.testing.assert_allclose(w, block_descent(design, target, 0.3), atol=1e-6)

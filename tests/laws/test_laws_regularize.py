@@ -13,6 +13,7 @@ from jaxreg._core.constraint import Constraint
 from jaxreg.calculus.spectral import MatrixPenalty
 from tests.laws.row import Leaves, Row, cast
 from tests.laws.table import convex_rows, prox_rows, rows_where
+from tests.support.training import train
 
 STEPS = 3000
 
@@ -26,15 +27,10 @@ def run(row: Row, start: Any, target: Leaves) -> Any:
     rate = optax.cosine_decay_schedule(0.05, STEPS)
     tx = jaxreg.regularize(optax.adam(rate), row.penalty, width=0.5)
 
-    def step(carry: Any, _: Any) -> Any:
-        w, state = carry
-        grads = jax.tree.map(lambda leaf, goal: leaf - goal, w, target)
-        updates, state = tx.update(grads, state, w)
-        return (optax.apply_updates(w, updates), state), None
+    def grads_of(w: Any) -> Any:
+        return jax.tree.map(lambda leaf, goal: leaf - goal, w, target)
 
-    return jax.jit(lambda carry: jax.lax.scan(step, carry, length=STEPS)[0][0])(
-        (start, tx.init(start))
-    )
+    return train(tx, grads_of, start, STEPS)[0]
 
 
 @convex_rows

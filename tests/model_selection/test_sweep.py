@@ -9,6 +9,7 @@ from sklearn import datasets, linear_model, model_selection
 
 import jaxreg
 from experiments.strength import _sweeps, choosing_strength
+from tests.support.training import train
 
 FOLDS = 5
 
@@ -154,13 +155,7 @@ def small_network():
 
     def fit(strength, params):
         tx = jaxreg.regularize(optax.adam(1e-2), jaxreg.scaled(penalty, strength))
-
-        def step(carry, _):
-            params, state = carry
-            updates, state = tx.update(jax.grad(loss)(params), state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        params, _ = jax.lax.scan(step, (params, tx.init(params)), length=500)[0]
+        params, _ = train(tx, jax.grad(loss), params, 500)
         return params, loss(params)
 
     def start():

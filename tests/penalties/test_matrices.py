@@ -14,6 +14,7 @@ import scipy.optimize
 
 import jaxreg
 from jaxreg._numerics.singular_values import rank
+from tests.support.training import train
 
 pytestmark = pytest.mark.slow
 
@@ -365,15 +366,8 @@ def solution(penalty: Any) -> tuple[Any, Any]:
     tx = jaxreg.regularize(
         optax.adam(optax.cosine_decay_schedule(3e-2, 4000)), penalty, width=0.2
     )
-
-    def step(carry: Any, _: Any) -> Any:
-        x, state = carry
-        updates, state = tx.update(x - target, state, x)
-        return (optax.apply_updates(x, updates), state), None
-
-    start = jnp.asarray(normal(1, (6, 4)))
-    run = jax.jit(lambda x: jax.lax.scan(step, (x, tx.init(x)), None, 4000)[0][0])
-    return np.asarray(run(start)), target
+    x, _ = train(tx, lambda x: x - target, normal(1, (6, 4)), 4000)
+    return np.asarray(x), target
 
 
 def test_regularize_reaches_the_closed_form_of_the_nuclear_norm(x64):
@@ -397,15 +391,7 @@ def test_matrix_completion_is_that_of_proximal_gradient_in_numpy(x64):
     for _ in range(5000):
         expected = thresholded(expected - seen * (expected - truth), 0.5)
     tx = jaxreg.regularize(optax.sgd(0.2), jaxreg.NuclearNorm(0.5), width=0.5)
-
-    def step(carry: Any, _: Any) -> Any:
-        x, state = carry
-        updates, state = tx.update(seen * (x - truth), state, x)
-        return (optax.apply_updates(x, updates), state), None
-
-    start = jnp.zeros((12, 8))
-    run = jax.jit(lambda x: jax.lax.scan(step, (x, tx.init(x)), None, 5000)[0][0])
-    found = run(start)
+    found, _ = train(tx, lambda x: seen * (x - truth), jnp.zeros((12, 8)), 5000)
     # Both have converged to about 1e-9.
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert rank(found) == np.linalg.matrix_rank(expected, 1e-9) < 8
@@ -439,18 +425,11 @@ def low_rank_adam() -> Any:
 def test_a_convolution_of_linen_becomes_one_of_low_rank():
     model, images = LinenConv(), jnp.asarray(normal(0, (4, 6, 6, 4)), jnp.float32)
     params = model.init(jax.random.key(0), images)
-    tx = low_rank_adam()
-
-    def step(carry: Any, _: Any) -> Any:
-        params, state = carry
-        grads = jax.grad(lambda p: loss_of(model.apply(p, images), images))(params)
-        updates, state = tx.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), None
-
     assert rank_of_kernel(params["params"]["Conv_0"]["kernel"]) == 8
-    run = jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), None, 200)[0][0])
+    grads_of = jax.grad(lambda p: loss_of(model.apply(p, images), images))
+    params, _ = train(low_rank_adam(), grads_of, params, 200)
     # All outputs are alike.
-    assert rank_of_kernel(run(params)["params"]["Conv_0"]["kernel"]) == 1
+    assert rank_of_kernel(params["params"]["Conv_0"]["kernel"]) == 1
 
 
 def test_a_convolution_of_nnx_becomes_one_of_low_rank():
@@ -542,14 +521,7 @@ def test_a_gradient_before_regularize_keeps_the_zeros(penalty):
     def end(*first: Any) -> Any:
         lasso = jaxreg.regularize(optax.adam(1e-2), jaxreg.L1(0.3))
         tx = optax.chain(*first, lasso)
-
-        def step(carry: Any, _: Any) -> Any:
-            x, state = carry
-            updates, state = tx.update(x - target, state, x)
-            return (optax.apply_updates(x, updates), state), None
-
-        run = jax.jit(lambda x: jax.lax.scan(step, (x, tx.init(x)), None, 500)[0][0])
-        return run(jnp.ones((6, 4)))
+        return train(tx, lambda x: x - target, jnp.ones((6, 4)), 500)[0]
 
     plain, guided = end(), end(jaxreg.add_penalty_gradient(penalty))
     assert penalty.value(guided) < 0.95 * penalty.value(plain)

@@ -14,6 +14,7 @@ from sklearn.isotonic import IsotonicRegression
 
 import jaxreg
 from jaxreg._numerics.isotonic import falling_regression
+from tests.support.training import train
 
 PROX = jax.jit(lambda penalty, v, step: penalty.prox(v, step))
 FALLING = jax.jit(falling_regression)
@@ -141,15 +142,7 @@ def test_regularize_reaches_the_slope_solution_of_skglm(x64) -> None:
     rate = optax.cosine_decay_schedule(0.05, 6000)
     tx = jaxreg.regularize(optax.adam(rate), jaxreg.SLOPE(strengths))
     x, y = jnp.asarray(features), jnp.asarray(target)
-
-    def step(carry, _):
-        w, state = carry
-        updates, state = tx.update(x.T @ (x @ w - y) / 60, state, w)
-        return (optax.apply_updates(w, updates), state), None
-
-    start = jnp.zeros(12)
-    train = jax.jit(lambda c: jax.lax.scan(step, c, length=6000)[0][0])
-    w = train((start, tx.init(start)))
+    w, _ = train(tx, lambda w: x.T @ (x @ w - y) / 60, jnp.zeros(12), 6000)
     # The last steps of a cosine that ends at 0.
     np.testing.assert_allclose(w, expected, atol=1e-6)
     np.testing.assert_array_equal(w == 0, expected == 0)

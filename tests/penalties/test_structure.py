@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 import jaxreg
+from tests.support.training import train
 
 pytestmark = pytest.mark.slow
 
@@ -165,15 +166,7 @@ def test_a_network_loses_the_inputs_that_do_not_matter() -> None:
         linear = x @ params["skip"]["kernel"]
         return jnp.mean((hidden @ params["out"]["kernel"] + linear - y) ** 2)
 
-    def step(carry, _):
-        params, state = carry
-        updates, state = tx.update(jax.grad(loss)(params), state, params)
-        return (optax.apply_updates(params, updates), state), None
-
-    carry = jax.jit(lambda c: jax.lax.scan(step, c, length=4000)[0])(
-        (params, tx.init(params))
-    )
-    params = carry[0]
+    params, _ = train(tx, jax.grad(loss), params, 4000)
     dead = np.all(np.asarray(params["hidden_0"]["kernel"]) == 0, axis=1)
     skip = np.ravel(params["skip"]["kernel"])
     np.testing.assert_array_equal(skip == 0, dead)

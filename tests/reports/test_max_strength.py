@@ -10,6 +10,7 @@ from sklearn import linear_model
 from sklearn.datasets import load_diabetes
 
 import jaxreg
+from tests.support.training import train
 
 GRADS = np.random.default_rng(0).normal(size=(6, 4))
 LARGEST = abs(GRADS).max()
@@ -156,15 +157,7 @@ def test_the_solution_is_zero_just_above_the_strength_alone(
         lifted = jaxreg.scaled(penalty, share * strength)
         rate = optax.cosine_decay_schedule(0.05, 2000)
         tx = jaxreg.regularize(optax.adam(rate), lifted, width=0.5)
-
-        def step(carry, _, tx=tx):
-            w, state = carry
-            updates, state = tx.update(jax.grad(loss)(w), state, w)
-            return (optax.apply_updates(w, updates), state), None
-
-        start = jnp.ones((6, 4))
-        run = jax.jit(lambda c, step=step: jax.lax.scan(step, c, length=2000)[0][0])
-        w = run((start, tx.init(start)))
+        w, _ = train(tx, jax.grad(loss), jnp.ones((6, 4)), 2000)
         assert (not np.any(w)) == is_zero
 
 

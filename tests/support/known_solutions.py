@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxreg
-from tests.support.stepping import trajectory
+from tests.support.training import trajectory
 
 # f(x) = sum curvature (x - centre)^2 / 2, and L1(0.5): one coordinate is 0.
 CURVATURE, CENTRE = np.array([1.0, 100.0, 1.0]), np.array([1.0, 0.02, 0.3])

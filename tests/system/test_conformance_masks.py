@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxreg
+from tests.support.training import train
 
 PENALTY = jaxreg.L1(0.25)
 TARGET = {"body": jnp.array([2.0, 0.1, -2.0]), "head": jnp.array([1.0, -0.1])}
@@ -20,16 +21,12 @@ def make_params() -> Any:
     return {"body": jnp.array([1.0, -1.0, 0.5]), "head": jnp.array([-0.5, 0.25])}
 
 
-def train(tx: Any, params: Any, state: Any, steps: int) -> Any:
-    @jax.jit
-    def step(params: Any, state: Any) -> Any:
-        grads = jax.tree.map(jnp.subtract, params, TARGET)
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
+def grads_of(params: Any) -> Any:
+    return jax.tree.map(jnp.subtract, params, TARGET)
 
-    for _ in range(steps):
-        params, state = step(params, state)
-    return params, state
+
+def trained(tx: Any, steps: int, params: Any = None, state: Any = None) -> Any:
+    return train(tx, grads_of, params or make_params(), steps, state)
 
 
 def is_body(params: Any) -> Any:
@@ -56,10 +53,10 @@ def test_partition_gives_each_leaf_its_own_transform(name: str) -> None:
 
     parts = {"penalised": make(name), "plain": optax.sgd(0.1)}
     tx = optax.partition(parts, labels)
-    params, _ = train(tx, make_params(), tx.init(make_params()), 5)
+    params, _ = trained(tx, 5)
     alone, plain = make(name), optax.sgd(0.1)
-    full, _ = train(alone, make_params(), alone.init(make_params()), 5)
-    free, _ = train(plain, make_params(), plain.init(make_params()), 5)
+    full, _ = trained(alone, 5)
+    free, _ = trained(plain, 5)
     assert_equal(params, {"body": full["body"], "head": free["head"]})
 
 
@@ -84,7 +81,7 @@ def test_a_rule_for_a_leaf_that_masked_hides_raises() -> None:
 @pytest.mark.parametrize("steps", [1, 40])
 def test_freeze_outside_keeps_the_leaf_bit_equal(steps: int) -> None:
     tx = optax.chain(make("regularize"), optax.freeze(is_body))
-    params, _ = train(tx, make_params(), tx.init(make_params()), steps)
+    params, _ = trained(tx, steps)
     np.testing.assert_array_equal(params["body"], make_params()["body"])
     assert np.any(params["head"] != make_params()["head"])
 
@@ -92,14 +89,14 @@ def test_freeze_outside_keeps_the_leaf_bit_equal(steps: int) -> None:
 def test_a_released_leaf_goes_on_from_where_it_was_frozen() -> None:
     tx = make("regularize")
     frozen = optax.chain(tx, optax.freeze(is_body))
-    params, (state, _) = train(frozen, make_params(), frozen.init(make_params()), 40)
-    one, _ = train(tx, params, state, 1)
-    fresh, _ = train(tx, make_params(), tx.init(make_params()), 1)
+    params, (state, _) = trained(frozen, 40)
+    one, _ = trained(tx, 1, params, state)
+    fresh, _ = trained(tx, 1)
     # Its latent is made anew from the params, or is one rounding away from them:
     # within 4 eps of |w| + width, which the first step then carries along.
     slack = 8 * np.finfo(np.float32).eps
     np.testing.assert_allclose(one["body"], fresh["body"], rtol=slack, atol=slack)
-    last, _ = train(tx, params, state, 400)
+    last, _ = trained(tx, 400, params, state)
     # 0.9 ** 400 of the distance is left: nothing; rounding is what remains.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-6), last, SOLUTION)
 
@@ -107,11 +104,11 @@ def test_a_released_leaf_goes_on_from_where_it_was_frozen() -> None:
 def test_freeze_inside_keeps_the_leaf_up_to_one_rounding() -> None:
     inner = optax.chain(optax.sgd(0.1), optax.freeze(is_body))
     tx = jaxreg.regularize(inner, PENALTY, width=0.05)
-    params, state = train(tx, make_params(), tx.init(make_params()), 1)
+    params, state = trained(tx, 1)
     start = np.abs(make_params()["body"])
     # The params become prox(z0), which is them within eps * (|w| + width).
     bound = np.finfo(np.float32).eps * (start + 0.05)
     assert np.all(np.abs(params["body"] - make_params()["body"]) <= bound)
-    later, _ = train(tx, params, state, 40)
+    later, _ = trained(tx, 40, params, state)
     np.testing.assert_array_equal(later["body"], params["body"])
     assert np.any(later["head"] != make_params()["head"])

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jaxreg
-from tests.support.stepping import make_step
+from tests.support.training import make_step, train
 
 PENALTIES = {
     "L1": jaxreg.L1(0.25),
@@ -27,13 +27,6 @@ def make_params(dtype: Any = jnp.float32) -> Any:
 def grads_of(params: Any) -> Any:
     """The gradients of half the squared distance to 1/2."""
     return jax.tree.map(lambda leaf: leaf - 0.5, params)
-
-
-def train(tx: Any, params: Any, steps: int, state: Any = None) -> Any:
-    state = tx.init(params) if state is None else state
-    for _ in range(steps):
-        params, state = make_step(tx, grads_of)(params, state)
-    return params, state
 
 
 def assert_equal(left: Any, right: Any) -> None:
@@ -60,21 +53,21 @@ both = pytest.mark.parametrize("build", [regularized, pulled])
 @both
 def test_an_injected_strength_gives_the_plain_run(build: Any) -> None:
     injected = optax.inject_hyperparams(build)(strength=1e-4)
-    params, state = train(injected, make_params(), 5)
-    assert_close(params, train(build(1e-4), make_params(), 5)[0])
+    params, state = train(injected, grads_of, make_params(), 5)
+    assert_close(params, train(build(1e-4), grads_of, make_params(), 5)[0])
     assert optax.tree.get(state, "strength") == np.float32(1e-4)
 
 
 @both
 def test_an_injected_strength_can_change_in_flight(build: Any) -> None:
     injected = optax.inject_hyperparams(build)(strength=1e-4)
-    params, state = train(injected, make_params(), 3)
+    params, state = train(injected, grads_of, make_params(), 3)
     inner = state.inner_state
     state.hyperparams["strength"] = jnp.asarray(0.5)
-    changed, _ = train(injected, params, 3, state)
-    expected, _ = train(build(0.5), params, 3, inner)
+    changed, _ = train(injected, grads_of, params, 3, state)
+    expected, _ = train(build(0.5), grads_of, params, 3, inner)
     assert_close(changed, expected)
-    kept, _ = train(build(1e-4), params, 3, inner)
+    kept, _ = train(build(1e-4), grads_of, params, 3, inner)
     assert np.abs(changed["kernel"] - kept["kernel"]).max() > 1e-3
 
 
@@ -129,10 +122,7 @@ def test_multisteps_leaves_the_fixed_point_exactly_alone(place: str) -> None:
         tx = jaxreg.regularize(inner, penalty, 0.0625)
         state = tx.init(params)._replace(latent=latent)
 
-    update, moved = jax.jit(tx.update), params
-    for _ in range(7):
-        updates, state = update(moved - target, state, moved)
-        moved = optax.apply_updates(moved, updates)
+    moved, state = train(tx, lambda x: x - target, params, 7, state)
     np.testing.assert_array_equal(moved, params)
     np.testing.assert_array_equal(jaxreg.latent(state)[0], latent)
 
@@ -155,13 +145,13 @@ def test_multisteps_outside_is_one_step_with_the_mean_gradient(penalty: Any) -> 
 @every_penalty
 def test_apply_if_finite_skips_a_nan_step_and_goes_on(penalty: Any, dtype: Any) -> None:
     tx = optax.apply_if_finite(jaxreg.regularize(optax.adam(1e-2), penalty), 3)
-    params, state = train(tx, make_params(dtype), 2)
+    params, state = train(tx, grads_of, make_params(dtype), 2)
     nan = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
     updates, skipped = jax.jit(tx.update)(nan, state, params)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(updates))
     assert_equal(skipped.inner_state, state.inner_state)
-    after, _ = train(tx, params, 2, skipped)
-    assert_equal(after, train(tx, params, 2, state)[0])
+    after, _ = train(tx, grads_of, params, 2, skipped)
+    assert_equal(after, train(tx, grads_of, params, 2, state)[0])
 
 
 @every_penalty
@@ -174,20 +164,15 @@ def test_a_nan_gradient_ends_in_the_params_until_a_new_init(
     updates, _ = jax.jit(tx.update)(nan, tx.init(params), params)
     broken = optax.apply_updates(params, updates)
     assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(broken))
-    repaired, _ = train(tx, params, 3, tx.init(params))
+    repaired, _ = train(tx, grads_of, params, 3, tx.init(params))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(repaired))
 
 
 @every_penalty
 def test_donated_params_and_state_train_without_a_warning(penalty: Any) -> None:
     tx = jaxreg.regularize(optax.adam(1e-2), penalty)
-
-    def step(params: Any, state: Any) -> Any:
-        updates, state = tx.update(grads_of(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-    kept, _ = train(tx, make_params(), 3)
-    donating = jax.jit(step, donate_argnums=(0, 1))
+    kept, _ = train(tx, grads_of, make_params(), 3)
+    donating = jax.jit(make_step(tx, grads_of), donate_argnums=(0, 1))
     params = make_params()
     state = tx.init(params)
     for _ in range(3):
@@ -218,10 +203,4 @@ def test_a_vmapped_grid_of_strengths_gives_the_separate_runs(axis: int | None) -
 
 
 def scanned(tx: Any) -> Any:
-    def step(carry: Any, _: Any) -> Any:
-        params, state = carry
-        updates, state = tx.update(grads_of(params), state, params)
-        return (optax.apply_updates(params, updates), state), None
-
-    params = make_params()
-    return jax.lax.scan(step, (params, tx.init(params)), length=20)[0][0]
+    return train(tx, grads_of, make_params(), 20)[0]

@@ -22,7 +22,7 @@ from tests.support.fixed_points import (
     as_arrays,
     assert_same_zeros,
     distance,
-    runner,
+    run,
 )
 from tests.transforms.test_proximal import DIRECTIONS
 
@@ -199,14 +199,13 @@ def test_the_solution_stays_inside_regularize(name: str) -> None:
     first = warmed(optimizer, trained) if name in WARM else optimizer.init(trained)
     state = state._replace(latent=latent, inner_optimizer=first)
 
-    run = runner(tx)
-    last, end = run(SOLUTION, state, TARGET)
+    last, end = run(tx, SOLUTION, state, TARGET)
     bound = BOUNDS.get(name, 0.0)
     assert distance(last, SOLUTION) <= bound
     assert distance(end.latent, latent) <= bound
     assert_same_zeros(last, SOLUTION)
     # And what is no solution does not stay.
-    moved, _ = run(SOLUTION, state, jax.tree.map(lambda goal: goal + 0.25, TARGET))
+    moved, _ = run(tx, SOLUTION, state, jax.tree.map(lambda goal: goal + 0.25, TARGET))
     assert distance(moved, SOLUTION) > 10 * bound + 0.01
 
 
@@ -236,7 +235,7 @@ def test_the_solution_stays_under_proximal_with_a_warm_state(name: str) -> None:
 
     state = tx.init(solution)
     warm, _ = jax.lax.scan(feed, state.direction, length=STEPS)
-    last, _ = runner(tx)(solution, state._replace(direction=warm), target)
+    last, _ = run(tx, solution, state._replace(direction=warm), target)
     # The steps are those of float64; the sums of 20,000 of them round.
     assert distance(last, solution) < 1e-12
     assert_same_zeros(last, solution)

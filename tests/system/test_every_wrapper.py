@@ -21,7 +21,7 @@ from tests.support.fixed_points import (
     as_arrays,
     assert_same_zeros,
     distance,
-    runner,
+    run,
 )
 from tests.system.wrapper_table import (
     AROUND,
@@ -95,13 +95,13 @@ def tolerance(name: str, wrapper: str) -> float:
 def test_the_solution_stays(name: str, place: str, wrapper: str) -> None:
     tx, solution = make(name, place, wrapper), as_arrays(solution_of(name))
     start = start_of(wrapper, solution)
-    run, state = runner(tx), tx.init(start)
-    last, _ = run(start, state, TARGET)
+    state = tx.init(start)
+    last, _ = run(tx, start, state, TARGET)
     for copy in last if wrapper == "lookahead" else [last]:
         assert distance(copy, solution) <= tolerance(name, wrapper)
         assert_same_zeros(copy, solution)
     # And what is no solution does not stay.
-    moved, _ = run(start, state, jax.tree.map(lambda goal: goal + 0.25, TARGET))
+    moved, _ = run(tx, start, state, jax.tree.map(lambda goal: goal + 0.25, TARGET))
     assert distance(moved, start) > 0.1
 
 
@@ -157,7 +157,7 @@ def test_flatten_around_elementwise_penalties_keeps_the_solution(name) -> None:
     }[name]()
     solution, goal = ({"vector": tree["vector"]} for tree in (SOLUTION, TARGET))
     start, tx = as_arrays(solution), optax.flatten(tx)
-    last, _ = runner(tx)(start, tx.init(start), goal)
+    last, _ = run(tx, start, tx.init(start), goal)
     assert distance(last, solution) <= tolerance(name, "flatten")
     assert_same_zeros(last, solution)
 

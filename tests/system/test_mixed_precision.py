@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxreg
+from tests.support.training import train
 
 RATE, STRENGTH, STEPS = 2e-2, 0.2, 250
 L1 = jaxreg.L1(STRENGTH)
@@ -51,19 +52,20 @@ every_dtype = pytest.mark.parametrize(("weights", "gradients"), DTYPES)
 
 def trained(
     tx: Any, start: Any, weights: str, gradients: str, noise: float = 0.0
-) -> tuple[Any, Any, Any]:
-    """The last parameters, state and update, of a step that jit compiled."""
+) -> tuple[Any, Any]:
+    """The parameters and the state after `STEPS` steps."""
     jitter = noise * jax.random.normal(jax.random.key(0), (STEPS, *TARGET.shape))
 
-    def step(carry: Any, jitter: Any) -> Any:
-        params, state, _ = carry
-        grads = {"w": (params["w"] - TARGET + jitter).astype(gradients)}
-        updates, state = tx.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state, updates), None
+    def grads_of(params: Any, jitter: Any) -> Any:
+        return {"w": (params["w"] - TARGET + jitter).astype(gradients)}
 
-    params = {"w": jnp.asarray(start, weights)}
-    carry = params, tx.init(params), params
-    return jax.jit(lambda c: jax.lax.scan(step, c, jitter)[0])(carry)
+    return train(tx, grads_of, {"w": jnp.asarray(start, weights)}, jitter)
+
+
+def assert_dtype_and_zeros(tx: Any, params: Any, state: Any, weights: str) -> None:
+    updates, _ = jax.eval_shape(tx.update, params, state, params)
+    assert params["w"].dtype == updates["w"].dtype == weights
+    np.testing.assert_array_equal(params["w"] == 0, TARGET == 0)
 
 
 @every_dtype
@@ -71,9 +73,8 @@ def trained(
 def test_the_zeros_that_training_finds_are_exact(
     way: str, weights: str, gradients: str
 ) -> None:
-    params, _, updates = trained(FINDS[way], START, weights, gradients)
-    assert params["w"].dtype == updates["w"].dtype == weights
-    np.testing.assert_array_equal(params["w"] == 0, TARGET == 0)
+    params, state = trained(FINDS[way], START, weights, gradients)
+    assert_dtype_and_zeros(FINDS[way], params, state, weights)
 
 
 @every_dtype
@@ -82,9 +83,8 @@ def test_the_zeros_that_are_held_stay_exact_under_noise(
     way: str, weights: str, gradients: str
 ) -> None:
     start = np.where(TARGET == 0, 0, START + 0.5)
-    params, _, updates = trained(HOLDS[way], start, weights, gradients, noise=0.1)
-    assert params["w"].dtype == updates["w"].dtype == weights
-    np.testing.assert_array_equal(params["w"] == 0, TARGET == 0)
+    params, state = trained(HOLDS[way], start, weights, gradients, noise=0.1)
+    assert_dtype_and_zeros(HOLDS[way], params, state, weights)
 
 
 @every_dtype
@@ -92,7 +92,7 @@ def test_zeros_of_regularize_stay_exact_under_noise(
     weights: str, gradients: str
 ) -> None:
     tx = FINDS["regularize"]
-    params, _, _ = trained(tx, START, weights, gradients, noise=0.05)
+    params, _ = trained(tx, START, weights, gradients, noise=0.05)
     np.testing.assert_array_equal(params["w"] == 0, TARGET == 0)
 
 
@@ -103,7 +103,7 @@ def test_latents_and_moments_of_half_precision_are_float32(
     tx = FINDS["regularize"]
     # Gradients of either dtype leave the types of the state as they are.
     for gradients in (weights, "float32"):
-        params, state, _ = trained(tx, START, weights, gradients)
+        params, state = trained(tx, START, weights, gradients)
         latent, (moments, *_) = jaxreg.latent(state)
         for tree in (latent, moments.mu, moments.nu):
             assert tree["w"].dtype == jnp.float32
@@ -134,16 +134,7 @@ def test_tiny_steps_move_half_precision_weights_as_float32_ones(
 
     def end(dtype: str) -> Any:
         tx = jaxreg.regularize(optax.sgd(rate), jaxreg.L1(1.0))
-        grads = jnp.zeros(4, dtype)
-
-        def step(carry: Any, _: None) -> Any:
-            params, state = carry
-            updates, state = tx.update(grads, state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        params = start.astype(dtype)
-        run = jax.jit(lambda c: jax.lax.scan(step, c, length=2000)[0])
-        params, state = run((params, tx.init(params)))
+        params, state = train(tx, jnp.zeros_like, start.astype(dtype), 2000)
         return np.asarray(params, "f4"), np.asarray(jaxreg.latent(state)[0])
 
     (half, half_latent), (single, latent) = end(weights), end("float32")
@@ -165,13 +156,7 @@ def test_tiny_bfloat16_steps_stagnate_without_a_latent(way: str) -> None:
 
     def end(dtype: str) -> Any:
         # Half a unit of bfloat16 at 1 is 2 ** -9, twenty times a step.
-        params = jnp.ones(4, dtype)
-        state, grads = tx.init(params), jnp.full(4, 0.5, dtype)
-        update = jax.jit(tx.update)
-        for _ in range(30):
-            updates, state = update(grads, state, params)
-            params = optax.apply_updates(params, updates)
-        return params
+        return train(tx, lambda x: jnp.full_like(x, 0.5), jnp.ones(4, dtype), 30)[0]
 
     np.testing.assert_array_equal(end("bfloat16"), 1.0)
     assert np.all(end("float32") < 1 - 25 * rate)

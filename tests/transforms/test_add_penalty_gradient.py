@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxreg
+from tests.support.training import train
 
 SHAPES = {"in": (30, 7), "out": (7, 3)}
 
@@ -19,12 +20,9 @@ def make_params(seed: int) -> Any:
 
 
 def run(tx: Any, steps: int) -> Any:
-    params, state = make_params(0), tx.init(make_params(0))
-    update = jax.jit(tx.update)
-    for seed in range(steps):
-        updates, state = update(make_params(seed + 1), state, params)
-        params = optax.apply_updates(params, updates)
-    return params
+    grads = [make_params(seed + 1) for seed in range(steps)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *grads)
+    return train(tx, lambda params, grads: grads, make_params(0), stacked)[0]
 
 
 def assert_equal(left: Any, right: Any) -> None:
@@ -89,11 +87,7 @@ def test_it_leaves_no_exact_zero_near_the_penalised_minimum() -> None:
     # A falling rate: at a constant one the middle weight would swing around 0.
     rate = optax.linear_schedule(0.1, 0.0, 300)
     tx = optax.chain(jaxreg.add_penalty_gradient(jaxreg.L1(0.5)), optax.sgd(rate))
-    update, params = jax.jit(tx.update), jnp.array([1.0, 1.0, 1.0])
-    state = tx.init(params)
-    for _ in range(300):
-        updates, state = update(params - target, state, params)
-        params = optax.apply_updates(params, updates)
+    params, _ = train(tx, lambda x: x - target, jnp.ones(3), 300)
     # The last swings around 0 are those of rates near 1e-3.
     np.testing.assert_allclose(params, [1.5, 0.0, -1.5], rtol=0, atol=2e-3)
     assert np.all(params != 0)

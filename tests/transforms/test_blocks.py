@@ -11,6 +11,7 @@ import pytest
 import jaxreg
 from jaxreg.transforms import _blocks as blocks
 from jaxreg.transforms._recipes import on_slice, recipes, taken
+from tests.support.training import train
 
 WHOLE, SMALL = 2**60, 200
 ADAM = optax.scale_by_adam()
@@ -54,16 +55,7 @@ def problem(shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 def run(tx: Any, params: Any, grads: Any) -> Any:
     grads = jax.tree.map(lambda x, g: jnp.broadcast_to(g, x.shape), params, grads)
-
-    @jax.jit
-    def step(params: Any, state: Any) -> Any:
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    state = tx.init(params)
-    for _ in range(3):
-        params, state = step(params, state)
-    return params
+    return train(tx, lambda _: grads, params, 3)[0]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tests.support.known_solutions import (
     from_the_solution_of_groups,
     gradient,
 )
-from tests.support.stepping import answers, trajectory
+from tests.support.training import answers, trajectory
 
 
 def given_grads(steps: int, shape: tuple[int, ...]) -> np.ndarray:

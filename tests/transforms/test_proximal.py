@@ -3,7 +3,6 @@
 import inspect
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -11,6 +10,7 @@ import pytest
 
 import jaxreg
 from experiments.correctness._ways import mean_step
+from tests.support.training import train
 
 # f(x) = sum curvature (x - centre)^2 / 2, whose scales differ a hundredfold.
 CURVATURE, CENTRE = np.array([1.0, 100.0]), np.array([1.0, 0.02])
@@ -26,14 +26,7 @@ def lasso(strength: float) -> np.ndarray:
 
 
 def run(tx: Any, start: Any, steps: int, grad: Any = gradient) -> np.ndarray:
-    def step(carry: Any, _: Any) -> Any:
-        x, state = carry
-        updates, state = tx.update(grad(x), state, x)
-        return (optax.apply_updates(x, updates), state), None
-
-    start = jnp.asarray(start)
-    run = jax.jit(lambda c: jax.lax.scan(step, c, length=steps)[0][0])
-    return np.asarray(run((start, tx.init(start))))
+    return np.asarray(train(tx, grad, start, steps)[0])
 
 
 def cosine(peak: float, steps: int) -> optax.Schedule:
@@ -114,11 +107,7 @@ def test_the_solution_is_a_fixed_point_of_proximal(name, strength, x64) -> None:
     def grad(x: Any) -> Any:
         return jnp.split(gradient(jnp.concatenate(x)), 2)
 
-    state, x = tx.init(leaves), leaves
-    update = jax.jit(tx.update)
-    for _ in range(2000):
-        updates, state = update(grad(x), state, x)
-        x = optax.apply_updates(x, updates)
+    x, _ = train(tx, grad, leaves, 2000)
     # Momenta that start at 0 leave the solution and come back.
     np.testing.assert_allclose(np.concatenate(x), solution, atol=2e-3)
     np.testing.assert_array_equal(np.concatenate(x) == 0, solution == 0)
@@ -274,10 +263,7 @@ def test_a_prox_belongs_into_multisteps_and_not_behind_it(x64) -> None:
 def test_an_entry_without_a_gradient_is_left_alone() -> None:
     for build in (jaxreg.prox_adam, jaxreg.prox_rmsprop):
         tx = build(1e-3, jaxreg.L1(1e-4))
-        x, state = jnp.ones(2), tx.init(jnp.ones(2))
-        for _ in range(10):
-            updates, state = tx.update(jnp.array([0.0, 1e-6]), state, x)
-            x = optax.apply_updates(x, updates)
+        x, _ = train(tx, lambda x: jnp.array([0.0, 1e-6]), jnp.ones(2), 10)
         assert x[0] == 1 and x[1] < 1
 
 

@@ -11,6 +11,7 @@ import pytest
 from sklearn.linear_model import Lasso
 
 import jaxreg
+from tests.support.training import history, train
 
 WIDTH = 0.05
 
@@ -32,18 +33,6 @@ def record_gradients() -> optax.GradientTransformation:
     return optax.GradientTransformation(
         lambda params: jax.tree.map(jnp.zeros_like, params), update
     )
-
-
-def train(tx: Any, grads_of: Callable[[Any], Any], params: Any, steps: int) -> Any:
-    def step(carry: Any, _: Any) -> Any:
-        params, state = carry
-        updates, state = tx.update(grads_of(params), state, params)
-        return (optax.apply_updates(params, updates), state), None
-
-    def run(params: Any) -> Any:
-        return jax.lax.scan(step, (params, tx.init(params)), length=steps)[0]
-
-    return jax.jit(run)(params)
 
 
 @pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
@@ -116,13 +105,7 @@ def test_a_solution_of_the_group_lasso_is_an_exact_fixed_point(inner: str) -> No
 
 
 def stay(tx: Any, grads_of: Callable[[Any], Any], params: Any, latent: Any) -> Any:
-    def step(carry: Any, _: Any) -> Any:
-        params, state = carry
-        updates, state = tx.update(grads_of(params), state, params)
-        return (optax.apply_updates(params, updates), state), None
-
-    start = (params, tx.init(params)._replace(latent=latent))
-    return jax.jit(lambda start: jax.lax.scan(step, start, length=2000)[0])(start)
+    return train(tx, grads_of, params, 2000, tx.init(params)._replace(latent=latent))
 
 
 def test_adam_finds_the_support_of_scikit_learn_exactly() -> None:
@@ -248,14 +231,9 @@ def test_a_schedule_scales_the_force_and_leaves_the_dead_zone(factor: float) -> 
 
 def test_the_schedule_counts_its_steps_from_zero() -> None:
     tx = jaxreg.regularize(record_gradients(), jaxreg.L1(1.0), 0.5, lambda count: count)
-    params = jnp.array([4.0])
-    state = tx.init(params)
-    forces = []
-    for _ in range(3):
-        updates, state = tx.update(jnp.zeros(1), state, params)
-        params = optax.apply_updates(params, updates)
-        forces.append(float(state.inner_optimizer[0]))
+    _, states = history(tx, jnp.zeros_like, jnp.array([4.0]), 3)
     # z - prox(z) has the rounding of numbers near 4.
+    forces = states.inner_optimizer[:, 0]
     np.testing.assert_allclose(forces, [0.0, 1.0, 2.0], rtol=1e-6)
 
 

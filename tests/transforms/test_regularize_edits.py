@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jaxreg
-from tests.support.stepping import make_step
+from tests.support.training import make_step
 
 PENALTIES = {
     "L1": jaxreg.L1(0.3),

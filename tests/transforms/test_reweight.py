@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxreg
+from tests.support.training import history, train
 
 EPS, STRENGTH = 0.2, 0.5
 GOAL = np.array([[3.0, -1.5, 0.4, -0.2], [0.8, 0.05, -2.0, 0.3]])
@@ -26,23 +27,20 @@ def cosine(peak: float) -> optax.Schedule:
     return optax.cosine_decay_schedule(peak, 4000)
 
 
-def train(tx: Any, steps: int = 4000, start: Any = None) -> Any:
-    def step(carry: Any, _: Any) -> Any:
-        x, state = carry
-        updates, state = tx.update(x - GOAL, state, x)
-        return (optax.apply_updates(x, updates), state), None
+def grads_of(x: Any) -> Any:
+    return x - GOAL
 
+
+def trained(tx: Any, start: Any = 0 * GOAL) -> Any:
     with jax.enable_x64(True):
-        x = jnp.zeros(GOAL.shape) if start is None else jnp.asarray(start)
-        run = jax.jit(lambda carry: jax.lax.scan(step, carry, length=steps)[0])
-        return jax.tree.map(np.asarray, run((x, tx.init(x))))
+        return jax.tree.map(np.asarray, train(tx, grads_of, start, 4000))
 
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_it_ends_at_a_stationary_point_of_log_sum(name: str) -> None:
     tx = jaxreg.reweight(BUILDS[name], jaxreg.L1(STRENGTH), EPS, every=50)
     # Where the gradient is 0 at the start, prox_adam leaves an entry alone.
-    x, _ = train(tx, start=1.5 * GOAL)
+    x, _ = trained(tx, 1.5 * GOAL)
     with jax.enable_x64(True):
         log_sum = jaxreg.LogSum(STRENGTH * EPS, EPS)
         pull = np.asarray(log_sum.stationarity(jnp.asarray(x), x - GOAL))
@@ -62,7 +60,7 @@ def test_it_ends_at_a_stationary_point_of_log_sum(name: str) -> None:
 def test_groups_are_weighed_by_their_root_mean_square() -> None:
     penalty = jaxreg.GroupLasso(STRENGTH, group_axis=0)
     tx = jaxreg.reweight(BUILDS["prox_sgd"], penalty, EPS, every=50)
-    x, state = train(tx, start=GOAL)
+    x, state = trained(tx, GOAL)
     rms = np.sqrt(np.mean(x**2, axis=1, keepdims=True))
     np.testing.assert_allclose(state.penalty_weights, EPS / (rms + EPS), rtol=1e-12)
     with jax.enable_x64(True):
@@ -74,13 +72,9 @@ def test_groups_are_weighed_by_their_root_mean_square() -> None:
 def test_weights_start_at_one_and_change_every_few_updates() -> None:
     tx = jaxreg.reweight(BUILDS["prox_sgd"], jaxreg.L1(STRENGTH), EPS, every=3)
     x = jnp.asarray(GOAL, jnp.float32)
-    state, seen, before = tx.init(x), [], []
-    for _ in range(8):
-        before.append(x)
-        updates, state = tx.update(x - GOAL, state, x)
-        seen.append(state.penalty_weights)
-        x = optax.apply_updates(x, updates)
-    for count, weights in enumerate(seen):
+    path, states = history(tx, grads_of, x, 8)
+    before = np.concatenate([x[None], path])
+    for count, weights in enumerate(states.penalty_weights):
         last = 3 * (count // 3)
         expected = EPS / (np.abs(before[last]) + EPS) if last else np.ones(GOAL.shape)
         np.testing.assert_allclose(weights, expected, rtol=1e-6)
@@ -88,7 +82,7 @@ def test_weights_start_at_one_and_change_every_few_updates() -> None:
 
 def test_the_first_phase_is_the_plain_penalty() -> None:
     tx = jaxreg.reweight(BUILDS["regularize"], jaxreg.L1(STRENGTH), EPS, every=5000)
-    x, _ = train(tx)
+    x, _ = trained(tx)
     expected = np.sign(GOAL) * np.maximum(np.abs(GOAL) - STRENGTH, 0)
     np.testing.assert_allclose(x, expected, atol=1e-6)
     np.testing.assert_array_equal(x == 0, expected == 0)
@@ -103,9 +97,7 @@ def test_rules_leave_other_leaves_free() -> None:
     )
     tx = jaxreg.reweight(BUILDS["prox_sgd"], rules, EPS, every=1)
     params = {name: jnp.asarray(GOAL, jnp.float32) for name in "abc"}
-    state = tx.init(params)
-    for _ in range(3):
-        _, state = tx.update(params, state, params)
+    _, state = train(tx, lambda params: params, params, 3)
     weights = state.penalty_weights
     assert weights["a"].shape == (1, 4) and weights["b"].shape == (2, 4)
     assert weights["c"] == optax.MaskedNode()

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxreg
-from tests.support.stepping import answers, make_step
+from tests.support.training import answers, make_step, train
 
 BUILD: dict[str, Any] = {
     "dual_average": lambda penalty, **rest: jaxreg.dual_average(0.2, penalty, **rest),
@@ -32,18 +32,11 @@ def grads_of(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf - 0.5, params)
 
 
-def train(tx: Any, params: Any, steps: int, state: Any = None) -> Any:
-    state = tx.init(params) if state is None else state
-    for _ in range(steps):
-        params, state = make_step(tx, grads_of)(params, state)
-    return params, state
-
-
 @both
 def test_a_free_leaf_is_trained_alike_without_the_penalty(name: str) -> None:
-    params, _ = train(BUILD[name](jaxreg.on_kernels(ROWS)), make_params(), 20)
-    free, _ = train(BUILD[name](jaxreg.L1(0.0)), make_params(), 20)
-    full, _ = train(BUILD[name](ROWS), make_params(), 20)
+    params, _ = train(BUILD[name](jaxreg.on_kernels(ROWS)), grads_of, make_params(), 20)
+    free, _ = train(BUILD[name](jaxreg.L1(0.0)), grads_of, make_params(), 20)
+    full, _ = train(BUILD[name](ROWS), grads_of, make_params(), 20)
     np.testing.assert_allclose(params["table"], free["table"], rtol=1e-6)
     np.testing.assert_array_equal(params["kernel"], full["kernel"])
     assert np.any(params["kernel"] != free["kernel"])
@@ -84,8 +77,8 @@ def test_running_sums_of_bfloat16_weights_do_not_stagnate(name) -> None:
 def test_a_state_of_shapes_starts_at_the_first_updates_params(name) -> None:
     tx, params = BUILD[name](jaxreg.L1(0.1)), make_params()
     shapes = jax.eval_shape(lambda tree: tree, params)
-    found, _ = train(tx, params, 3, tx.init(shapes))
-    expected, _ = train(tx, params, 3, tx.init(params))
+    found, _ = train(tx, grads_of, params, 3, tx.init(shapes))
+    expected, _ = train(tx, grads_of, params, 3, tx.init(params))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     numbers = {"a": 1.0, "b": -0.5}
     updates, _ = tx.update({"a": 0.0, "b": 0.0}, tx.init(numbers), numbers)
@@ -118,13 +111,8 @@ def test_the_state_says_the_factor_of_the_last_update(name: str) -> None:
 @both
 def test_donated_params_and_state_train_without_a_warning(name: str) -> None:
     tx = BUILD[name](ROWS)
-
-    def step(params: Any, state: Any) -> Any:
-        updates, state = tx.update(grads_of(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-    kept, _ = train(tx, make_params(), 3)
-    donating = jax.jit(step, donate_argnums=(0, 1))
+    kept, _ = train(tx, grads_of, make_params(), 3)
+    donating = jax.jit(make_step(tx, grads_of), donate_argnums=(0, 1))
     params = make_params()
     state = tx.init(params)
     for _ in range(3):
@@ -143,12 +131,7 @@ def test_a_vmapped_grid_of_strengths_gives_the_separate_runs(name, penalty) -> N
 
     def run(strength: Any) -> Any:
         tx = BUILD[name](penalty(strength))
-
-        def step(carry: Any, grad: Any) -> Any:
-            updates, state = tx.update(grad, carry[1], carry[0])
-            return (optax.apply_updates(carry[0], updates), state), None
-
-        return jax.lax.scan(step, (start, tx.init(start)), grads)[0][0]
+        return train(tx, lambda x, grad: grad, start, grads)[0]
 
     grid = jax.vmap(run)(strengths)
     for row, strength in zip(grid, strengths, strict=True):

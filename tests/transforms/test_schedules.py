@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxreg
+from tests.support.training import train
 from tests.transforms.test_proximal import cosine, lasso, run
 
 STEPS = 8000
@@ -62,12 +63,8 @@ def test_sums_over_all_steps_keep_every_factor(name: str) -> None:
     build, expected = SUMS[name]
     # The penalty of the first half of the steps, and none later.
     tx = build(jaxreg.L1(1.0), optax.piecewise_constant_schedule(1.0, {LATE: 0.0}))
-
-    def feed(state: Any, _: Any) -> Any:
-        return tx.update(jnp.zeros(2), state, jnp.zeros(2))[1], None
-
     with jax.enable_x64(True):
-        state, _ = jax.lax.scan(feed, tx.init(jnp.zeros(2)), length=STEPS)
+        _, state = train(tx, jnp.zeros_like, jnp.zeros(2), STEPS)
     np.testing.assert_allclose(state.penalty_sum, expected, rtol=1e-9)
 
 

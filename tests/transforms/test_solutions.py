@@ -17,6 +17,7 @@ from skglm import datafits, penalties, solvers
 from sklearn import linear_model
 
 import jaxreg
+from tests.support.training import train
 
 SAMPLES, FEATURES, SIZE = 100, 20, 4
 
@@ -38,17 +39,12 @@ def reached(data: Any, penalty: jaxreg.Penalty, shape: Any = (FEATURES,)) -> np.
         optax.adam(optax.cosine_decay_schedule(0.05, 12_000)), penalty, width=0.5
     )
 
-    def step(carry: Any, _: Any) -> Any:
-        w, state = carry
+    def grads_of(w: Any) -> Any:
         residual = design @ w.reshape(FEATURES, -1) - target.reshape(SAMPLES, -1)
-        grad = (design.T @ residual / SAMPLES).reshape(shape)
-        updates, state = tx.update(grad, state, w)
-        return (optax.apply_updates(w, updates), state), None
+        return (design.T @ residual / SAMPLES).reshape(shape)
 
     with jax.enable_x64(True):
-        start = jnp.zeros(shape)
-        run = jax.jit(lambda carry: jax.lax.scan(step, carry, length=12_000)[0][0])
-        return np.asarray(run((start, tx.init(start))))
+        return np.asarray(train(tx, grads_of, jnp.zeros(shape), 12_000)[0])
 
 
 def sklearn_lasso(data: Any) -> np.ndarray:

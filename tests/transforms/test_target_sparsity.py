@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxreg
+from tests.support.training import history, train
 
 END = 300
 
@@ -29,19 +30,11 @@ def grads_of(params: Any) -> Any:
     return jax.tree.map(lambda leaf, goal: leaf - goal.astype(leaf.dtype), params, GOAL)
 
 
-def train(tx: Any, steps: int, params: Any = None, state: Any = None) -> Any:
+def trained(tx: Any, steps: int, params: Any = None, state: Any = None) -> Any:
     """The last params and state, and the params and states of every step."""
-
-    def step(carry: Any, _: Any) -> Any:
-        params, state = carry
-        updates, state = tx.update(grads_of(params), state, params)
-        carry = optax.apply_updates(params, updates), state
-        return carry, carry
-
     params = make_params() if params is None else params
-    state = tx.init(params) if state is None else state
-    run = jax.jit(lambda carry: jax.lax.scan(step, carry, length=steps))
-    return run((params, state))
+    path = history(tx, grads_of, params, steps, state)
+    return jax.tree.map(lambda leaf: leaf[-1], path), path
 
 
 def kernels(params: Any) -> list[np.ndarray]:
@@ -66,7 +59,7 @@ SLOW = pytest.mark.slow
 )
 def test_the_wanted_number_of_zeros_is_reached_and_held(target) -> None:
     tx = jaxreg.target_sparsity(ADAM, L1, target, END)
-    (params, state), (history, _) = train(tx, 500)
+    (params, state), (history, _) = trained(tx, 500)
     assert zeros(params) == round(target * 200)
     assert round(float(state.reached) * 200) == round(target * 200)
     for kernel in kernels(history):
@@ -81,7 +74,7 @@ def test_groups_are_counted_where_a_rule_has_groups(target: float) -> None:
         (r"kernel$", jaxreg.GroupLasso(0.01, group_axis=1)),
     ]
     tx = jaxreg.target_sparsity(ADAM, jaxreg.by_path(rules), target, END)
-    (params, state), _ = train(tx, 500)
+    (params, state), _ = trained(tx, 500)
     dead = np.all(kernels(params)[0] == 0, axis=0)
     assert dead.sum() == round(10 * target)
     assert float(state.reached) == np.float32(round(10 * target) / 10)
@@ -91,7 +84,7 @@ def test_groups_are_counted_where_a_rule_has_groups(target: float) -> None:
 def test_blocks_are_counted_as_groups() -> None:
     blocks = jaxreg.GroupLasso(0.01, group_axis=jaxreg.Blocks((2, 2)))
     tx = jaxreg.target_sparsity(ADAM, jaxreg.on_kernels(blocks), 0.5, END)
-    (params, _), _ = train(tx, 500)
+    (params, _), _ = trained(tx, 500)
     cut = [k.reshape(k.shape[0] // 2, 2, -1, 2) for k in kernels(params)]
     dead = sum(int(np.all(k == 0, axis=(1, 3)).sum()) for k in cut)
     assert dead == 25
@@ -99,7 +92,7 @@ def test_blocks_are_counted_as_groups() -> None:
 
 def test_the_survivors_end_without_the_bias_of_the_penalty() -> None:
     tx = jaxreg.target_sparsity(optax.sgd(0.1), L1, 0.5, END)
-    (params, _), _ = train(tx, 500)
+    (params, _), _ = trained(tx, 500)
     for kernel, goal in zip(kernels(params), kernels(GOAL), strict=True):
         # 0.9^200 of the distance at the landing, and rounding.
         np.testing.assert_allclose(kernel[kernel != 0], goal[kernel != 0], atol=1e-6)
@@ -110,7 +103,7 @@ def test_a_landing_that_cuts_much_empties_no_layer_for_its_scale() -> None:
     params = make_params()
     params["b"]["kernel"] *= 0.01
     tx = jaxreg.target_sparsity(optax.sgd(0.0), L1, 0.5, end_step=1)
-    (params, _), _ = train(tx, 1, params)
+    (params, _), _ = trained(tx, 1, params)
     # Normal entries, halved at their median.
     for kernel in kernels(params):
         assert 0.4 < np.mean(kernel == 0) < 0.6
@@ -119,7 +112,7 @@ def test_a_landing_that_cuts_much_empties_no_layer_for_its_scale() -> None:
 def test_more_zeros_than_wanted_stay_and_the_state_says_so() -> None:
     strong = jaxreg.on_kernels(jaxreg.L1(1.5))
     tx = jaxreg.target_sparsity(ADAM, strong, 0.1, END, factor_range=(1.0, 1.0))
-    (params, state), _ = train(tx, 500)
+    (params, state), _ = trained(tx, 500)
     assert zeros(params) > 100
     assert float(state.reached) == np.float32(zeros(params) / 200)
 
@@ -137,7 +130,7 @@ def test_of_equal_units_the_later_become_zero() -> None:
 def test_the_factor_stays_in_its_range() -> None:
     # A target that the loss cannot give in this range: the factor would run away.
     tx = jaxreg.target_sparsity(ADAM, L1, 0.99, END, factor_range=(0.5, 1.5))
-    (_, state), (_, states) = train(tx, 400)
+    (_, state), (_, states) = trained(tx, 400)
     assert float(np.max(states.next_factor)) == 1.5
     assert float(np.min(states.next_factor)) >= 0.5
     during = np.asarray(states.regularize.strength_factor)
@@ -148,8 +141,8 @@ def test_the_factor_stays_in_its_range() -> None:
 
 def test_before_the_first_look_it_is_regularize() -> None:
     tx = jaxreg.target_sparsity(ADAM, L1, 0.5, end_step=10_000)
-    (ours, _), _ = train(tx, 99)
-    (theirs, _), _ = train(jaxreg.regularize(ADAM, L1), 99)
+    (ours, _), _ = trained(tx, 99)
+    (theirs, _), _ = trained(jaxreg.regularize(ADAM, L1), 99)
     for one, other in zip(kernels(ours), kernels(theirs), strict=True):
         # A factor of 1 that XLA does not know rounds once more at every step.
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
@@ -159,7 +152,7 @@ def test_it_waits_for_begin_step() -> None:
     tx = jaxreg.target_sparsity(
         ADAM, L1, 0.9, END, begin_step=200, factor_range=(1.0, 1e3)
     )
-    _, (_, states) = train(tx, END)
+    _, (_, states) = trained(tx, END)
     factors = np.asarray(states.next_factor)
     # It looks a tenth of the way ahead.
     assert factors[:165].max() < 1.1
@@ -168,10 +161,10 @@ def test_it_waits_for_begin_step() -> None:
 
 def test_zeros_of_weights_loaded_after_the_landing_stay() -> None:
     tx = jaxreg.target_sparsity(optax.sgd(0.1), L1, 0.5, end_step=20)
-    (params, state), _ = train(tx, 40)
+    (params, state), _ = trained(tx, 40)
     loaded = jax.tree.map(lambda x: jnp.where(x == 0, 0.0, 5.0), params)
     loaded["a"]["kernel"] = loaded["a"]["kernel"].at[0, 0].set(5.0)
-    (moved, _), _ = train(tx, 1, loaded, state)
+    (moved, _), _ = trained(tx, 1, loaded, state)
     for before, after, goal in zip(*map(kernels, (loaded, moved, GOAL)), strict=True):
         expected = np.where(before == 0, 0, before - 0.1 * (before - goal))
         np.testing.assert_allclose(after, expected, atol=1e-6)
@@ -183,13 +176,7 @@ def test_target_and_strength_can_be_traced_and_vmapped() -> None:
     def run(target: Any, strength: Any) -> Any:
         penalty = jaxreg.on_kernels(jaxreg.L1(strength))
         tx = jaxreg.target_sparsity(ADAM, penalty, target, 50)
-        params, state = make_params(), tx.init(make_params())
-
-        def step(carry: Any, _: Any) -> Any:
-            updates, state = tx.update(grads_of(carry[0]), carry[1], carry[0])
-            return (optax.apply_updates(carry[0], updates), state), None
-
-        return jax.lax.scan(step, (params, state), length=60)[0][0]
+        return train(tx, grads_of, make_params(), 60)[0]
 
     found = run(jnp.array([0.25, 0.5]), jnp.array([0.01, 0.02]))
     for place, wanted in enumerate((50, 100)):

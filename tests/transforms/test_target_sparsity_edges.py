@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxreg
+from tests.support.training import train
 from tests.transforms.test_target_sparsity import (
     ADAM,
     END,
@@ -17,7 +18,7 @@ from tests.transforms.test_target_sparsity import (
     SLOW,
     kernels,
     make_params,
-    train,
+    trained,
     zeros,
 )
 
@@ -29,7 +30,7 @@ def test_other_rules_act_as_under_regularize_all_the_time() -> None:
         ("kernel$", jaxreg.L1(0.01)),
     ]
     tx = jaxreg.target_sparsity(optax.sgd(0.02), jaxreg.by_path(rules), 0.5, END)
-    (params, _), (_, states) = train(tx, 800)
+    (params, _), (_, states) = trained(tx, 800)
     assert np.sum(kernels(params)[0] == 0) == 60
     assert float(np.max(states.next_factor)) > 3
     # Half the goal is the answer of ridge at strength 1/2; the bias goes to its bound.
@@ -40,9 +41,9 @@ def test_other_rules_act_as_under_regularize_all_the_time() -> None:
 def test_a_clip_inside_does_not_see_gradients_of_held_zeros() -> None:
     clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
     tx = jaxreg.target_sparsity(clipped, L1, 0.9, END)
-    (params, state), _ = train(tx, END)
+    (params, state), _ = trained(tx, END)
     dead = jax.tree.map(lambda x: x == 0, params)
-    (params, _), _ = train(tx, 400, params, state)
+    (params, _), _ = trained(tx, 400, params, state)
     for kernel, goal, mask in zip(*map(kernels, (params, GOAL, dead)), strict=True):
         np.testing.assert_allclose(kernel[~mask], goal[~mask], atol=1e-5)
         assert np.all(kernel[mask] == 0)
@@ -51,10 +52,10 @@ def test_a_clip_inside_does_not_see_gradients_of_held_zeros() -> None:
 def test_the_state_says_what_the_landing_cut() -> None:
     weak = jaxreg.on_kernels(jaxreg.L1(1e-9))
     tx = jaxreg.target_sparsity(ADAM, weak, 0.5, END)
-    (_, state), _ = train(tx, END)
+    (_, state), _ = trained(tx, END)
     assert float(state.cut) > 0.4
     strong = jaxreg.on_kernels(jaxreg.L1(0.3))
-    (_, state), _ = train(jaxreg.target_sparsity(ADAM, strong, 0.5, END), END)
+    (_, state), _ = trained(jaxreg.target_sparsity(ADAM, strong, 0.5, END), END)
     assert 0 <= float(state.cut) < 0.2
 
 
@@ -64,15 +65,11 @@ def test_after_the_landing_small_steps_add_up(dtype: str) -> None:
     tx = jaxreg.target_sparsity(optax.sgd(1e-4), jaxreg.L1(1e-6), 0.1, end_step=1)
     noise = jax.random.normal(jax.random.key(0), (1000, 400))
 
-    def step(carry: Any, jitter: Any) -> Any:
-        params, state = carry
+    def grads_of(params: Any, jitter: Any) -> Any:
         # Half of the entries drift; the others jitter where they are.
-        grads = {"w": jnp.where(jnp.arange(400) < 200, -1.0, jitter).astype(dtype)}
-        updates, state = tx.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), None
+        return {"w": jnp.where(jnp.arange(400) < 200, -1.0, jitter).astype(dtype)}
 
-    run = jax.jit(lambda carry: jax.lax.scan(step, carry, noise)[0])
-    _, state = run((params, tx.init(params)))
+    _, state = train(tx, grads_of, params, noise)
     latent = jaxreg.latent(state)[0]["w"]
     assert np.sum(latent == 0) == 40
     moved = (latent - params["w"].astype("float32"))[:150]
@@ -98,7 +95,7 @@ def test_leaves_without_entries_and_empty_trees_are_no_matter() -> None:
 def test_half_precision_reaches_the_target_too(dtype: str) -> None:
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), make_params())
     tx = jaxreg.target_sparsity(ADAM, L1, 0.75, END)
-    (params, _), _ = train(tx, 400, params)
+    (params, _), _ = trained(tx, 400, params)
     assert zeros(params) == 150
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
 

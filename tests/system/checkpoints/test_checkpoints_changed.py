@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import jaxreg
-from tests.support.stepping import make_step
+from tests.support.training import make_step
 
 GOAL = np.random.default_rng(0).normal(size=(6, 4)).astype("f4")
 RATE = 0.05
