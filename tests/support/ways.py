@@ -1,4 +1,4 @@
-"""Every transformation and report of the catalogue, and how each is called."""
+"""How every transformation, report and rule of the catalogue is called."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,32 +7,15 @@ import jax.numpy as jnp
 import optax
 
 import jaxreg
+from experiments.kit.transformations import (
+    TRANSFORMATIONS,
+    Family,
+    Needs,
+    of_family,
+)
 
 PARAMS = {"body": {"bias": jnp.ones(2), "kernel": jnp.ones((3, 2))}}
 
-TRANSFORMS: dict[str, Callable[[Any], Any]] = {
-    "regularize": lambda p: jaxreg.regularize(optax.adam(0.01), p),
-    "target_sparsity": lambda p: jaxreg.target_sparsity(optax.adam(0.01), p, 0.5, 9),
-    "proximal": lambda p: jaxreg.proximal(
-        optax.trace(0.9), 0.01, p, preconditioner=jaxreg.preconditioners.momentum(0.9)
-    ),
-    "prox_sgd": lambda p: jaxreg.prox_sgd(0.01, p),
-    "prox_adam": lambda p: jaxreg.prox_adam(0.01, p),
-    "prox_adamw": lambda p: jaxreg.prox_adamw(0.01, p),
-    "prox_rmsprop": lambda p: jaxreg.prox_rmsprop(0.01, p),
-    "prox_adagrad": lambda p: jaxreg.prox_adagrad(0.01, p),
-    "reweight": lambda p: jaxreg.reweight(
-        lambda q: jaxreg.prox_sgd(0.01, q), p, 0.1, every=1
-    ),
-    "dual_average": lambda p: jaxreg.dual_average(0.01, p),
-    "ftrl": lambda p: jaxreg.ftrl(0.01, p),
-    "add_penalty_gradient": lambda p: jaxreg.add_penalty_gradient(p),
-    "shrink": lambda p: jaxreg.shrink(p, 0.01),
-    "project": lambda p: jaxreg.project(p),
-    "hold_support": lambda p: jaxreg.hold_support(p),
-    "orthant": lambda p: jaxreg.orthant(p),
-    "half_space": lambda p: jaxreg.half_space(p),
-}
 REPORTS: dict[str, Callable[[Any, Any], Any]] = {
     "describe": jaxreg.describe,
     "summary": jaxreg.summary,
@@ -45,22 +28,33 @@ RULES: dict[str, Callable[[Any], Any]] = {
     "on_kernels": jaxreg.on_kernels,
 }
 
-EVERY = tuple(TRANSFORMS)
+EVERY = tuple(TRANSFORMATIONS)
 WITH_REPORTS = (*EVERY, *REPORTS)
 EVERYWHERE = (*WITH_REPORTS, *RULES)
-# Who speaks, where that is another transformation.
-SPEAKERS = {name: "proximal" for name in TRANSFORMS if name.startswith("prox_")}
-SPEAKERS |= {"target_sparsity": "regularize", "reweight": "proximal"}
-PROXIMAL = ("proximal", "prox_adam", "prox_adamw", "prox_rmsprop", "prox_adagrad")
-SUMS = ("dual_average", "ftrl")
-NORMAL_MAPS = ("regularize", "target_sparsity")
-TAILS = ("shrink", "project", "hold_support", "orthant", "half_space")
+PROXIMAL = tuple(
+    name
+    for name in of_family(Family.PROXIMAL)
+    if TRANSFORMATIONS[name].needs is Needs.STEPS_PER_ENTRY
+)
+SUMS = of_family(Family.RUNNING_SUMS)
+NORMAL_MAPS = of_family(Family.NORMAL_MAP)
+TAILS = of_family(Family.LAST)
+# The transformations whose state holds something.
+WITH_STATE = tuple(
+    name for name, row in TRANSFORMATIONS.items() if row.state is not optax.EmptyState
+)
+
+
+def speaker(way: str) -> str:
+    """The function that the messages of a way name."""
+    return TRANSFORMATIONS[way].speaker if way in TRANSFORMATIONS else way
 
 
 def penalty(way: str, strength: Any = 0.1, axis: int = 0) -> Any:
-    """A penalty on rows that the way takes; `project` takes constraints alone."""
-    kind = jaxreg.L2Ball if way == "project" else jaxreg.GroupLasso
-    return kind(strength, group_axis=axis)
+    """A penalty on rows that the way takes."""
+    if way in TRANSFORMATIONS:
+        return TRANSFORMATIONS[way].example_penalty(strength, axis)
+    return jaxreg.GroupLasso(strength, group_axis=axis)
 
 
 def on_kernels(way: str) -> Any:
@@ -71,7 +65,7 @@ def build(way: str, one: Any) -> Any:
     """The transformation or the rules, or what a report gives for `PARAMS`."""
     if way in REPORTS:
         return REPORTS[way](one, PARAMS)
-    return {**TRANSFORMS, **RULES}[way](one)
+    return RULES[way](one) if way in RULES else TRANSFORMATIONS[way].alone(one)
 
 
 def use(way: str, one: Any, params: Any) -> Any:
@@ -81,6 +75,6 @@ def use(way: str, one: Any, params: Any) -> Any:
 
 def first(way: str, one: Any, params: Any, grads: Any = None, state: Any = None) -> Any:
     """The updates of one step and the new state."""
-    tx = TRANSFORMS[way](one)
+    tx = TRANSFORMATIONS[way].alone(one)
     state = tx.init(params) if state is None else state
     return tx.update(params if grads is None else grads, state, params)

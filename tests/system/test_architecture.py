@@ -8,9 +8,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax.numpy as jnp
+import optax
 import pytest
 
 import jaxreg
+from experiments.kit.transformations import TRANSFORMATIONS
 from tests.laws.table import ROWS
 
 ROOT = Path(__file__).parents[2]
@@ -246,6 +249,26 @@ def test_every_row_is_made_by_a_public_name() -> None:
     for row in ROWS:
         kind = type(row.penalty).__name__
         assert MAKERS.get(kind, kind) in jaxreg.__all__, row.name
+
+
+def makes_a_transformation(thing: object) -> bool:
+    if not inspect.isfunction(thing):
+        return False
+    return "GradientTransformation" in str(inspect.signature(thing).return_annotation)
+
+
+def test_every_transformation_has_its_row() -> None:
+    public = {name: getattr(jaxreg, name) for name in jaxreg.__all__}
+    makers = {name for name, thing in public.items() if makes_a_transformation(thing)}
+    assert makers == set(TRANSFORMATIONS)
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_a_row_builds_the_transformation_with_its_state(name: str) -> None:
+    row = TRANSFORMATIONS[name]
+    tx = row.alone(row.example_penalty())
+    assert isinstance(tx, optax.GradientTransformation)
+    assert type(tx.init(jnp.ones((3, 2)))) is row.state
 
 
 def find_tests(path: Path) -> list[ast.FunctionDef]:

@@ -1,6 +1,7 @@
 """Optax's expectations of every transformation, met by all of ours."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,39 +11,20 @@ import optax
 import pytest
 
 import jaxreg
+from experiments.kit.transformations import TRANSFORMATIONS, Needs, Settings
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
+SETTINGS = Settings(rate=1e-2, momentum=0.9, end_step=2)
+# Each as a whole optimizer, and two as they stand in a chain.
 TRANSFORMS: dict[str, Callable[[Any], Any]] = {
-    "regularize": lambda penalty: jaxreg.regularize(optax.adam(1e-2), penalty),
+    name: partial(row.optimizer, settings=SETTINGS)
+    for name, row in TRANSFORMATIONS.items()
+} | {
     "regularize in a chain": lambda penalty: optax.chain(
-        optax.clip(1e3), jaxreg.regularize(optax.adam(1e-2), penalty)
+        optax.clip(1e3), TRANSFORMATIONS["regularize"].alone(penalty, SETTINGS)
     ),
-    "add_penalty_gradient": jaxreg.add_penalty_gradient,
-    "add_penalty_gradient in a chain": lambda penalty: optax.chain(
-        jaxreg.add_penalty_gradient(penalty), optax.adam(1e-2)
-    ),
-    "prox_adam": lambda penalty: jaxreg.prox_adam(1e-2, penalty),
-    "prox_sgd": lambda penalty: jaxreg.prox_sgd(1e-2, penalty, momentum=0.9),
-    "shrink": lambda penalty: optax.chain(
-        optax.adam(1e-2), jaxreg.shrink(penalty, 1e-2)
-    ),
-    "dual_average": lambda penalty: jaxreg.dual_average(1e-2, penalty, 0.5),
-    "ftrl": lambda penalty: jaxreg.ftrl(1e-2, penalty),
-    "hold_support": lambda penalty: optax.chain(
-        optax.adam(1e-2), jaxreg.hold_support(penalty)
-    ),
-    "orthant": lambda penalty: optax.chain(optax.adam(1e-2), jaxreg.orthant(penalty)),
-    "target_sparsity": lambda p: jaxreg.target_sparsity(optax.adam(1e-2), p, 0.5, 2),
-    "reweight": lambda p: jaxreg.reweight(
-        lambda q: jaxreg.prox_sgd(1e-2, q), p, 0.1, every=1
-    ),
-    "half_space": lambda groups: optax.chain(
-        optax.adam(1e-2), jaxreg.half_space(groups)
-    ),
-    "project": lambda constraint: optax.chain(
-        optax.adam(1e-2), jaxreg.project(constraint)
-    ),
+    "add_penalty_gradient alone": jaxreg.add_penalty_gradient,
 }
 
 PENALTIES: dict[str, Any] = {
@@ -58,15 +40,15 @@ PENALTIES: dict[str, Any] = {
 }
 
 _ROWS = jaxreg.GroupLasso(1e-3, group_axis=0)
-# What stands in for these penalties where only groups, or only constraints, will do.
-STAND_INS: dict[str, dict[str, Any]] = {
-    "half_space": {
+# Penalties of the same leaves where only groups, or only constraints, will do.
+STAND_INS: dict[Needs, dict[str, Any]] = {
+    Needs.GROUPS: {
         "L1": jaxreg.GroupLasso(1e-3, group_axis=1),
         "GroupLasso": _ROWS,
         "on_kernels": jaxreg.on_kernels(_ROWS),
         "by_path": jaxreg.by_path([("in/kernel$", _ROWS), ("kernel$", _ROWS)]),
     },
-    "project": {
+    Needs.CONSTRAINT: {
         "L1": jaxreg.Box(-1.0, 1.0),
         "GroupLasso": jaxreg.L2Ball(1.0, group_axis=0),
         "on_kernels": jaxreg.on_kernels(jaxreg.NonNegative()),
@@ -78,7 +60,7 @@ STAND_INS: dict[str, dict[str, Any]] = {
 
 # The fields of states that have one array for each parameter.
 LIKE_PARAMS = ("latent", "mu", "nu", "trace", "first_params", "gradient_sum")
-LIKE_PARAMS += ("linear_sum", "square_sum", "penalty_weights")
+LIKE_PARAMS += ("linear_sum", "square_sum", "penalty_weights", "sum_of_squares")
 
 every_transform = pytest.mark.parametrize("transform", TRANSFORMS)
 every_penalty = pytest.mark.parametrize("penalty", PENALTIES)
@@ -93,7 +75,8 @@ def make_params(dtype: str = "float32") -> Any:
 
 
 def make(transform: str, penalty: str) -> Any:
-    return TRANSFORMS[transform](STAND_INS.get(transform, PENALTIES)[penalty])
+    needs = TRANSFORMATIONS[transform.split()[0]].needs
+    return TRANSFORMS[transform](STAND_INS.get(needs, PENALTIES)[penalty])
 
 
 def described(tree: Any) -> list[Any]:
@@ -246,13 +229,9 @@ def test_tree_map_params_maps_the_latent_and_the_moments_only(
 def test_tree_get_finds_one_count(transform: str) -> None:
     tx, params = make(transform, "L1"), make_params()
     _, state = tx.update(params, tx.init(params), params)
-    has_adam = transform not in (
-        "add_penalty_gradient",
-        "prox_sgd",
-        "dual_average",
-        "ftrl",
-        "reweight",
-    )
+    row = TRANSFORMATIONS[transform.split()[0]]
+    has_adam = row.inner is optax.adam or transform in ("prox_adam", "prox_adamw")
+    has_adam = has_adam and not transform.endswith("alone")
     assert optax.tree.get(state, "count") == (1 if has_adam else None)
 
 
@@ -261,13 +240,8 @@ def test_tree_get_finds_one_count(transform: str) -> None:
 )
 def test_a_missing_gradient_of_a_free_leaf_stays_missing(transform: str) -> None:
     # Around sgd, because optax.adam itself refuses a gradient that is None.
-    penalty = PENALTIES["on_kernels"]
-    tx = {
-        "regularize": jaxreg.regularize(optax.sgd(1e-2), penalty),
-        "add_penalty_gradient": jaxreg.add_penalty_gradient(penalty),
-        "dual_average": jaxreg.dual_average(1e-2, penalty),
-        "ftrl": jaxreg.ftrl(1e-2, penalty),
-    }[transform]
+    settings = Settings(inner=optax.sgd)
+    tx = TRANSFORMATIONS[transform].alone(PENALTIES["on_kernels"], settings)
     params = make_params()
     grads = {**params, "in": {**params["in"], "table": None}}
     updates, _ = tx.update(grads, tx.init(params), params)

@@ -28,7 +28,7 @@ from tests.system.wrapper_table import (
     INSIDE,
     OTHER_WRAPPERS,
     RATE,
-    TRANSFORMS,
+    SETUPS,
     WRAPPERS,
     Refused,
     Row,
@@ -65,7 +65,7 @@ def every_cell(kind: Any) -> Any:
 
 
 def make(name: str, place: str, wrapper: str) -> Any:
-    build, wrap = TRANSFORMS[name], WRAPPERS[wrapper]
+    build, wrap = SETUPS[name].build, WRAPPERS[wrapper]
     if place == "inside":
         return build(STRENGTH, lambda optimizer: wrap(optimizer, RATE))
     return wrap(lambda strength: build(strength, lambda make: make(RATE)), STRENGTH)

@@ -98,7 +98,7 @@ def assert_equal(left: Any, right: Any) -> None:
 @hypothesis.given(ruled(shapes_only), elementwise)
 def test_an_update_keeps_the_types_of_any_state_and_params(ruled_tree, way) -> None:
     tree, pattern = ruled_tree
-    tx = ways.TRANSFORMS[way](rules(pattern, way))
+    tx = ways.build(way, rules(pattern, way))
     state = jax.eval_shape(tx.init, tree)
     updates, new = jax.eval_shape(lambda p, s: tx.update(p, s, p), tree, state)
     assert types(new) == types(state)
@@ -113,7 +113,7 @@ def test_an_update_keeps_the_types_of_any_state_and_params(ruled_tree, way) -> N
 @hypothesis.given(shapes_only, elementwise)
 def test_rules_that_match_no_leaf_are_refused_with_every_path(tree, way) -> None:
     tree = {"tree": tree}
-    tx = ways.TRANSFORMS[way](rules("nowhere", way))
+    tx = ways.build(way, rules("nowhere", way))
     state = jax.eval_shape(tx.init, tree)
     with pytest.raises(ValueError, match=r"'nowhere'.*matches no leaf") as caught:
         jax.eval_shape(lambda p, s: tx.update(p, s, p), tree, state)
@@ -182,7 +182,7 @@ def test_zeros_within_the_dead_zone_stay_exactly_zero(ruled_tree) -> None:
 @hypothesis.given(arrays, st.sampled_from(["regularize", "prox_sgd", "ftrl", "shrink"]))
 def test_a_flattened_and_rebuilt_state_gives_the_same_update(tree, way) -> None:
     tree = {"tree": tree}
-    tx = ways.TRANSFORMS[way](jaxreg.L1(0.01))
+    tx = ways.build(way, jaxreg.L1(0.01))
     _, state = stepped(tx, tree, tx.init(tree))
     leaves, treedef = jax.tree.flatten(state)
     rebuilt = jax.tree.unflatten(treedef, [jnp.asarray(np.array(x)) for x in leaves])

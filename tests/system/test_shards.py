@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import jaxreg
+from experiments.kit.transformations import TRANSFORMATIONS, Settings
 from jaxreg.rules.by_path import ByPath
 from tests.laws.row import Row
 from tests.laws.table import prox_rows
@@ -88,19 +89,6 @@ def in_a_shard_map(of: str, penalty: Any, leaf: Any, **where: Any) -> Any:
     mesh = jax.make_mesh((where.get("devices", DEVICES),), ("x",))
     spec, checks = where.get("spec", jax.P("x")), where.get("check_vma", True)
     on_mesh = jax.device_put(leaf, jax.NamedSharding(mesh, spec))
-    build: dict[str, Callable[[], Any]] = {
-        "regularize": lambda: jaxreg.regularize(optax.adam(1e-2), penalty),
-        "prox_adam": lambda: jaxreg.prox_adam(1e-2, penalty),
-        "shrink": lambda: optax.chain(optax.sgd(1.0), jaxreg.shrink(penalty, 0.5)),
-        "project": lambda: optax.chain(optax.sgd(1.0), jaxreg.project(penalty)),
-        "hold_support": lambda: jaxreg.hold_support(penalty),
-        "add_penalty_gradient": lambda: jaxreg.add_penalty_gradient(penalty),
-        "dual_average": lambda: jaxreg.dual_average(1e-2, penalty),
-        "ftrl": lambda: jaxreg.ftrl(1e-2, penalty),
-        "target_sparsity": lambda: jaxreg.target_sparsity(
-            optax.adam(1e-2), penalty, 0.5, end_step=2
-        ),
-    }
 
     def updated(params: Any) -> Any:
         if of == "measure":
@@ -109,7 +97,10 @@ def in_a_shard_map(of: str, penalty: Any, leaf: Any, **where: Any) -> Any:
             return jaxreg.max_strength(penalty, params).overall
         if of == "value":
             return penalty.value(params["kernel"])
-        tx = build[of]()
+        row, sgd = TRANSFORMATIONS[of], Settings(0.5, inner=lambda rate: optax.sgd(1.0))
+        tx = row.alone(penalty, Settings(end_step=2))
+        if of in ("shrink", "project"):
+            tx = row.optimizer(penalty, sgd)
         state = tx.init(params)
         for _ in range(2):
             grads = jax.tree.map(lambda x: 0.1 * x - 0.05, params)

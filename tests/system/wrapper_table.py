@@ -8,7 +8,8 @@ import numpy as np
 import optax
 
 import jaxreg
-from tests.support.fixed_points import SOLUTION, STRENGTH, TARGET
+from experiments.kit.transformations import TRANSFORMATIONS, Settings
+from tests.support.fixed_points import SOLUTION, STRENGTH, TARGET, WIDTH
 
 RATE = 0.01
 IS_FREE = {"free": True, "rows": False, "vector": False}
@@ -91,49 +92,52 @@ def _constraint(bound: Any) -> Any:
     return jaxreg.by_path([("vector$", jaxreg.Box(-0.5, bound)), ("rows$", ball)])
 
 
-def _ridge(strength: Any, inner: Any) -> Any:
-    ridge = jaxreg.by_path([("rows|vector", jaxreg.L2(2 * strength))])
-    return optax.chain(jaxreg.add_penalty_gradient(ridge), inner(optax.adam))
+def _ridge(strength: Any) -> Any:
+    return jaxreg.by_path([("rows|vector", jaxreg.L2(2 * strength))])
 
 
-def _pulled(rules: Any, inner: Any, tail: Any) -> Any:
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A transformation of the table, its penalty, and the maker that is wrapped."""
+
+    row: str
+    maker: Callable[[Any], Any]
+    penalty: Callable[[Any], Any] = penalty
+    preconditioner: Any = None
+    # A step on the support follows the gradient of loss + penalty.
+    is_pulled: bool = False
+
+    def build(self, strength: Any, wrapped: Callable[[Any], Any]) -> Any:
+        settings = Settings(
+            rate=RATE,
+            inner=lambda rate: wrapped(self.maker),
+            preconditioner=self.preconditioner,
+            width=WIDTH,
+        )
+        rules = self.penalty(strength)
+        tx = TRANSFORMATIONS[self.row].optimizer(rules, settings)
+        pull = jaxreg.add_penalty_gradient(rules)
+        return optax.chain(pull, tx) if self.is_pulled else tx
+
+
+_ADAM, _IDENTITY = jaxreg.preconditioners.adam(), jaxreg.preconditioners.identity()
+SETUPS: dict[str, Setup] = {
+    "regularize": Setup("regularize", optax.adam),
+    "prox_adam": Setup(
+        "proximal", lambda rate: optax.scale_by_adam(), preconditioner=_ADAM
+    ),
+    "prox_sgd": Setup(
+        "proximal", lambda rate: optax.identity(), preconditioner=_IDENTITY
+    ),
+    "shrink": Setup("shrink", optax.sgd),
+    "dual_average": Setup("dual_average", optax.sgd),
+    "ftrl": Setup("ftrl", optax.sgd),
+    "add_penalty_gradient": Setup("add_penalty_gradient", optax.adam, _ridge),
     # Adam would take steps of what the gradients of groups round.
-    return optax.chain(
-        jaxreg.add_penalty_gradient(rules), inner(optax.sgd), tail(rules)
-    )
-
-
-# Of a strength and a wrapper of an optimizer's maker, the transformation.
-TRANSFORMS: dict[str, Callable[[Any, Any], Any]] = {
-    "regularize": lambda s, inner: jaxreg.regularize(
-        inner(optax.adam), penalty(s), 0.0625
-    ),
-    "prox_adam": lambda s, inner: jaxreg.proximal(
-        inner(lambda _: optax.scale_by_adam()),
-        RATE,
-        penalty(s),
-        preconditioner=jaxreg.preconditioners.adam(),
-    ),
-    "prox_sgd": lambda s, inner: jaxreg.proximal(
-        inner(lambda _: optax.identity()),
-        RATE,
-        penalty(s),
-        preconditioner=jaxreg.preconditioners.identity(),
-    ),
-    "shrink": lambda s, inner: optax.chain(
-        inner(optax.sgd), jaxreg.shrink(penalty(s), RATE)
-    ),
-    "dual_average": lambda s, inner: jaxreg.dual_average(RATE, penalty(s)),
-    "ftrl": lambda s, inner: jaxreg.ftrl(RATE, penalty(s)),
-    "add_penalty_gradient": _ridge,
-    "orthant": lambda s, inner: _pulled(penalty(s), inner, jaxreg.orthant),
-    "half_space": lambda s, inner: _pulled(_rows(s), inner, jaxreg.half_space),
-    "project": lambda s, inner: optax.chain(
-        inner(optax.sgd), jaxreg.project(_constraint(s))
-    ),
-    "hold_support": lambda s, inner: optax.chain(
-        inner(optax.adam), jaxreg.hold_support(penalty(s))
-    ),
+    "orthant": Setup("orthant", optax.sgd, is_pulled=True),
+    "half_space": Setup("half_space", optax.sgd, _rows, is_pulled=True),
+    "project": Setup("project", optax.sgd, _constraint),
+    "hold_support": Setup("hold_support", optax.adam),
 }
 # The state of the wrapper, for a direction whose metric does not look inside it.
 _UNKNOWN = {
@@ -170,8 +174,7 @@ _ROWS_OF = {
 }
 
 AROUND: dict[str, dict[str, Refused | Row]] = {
-    name: {"flatten": Refused("matches no leaf. Leaves at hand: ''")}
-    for name in TRANSFORMS
+    name: {"flatten": Refused("matches no leaf. Leaves at hand: ''")} for name in SETUPS
 }
 for _name, _way in _ROWS_OF.items():
     AROUND[_name] |= {w: Row(_way + setup) for w, setup in _NEIGHBOURS.items()}

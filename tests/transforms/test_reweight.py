@@ -97,7 +97,9 @@ def test_rules_leave_other_leaves_free() -> None:
     )
     tx = jaxreg.reweight(BUILDS["prox_sgd"], rules, EPS, every=1)
     params = {name: jnp.asarray(GOAL, jnp.float32) for name in "abc"}
-    _, state = train(tx, lambda params: params, params, 3)
+    state = tx.init(params)
+    for _ in range(3):
+        _, state = tx.update(params, state, params)
     weights = state.penalty_weights
     assert weights["a"].shape == (1, 4) and weights["b"].shape == (2, 4)
     assert weights["c"] == optax.MaskedNode()

@@ -55,7 +55,7 @@ def refused(
     """
 
     def check(way: str) -> None:
-        speakers = f"({way}|{ways.SPEAKERS.get(way, way)})"
+        speakers = f"({way}|{ways.speaker(way)})"
         pattern = ".*".join(map(re.escape, message.split("...")))
         pattern = "(?s)" + pattern.replace(re.escape("{way}"), speakers)
         with pytest.raises(error, match=pattern):
@@ -259,7 +259,7 @@ PARAMS_ROWS = [
         ValueError,
         "{way}: update was called without params, and the penalty is a function of "
         "them; call tx.update(grads, state, params)",
-        lambda way: (tx := ways.TRANSFORMS[way](ways.penalty(way))).update(
+        lambda way: (tx := ways.build(way, ways.penalty(way))).update(
             PARAMS, tx.init(PARAMS)
         ),
     ),

@@ -35,7 +35,7 @@ def stepped(tx: Any, grads: Any, params: Any = None, state: Any = None) -> Any:
 
 
 def made(way: str, strength: Any = 0.1) -> Any:
-    return ways.TRANSFORMS[way](jaxreg.on_kernels(ways.penalty(way, strength)))
+    return ways.build(way, jaxreg.on_kernels(ways.penalty(way, strength)))
 
 
 def assert_equal(left: Any, right: Any) -> None:
@@ -95,7 +95,7 @@ def grows(way: str) -> None:
 
     @jax.jit
     def step(strength: Any) -> Any:
-        tx = ways.TRANSFORMS[way](jaxreg.on_kernels(jaxreg.L1(strength)))
+        tx = ways.build(way, jaxreg.on_kernels(jaxreg.L1(strength)))
         return stepped(tx, nothing, still)[0]["kernel"]
 
     assert np.all(step(-0.1) > 1) and np.all(step(0.1) < 1)

@@ -12,7 +12,7 @@ import optax
 
 import jaxreg
 from tests.support import ways
-from tests.support.ways import NORMAL_MAPS, PARAMS, PROXIMAL, SUMS
+from tests.support.ways import NORMAL_MAPS, PARAMS, PROXIMAL, SUMS, WITH_STATE
 from tests.system.bad_input.inputs import Row, refused
 from tests.system.bad_input.outcomes import GOOD, KERNEL, made, stepped
 from tests.system.bad_input.outcomes import PARAMS as KERNELS
@@ -87,7 +87,7 @@ def with_state_of(made: Any) -> Callable[[str], Any]:
 
     def use(way: str) -> Any:
         rules = jaxreg.by_path([("kernel", ways.penalty(way))])
-        state = ways.TRANSFORMS[way](rules).init(made)
+        state = ways.build(way, rules).init(made)
         return ways.first(way, rules, PARAMS, state=state)
 
     return use
@@ -96,7 +96,7 @@ def with_state_of(made: Any) -> Callable[[str], Any]:
 def with_new_rules(way: str) -> Any:
     before = jaxreg.by_path([("body/kernel", ways.penalty(way))])
     params = {**PARAMS, "head": {"kernel": jnp.ones((3, 2))}}
-    state = ways.TRANSFORMS[way](before).init(params)
+    state = ways.build(way, before).init(params)
     return ways.first(way, ways.on_kernels(way), params, state=state)
 
 
@@ -135,15 +135,7 @@ STATE_ROWS = [
         "{way}: state is of type ...; allowed: the ... that tx.init(params) returns. "
         "Restore a checkpoint into the structure of tx.init(params)",
         with_state_of_adam,
-        (
-            *NORMAL_MAPS,
-            *PROXIMAL,
-            "prox_sgd",
-            *SUMS,
-            "reweight",
-            "add_penalty_gradient",
-            "shrink",
-        ),
+        WITH_STATE,
     ),
 ]
 
@@ -151,7 +143,7 @@ STATE_ROWS = [
 def goes_on_with(penalty: Any, way: str) -> None:
     """A restored state steps on under another penalty, and feels it."""
     params, state = stepped(made(way), GOOD)
-    after = ways.TRANSFORMS[way](jaxreg.on_kernels(penalty))
+    after = ways.build(way, jaxreg.on_kernels(penalty))
     went_on, _ = stepped(after, GOOD, params, state)
     # A step or two of the learning rate 0.01; that of RMSProp's first is 0.03.
     np.testing.assert_allclose(went_on["kernel"], params["kernel"], atol=0.1)

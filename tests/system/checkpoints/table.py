@@ -12,6 +12,12 @@ from flax import nnx
 from flax.training.train_state import TrainState
 
 import jaxreg
+from experiments.kit.transformations import (
+    TRANSFORMATIONS,
+    Needs,
+    Settings,
+    Transformation,
+)
 
 INPUTS, HIDDEN, BATCH = 8, 8, 16
 # Between the first save and the last step that all runs make: the target is reached
@@ -39,37 +45,43 @@ def normal_map(penalty: Any = RULES) -> Any:
     return jaxreg.regularize(optax.adam(RATE), penalty)
 
 
-def around_adam(tx: Any) -> Any:
-    return optax.chain(optax.adam(RATE), tx)
+# Beside the rate, the settings of a transformation: schedules count on after a restart.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "add_penalty_gradient": {"schedule": warm_up},
+    "dual_average": {
+        "rate": 0.05,
+        "momentum": lambda step: 0.5 / (1 + step),
+        "schedule": warm_up,
+    },
+    "ftrl": {"rate": 0.1, "schedule": warm_up},
+    "prox_adagrad": {"rate": 0.1, "schedule": warm_up},
+    "prox_adam": {"rate": halving, "schedule": warm_up},
+    "prox_adamw": {"weight_decay": 1e-2},
+    "prox_sgd": {"rate": 0.05, "momentum": 0.9},
+    "proximal": {
+        "rate": halving,
+        "inner": lambda rate: optax.scale_by_yogi(),
+        "preconditioner": jaxreg.preconditioners.yogi(),
+    },
+    "regularize": {"schedule": warm_up},
+    "reweight": {"every": 7},
+    "shrink": {
+        "rate": halving,
+        "schedule": warm_up,
+        "inner": lambda _: optax.adam(RATE),
+    },
+}
+PENALTIES = {Needs.GROUPS: GROUPS, Needs.CONSTRAINT: SET}
 
 
-# Each row is named after the function of jaxreg that it is about.
+def built(row: Transformation) -> Any:
+    settings = {"rate": RATE, "end_step": END_STEP, **SETTINGS.get(row.name, {})}
+    return row.optimizer(PENALTIES.get(row.needs, RULES), Settings(**settings))
+
+
 TRANSFORMS: dict[str, Any] = {
-    "add_penalty_gradient": optax.chain(
-        jaxreg.add_penalty_gradient(RULES, schedule=warm_up), optax.adam(RATE)
-    ),
-    "dual_average": jaxreg.dual_average(
-        0.05, RULES, lambda step: 0.5 / (1 + step), schedule=warm_up
-    ),
-    "ftrl": jaxreg.ftrl(0.1, RULES, schedule=warm_up),
-    "half_space": around_adam(jaxreg.half_space(GROUPS)),
-    "hold_support": around_adam(jaxreg.hold_support(RULES)),
-    "orthant": around_adam(jaxreg.orthant(RULES)),
-    "project": around_adam(jaxreg.project(SET)),
-    "prox_adagrad": jaxreg.prox_adagrad(0.1, RULES, schedule=warm_up),
-    "prox_adam": jaxreg.prox_adam(halving, RULES, schedule=warm_up),
-    "prox_adamw": jaxreg.prox_adamw(RATE, RULES, weight_decay=1e-2),
-    "prox_rmsprop": jaxreg.prox_rmsprop(RATE, RULES),
-    "prox_sgd": jaxreg.prox_sgd(0.05, RULES, momentum=0.9),
-    "proximal": jaxreg.proximal(
-        optax.scale_by_yogi(),
-        halving,
-        RULES,
-        preconditioner=jaxreg.preconditioners.yogi(),
-    ),
-    "regularize": optax.chain(
-        optax.identity(), jaxreg.regularize(optax.adam(RATE), RULES, schedule=warm_up)
-    ),
+    name: built(row) for name, row in TRANSFORMATIONS.items()
+} | {
     "regularize, bfloat16": normal_map(),
     "regularize, in wrappers": optax.MultiSteps(
         optax.apply_if_finite(
@@ -80,9 +92,7 @@ TRANSFORMS: dict[str, Any] = {
         ),
         2,
     ).gradient_transformation(),
-    "reweight": jaxreg.reweight(normal_map, RULES, 0.1, every=7),
-    "shrink": around_adam(jaxreg.shrink(RULES, halving, schedule=warm_up)),
-    "target_sparsity": jaxreg.target_sparsity(optax.adam(RATE), RULES, 0.5, END_STEP),
+    "reweight, regularize": jaxreg.reweight(normal_map, RULES, 0.1, every=7),
 }
 
 
