@@ -10,6 +10,7 @@ import pytest
 from experiments.harness.runner import run
 from experiments.kit import data_sets
 from experiments.neural_feature_selection import neural_feature_selection as experiment
+from tests.support.figures import assert_figure_shows_its_rows
 
 DATA = pathlib.Path(os.environ.get("JAXREG_DATA", "/nowhere"))
 
@@ -119,7 +120,7 @@ def test_the_verdict_names_penalties_that_beat_every_baseline(better, word):
 def test_a_quick_run_is_whole(tmp_path):
     config = experiment.QUICK
     record = run(experiment, config, tmp_path, quick=True, stream=io.StringIO())
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert_figure_shows_its_rows(experiment, config, tmp_path)
     table = {row["method"]: row["forest"] for row in record["table"]}
     assert table[experiment.MCP] > table[experiment.RANDOM]
 

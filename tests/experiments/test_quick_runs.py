@@ -7,6 +7,7 @@ import pytest
 import experiments
 from experiments import __main__
 from experiments.harness import answers, discovery
+from tests.support.figures import assert_figure_shows_its_rows
 
 NAMES = list(discovery.find(experiments))
 # What the tests of these experiments run and read.
@@ -72,6 +73,7 @@ def test_a_quick_run_reaches_its_report(name, tmp_path):
     record = json.loads((folder / "run.json").read_text())
     assert record["table"] and record["quick"]
     assert name in (tmp_path / "quick" / "report.html").read_text()
+    assert_figure_shows_its_rows(module, module.QUICK, folder)
     if name not in TIMED:
         line = json.loads((folder / "rows.jsonl").read_text().splitlines()[1])
         again = module.measure(module.QUICK, **line["cell"])

@@ -26,7 +26,7 @@ def lasso(strength: float) -> np.ndarray:
 
 
 def run(tx: Any, start: Any, steps: int, grad: Any = gradient) -> np.ndarray:
-    return np.asarray(train(tx, grad, start, steps)[0])
+    return np.asarray(train(tx, grad, jnp.asarray(start), steps)[0])
 
 
 def cosine(peak: float, steps: int) -> optax.Schedule:
