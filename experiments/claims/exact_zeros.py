@@ -15,8 +15,6 @@ Cost: 1 to 2 minutes on 2 cores.
 Command: python -m experiments exact_zeros
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any
@@ -31,7 +29,6 @@ import optax
 import jaxreg
 from experiments.harness.contract import Row
 from experiments.kit import data_sets, networks, stats, training
-from jaxreg.reports import measure as measures
 
 DEFAULT = True
 
@@ -78,8 +75,8 @@ def cells(config: Config) -> list[Row]:
 def measure(config: Config, method: str, strength: float, seed: int) -> Row:
     """Trains one network and counts what is zero."""
     split = data_sets.digits(seed)
-    found = _measure(config, method, strength, seed, split)
-    return jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), found)
+    row = _measure(config, method, strength, seed, split)
+    return jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), row)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "method"))
@@ -99,32 +96,31 @@ def _measure(
         return data_loss(params, x, y) + (penalty.value(params) if in_loss else 0.0)
 
     tx = _optimizer(method, config, penalty, strength)
-    data, steps, batch = split[:2], config.steps, config.batch
-    params = training.fit(
-        loss, tx, params, data, steps=steps, batch=batch, key=batch_key
-    )
+    data = split[:2]
+    params = training.fit(loss, tx, params, data, config, batch_key)
     train_loss, grads = jax.value_and_grad(data_loss)(params, *data)
     first, second, last = (layer["kernel"][...] for layer in params["layers"].values())
     hidden = [(first, second), (second, last)]
+    numbers = jaxreg.measure(penalty, params, grads)
     return {
         "train_accuracy": training.accuracy(apply, params, *data),
         "test_accuracy": training.accuracy(apply, params, *split[2:]),
-        "objective": train_loss + penalty.value(params),
-        "zeros": measures.zero_share(penalty, params),
+        "objective": train_loss + numbers["penalty"],
+        "zeros": numbers["zero_share"],
         "dead_pixels": jnp.sum(jnp.all(first == 0, axis=1)),
         "dead_neurons": sum(_dead_neurons(into, out) for into, out in hidden),
-        "stationarity": measures.stationarity_rms(penalty, params, grads),
+        "stationarity": numbers["stationarity"],
         "kept_pixels": jnp.any(first != 0, axis=1),
     }
 
 
 def _dead_neurons(into: jax.Array, out: jax.Array) -> jax.Array:
-    """Neurons that no input reaches, or that reach no output."""
+    """The number of neurons without incoming or without outgoing weights."""
     return jnp.sum(jnp.all(into == 0, axis=0) | jnp.all(out == 0, axis=1))
 
 
 def _penalty(method: str, strength: Any) -> jaxreg.Penalty:
-    """What the method is measured against; for AdamW its decay read as L2."""
+    """The penalty that a method is judged by; for AdamW its decay read as L2."""
     match method:
         case "L2 in the loss":
             return jaxreg.on_kernels(jaxreg.L2(strength))
@@ -175,18 +171,18 @@ def verdict(config: Config, rows: list[Row]) -> str:
     table = summarise(config, rows)
 
     def worst_zeros(method: str) -> float:
-        return max(row["zeros"] for row in table if row["method"] == method)
+        return max(row["zeros"] for row in stats.select(table, method=method))
 
-    free = next(row for row in table if row["method"] == "no penalty")
+    (free,) = stats.select(table, method="no penalty")
     best = max(
-        (row for row in table if row["method"] == "regularize L1"),
+        stats.select(table, method="regularize L1"),
         key=lambda row: (
             (row["test_accuracy"] >= free["test_accuracy"] - 0.01) * row["zeros"]
         ),
     )
     in_loss = worst_zeros("L1 in the loss")
     smooth = max(worst_zeros("L2 in the loss"), worst_zeros("AdamW decay"))
-    # Weights behind pixels that are 0 in every image get no gradient but decay's, and
+    # Weights of pixels that are 0 in every image get no gradient but that of decay, and
     # decay until float32 underflows: those are the zeros that L2 may show.
     cost = 100 * (free["test_accuracy"] - best["test_accuracy"])
     holds = best["zeros"] > 0.5 and in_loss == 0 and smooth < 1e-3 and cost <= 1
@@ -205,8 +201,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     _plot_front(left, rows)
     strongest = max(config.strengths)
     for axes, method in ((middle, "regularize L1"), (right, "regularize GroupLasso")):
-        cell = (method, strongest)
-        chosen = [row for row in rows if (row["method"], row["strength"]) == cell]
+        chosen = stats.select(rows, method=method, strength=strongest)
         kept = np.mean([row["kept_pixels"] for row in chosen], axis=0)
         image = axes.imshow(kept.reshape(8, 8), cmap="cividis", vmin=0, vmax=1)
         axes.set_title(
@@ -221,7 +216,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
 
 def _plot_front(axes: matplotlib.axes.Axes, rows: list[Row]) -> None:
     for place, method in enumerate(METHODS):
-        points = [row for row in rows if row["method"] == method]
+        points = stats.select(rows, method=method)
         axes.scatter(
             [100 * row["zeros"] for row in points],
             [100 * row["test_accuracy"] for row in points],

@@ -21,8 +21,6 @@ Cost: about 1 minute on 2 cores.
 Command: python -m experiments feature_noise
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -35,7 +33,7 @@ import numpy as np
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import data_sets, linear_models, stats
+from experiments.kit import data_sets, linear_models, plotting, stats
 
 METHODS = ("no penalty", "L2", "L1")
 GAUSSIAN = "irrelevant features, Gaussian"
@@ -65,8 +63,8 @@ class Config:
 
 QUICK = Config(seeds=2, irrelevant=(0, 80), changes=(0.1,), strengths=8)
 
-# From what hardly acts to what leaves no weight.
-_RANGES = {"L2": (1e-3, 1e2), "L1": (1e-3, 1e1)}
+# From strengths that hardly act to some that leave no weight.
+_RANGES = {"no penalty": (0.0, 0.0), "L2": (1e-3, 1e2), "L1": (1e-3, 1e1)}
 
 
 class Problem(NamedTuple):
@@ -103,17 +101,17 @@ def measure(config: Config, part: str, method: str, amount: float, seed: int) ->
     samples, features = problem.train[0].shape
     loss = linear_models.squared(samples)
     with jax.enable_x64(True):
-        penalties = _penalties(config, method)
-        found = linear_models.path(loss, penalties, *problem.train)
+        penalties = linear_models.penalties(method, *_RANGES[method], config.strengths)
+        fits = linear_models.path(loss, penalties, *problem.train)
         budget = (
             amount * np.sqrt(samples) * (np.sqrt(features) if part == TOGETHER else 1)
         )
         if is_changed:
-            chosen_by = _worst(part, budget, found.weights, problem.train)
+            chosen_by = _worst(part, budget, fits.weights, problem.train)
         else:
-            chosen_by = _errors(found.weights, problem.valid)
+            chosen_by = _errors(fits.weights, problem.valid)
         best = int(np.argmin(chosen_by))
-        fit, penalty = jax.tree.map(lambda leaf: leaf[best], (found, penalties))
+        fit, penalty = jax.tree.map(lambda leaf: leaf[best], (fits, penalties))
         row = {
             "error": float(_errors(fit.weights, problem.test)),
             "strength": float(penalty.strength),
@@ -151,14 +149,6 @@ def _diabetes(
     return Problem(*(crowded(*part) for part in data_sets.diabetes(seed)))
 
 
-def _penalties(config: Config, method: str) -> Any:
-    """A penalty whose strength has an axis: the ones to choose from."""
-    if method == "no penalty":
-        return jaxreg.L1(jnp.zeros(1))
-    kind = {"L1": jaxreg.L1, "L2": jaxreg.L2}[method]
-    return kind(jnp.geomspace(*_RANGES[method], config.strengths))
-
-
 def _errors(weights: Any, data: tuple[Any, Any]) -> Any:
     """The mean squared error, for every row of weights."""
     x, y = data
@@ -183,7 +173,7 @@ def _ascent(
     def norm(change: jax.Array) -> jax.Array:
         return jnp.linalg.norm((x + change) @ weights - y)
 
-    # Larger than the ball: each step ends on its surface, where the maximum is.
+    # Steps larger than the ball end on its surface, where the maximum is.
     rate = 10 * budget / jnp.maximum(jnp.linalg.norm(weights), 1e-9)
 
     def step(change: jax.Array, _: Any) -> tuple[jax.Array, None]:
@@ -195,17 +185,17 @@ def _ascent(
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
-    """Mean and standard error, the worst of the checks, and what the search missed."""
+    """Mean and standard error, the worst checks, and the gap of the search."""
     by = ("part", "method", "amount")
     table = []
     for part in dict.fromkeys(row["part"] for row in rows):
-        mine = [row for row in rows if row["part"] == part]
+        mine = stats.select(rows, part=part)
         is_changed = part in (EACH, TOGETHER)
         measured = ("worst",) if is_changed else ("error",)
         for row in stats.over_seeds(mine, by, measured):
-            group = [r for r in mine if all(r[key] == row[key] for key in by)]
+            group = stats.alike(mine, row, by)
             for check in ("from_sklearn", "kkt"):
-                row[check] = max(r[check] for r in group)
+                row[check] = stats.largest(group, check)
             if is_changed:
                 misses = [abs(r["searched"] / r["worst"] - 1) for r in group]
                 row["search_missed"] = max(misses)
@@ -219,8 +209,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
     most, largest = float(max(config.irrelevant)), max(config.changes)
 
     def at(part: str, method: str, amount: float, column: str = "error") -> float:
-        key = (part, method, amount)
-        (row,) = [r for r in table if (r["part"], r["method"], r["amount"]) == key]
+        (row,) = stats.select(table, part=part, method=method, amount=amount)
         return float(row[column])
 
     irrelevant = {
@@ -232,8 +221,8 @@ def verdict(config: Config, rows: list[Row]) -> str:
         for part in (EACH, TOGETHER)
     }
     holds = all(pairs["L1"][1] < pairs["L2"][1] for pairs in irrelevant.values())
-    own = worst[EACH]["L1"] <= worst[EACH]["L2"]
-    other = worst[TOGETHER]["L2"] <= worst[TOGETHER]["L1"]
+    each = worst[EACH]["L1"] <= worst[EACH]["L2"]
+    together = worst[TOGETHER]["L2"] <= worst[TOGETHER]["L1"]
     missed = max(row.get("search_missed", 0.0) for row in table)
     texts = [
         f"{part}, 0 to {most:g} features: "
@@ -245,7 +234,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
         for part, values in worst.items()
     ]
     return (
-        f"{'holds with conditions' if holds and own and other else 'false'}: L1 is "
+        f"{'holds with conditions' if holds and each and together else 'false'}: L1 is "
         "robust against irrelevant features and against a bounded change of each. Test "
         f"errors: {'; '.join(texts)}. The search for the worst change is within "
         f"{missed:.0e} of the theorem."
@@ -258,7 +247,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     for axes, part in zip(
         figure.subplots(2, 2).flat, (GAUSSIAN, DIABETES, EACH, TOGETHER), strict=True
     ):
-        _plot_part(axes, config, [row for row in rows if row["part"] == part], part)
+        _plot_part(axes, config, stats.select(rows, part=part), part)
     return figure
 
 
@@ -269,18 +258,16 @@ def _plot_part(
     column = "worst" if is_changed else "error"
     amounts = config.changes if is_changed else config.irrelevant
     for method, style in _STYLES.items():
-        mine = [row for row in rows if row["method"] == method]
-        mean = stats.over_seeds(mine, ("amount",), (column,))
-        for group, marks, size in ((mean, style, 5), (mine, ".", 4)):
-            axes.plot(
-                [amounts.index(row["amount"]) for row in group],
-                [row[column] for row in group],
-                marks,
-                color=f"C{METHODS.index(method)}",
-                markersize=size,
-                label=method if group is mean else None,
-                alpha=1 if group is mean else 0.5,
-            )
+        plotting.means_and_seeds(
+            axes,
+            stats.select(rows, method=method),
+            "amount",
+            column,
+            style=style,
+            color=f"C{METHODS.index(method)}",
+            label=method,
+            positions=amounts,
+        )
     axes.set_xticks(range(len(amounts)), [f"{amount:g}" for amount in amounts])
     axes.set_title(part, fontsize=10)
     axes.set_xlabel(

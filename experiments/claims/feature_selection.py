@@ -21,8 +21,6 @@ Cost: about 2 minutes on 2 cores.
 Command: python -m experiments feature_selection
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any
@@ -36,7 +34,7 @@ from sklearn import datasets, linear_model
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import linear_models, stats
+from experiments.kit import linear_models, plotting, stats
 
 DEFAULT = True
 
@@ -158,19 +156,18 @@ def _diabetes(case: str) -> Row:
         largest = jaxreg.max_strength(jaxreg.L1(1.0), jnp.asarray(pull)).overall
         order = [int(place) + 1 for place in np.argsort(entered, kind="stable")]
         return {"order": order, "largest": float(largest), **checks}
-    penalties: list[jaxreg.Penalty]
-    if case == "lasso":
-        penalties = [jaxreg.L1(strength) for strength in _STRENGTHS]
-        models = [
-            linear_model.Lasso(s, fit_intercept=False, tol=1e-14, max_iter=10**6)
-            for s in _STRENGTHS
-        ]
-    else:
-        penalties = [jaxreg.L2.from_sklearn(s, len(answers)) for s in _STRENGTHS]
-        models = [linear_model.Ridge(s, fit_intercept=False) for s in _STRENGTHS]
+    samples = len(answers)
+    penalties: list[jaxreg.Penalty] = [
+        jaxreg.L1(s) if case == "lasso" else jaxreg.L2.from_sklearn(s, samples)
+        for s in _STRENGTHS
+    ]
     stacked = jax.tree.map(lambda *strengths: jnp.stack(strengths), *penalties)
     found = _fits(stacked, design, answers)
-    wanted = np.array([model.fit(design, answers).coef_ for model in models])
+    loss = linear_models.squared(samples)
+    wanted = [
+        linear_models.reference(loss, penalty, design, answers, tolerance=1e-14)
+        for penalty in penalties
+    ]
     off = np.max(np.abs(np.asarray(found.params) - wanted))
     return {
         "nonzeros": np.sum(np.asarray(found.params) != 0, axis=1).tolist(),
@@ -236,20 +233,17 @@ def _logistics(
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
     """Shares and means with standard errors; the worst distance from scikit-learn."""
     by = ("part", "case", "size")
-    signs, irrelevant = (
-        [row for row in rows if row["part"] == part] for part in (SIGNS, IRRELEVANT)
-    )
-    table = stats.over_seeds(signs, by, ("right",))
+    table = stats.over_seeds(stats.select(rows, part=SIGNS), by, ("right",))
+    irrelevant = stats.select(rows, part=IRRELEVANT)
     table += stats.over_seeds(irrelevant, by, ("test_error", "nonzeros"))
-    for row in rows:
-        if row["part"] == DIABETES:
-            names = ("order", "largest")
-            line = {name: row[name] for name in (*by, *names) if name in row}
-            if "nonzeros" in row:
-                line["nonzeros_at_1_.1_.01"] = row["nonzeros"]
-            table.append(line)
+    for row in stats.select(rows, part=DIABETES):
+        names = ("order", "largest")
+        line = {name: row[name] for name in (*by, *names) if name in row}
+        if "nonzeros" in row:
+            line["nonzeros_at_1_.1_.01"] = row["nonzeros"]
+        table.append(line)
     for line in table:
-        runs = [row for row in rows if all(row[name] == line[name] for name in by)]
+        runs = stats.alike(rows, line, by)
         line["worst_error"] = max(row["error"] for row in runs)
         line["worst_violation"] = max(row["violation"] for row in runs)
     return table
@@ -289,7 +283,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """Shares of right signs; error and weights against the number of features."""
     figure = matplotlib.figure.Figure(figsize=(11, 3.9), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(0.7, 1, 1))
-    table = [row for row in summarise(config, rows) if row["part"] == SIGNS]
+    table = stats.select(summarise(config, rows), part=SIGNS)
     bars = left.bar(
         [row["case"].replace(" ", "\n") for row in table],
         [100 * row["right"] for row in table],
@@ -299,27 +293,25 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     left.bar_label(bars, fmt="%.0f %%", label_type="center", color="white")
     left.set_ylabel("paths with the right signs, % (bar: standard error)")
     left.set_title("irrepresentable condition", fontsize=10)
-    _plot_sizes(middle, config, rows, "test_error")
+    _plot_sizes(middle, rows, "test_error")
     middle.set_ylabel("test error")
-    _plot_sizes(right, config, rows, "nonzeros")
+    _plot_sizes(right, rows, "nonzeros")
     right.set_yscale("log")
     right.set_ylabel("weights that are not zero (3 are relevant)")
     return figure
 
 
-def _plot_sizes(
-    axes: matplotlib.axes.Axes, config: Config, rows: list[Row], column: str
-) -> None:
-    for place, case in enumerate(("L1", "L2")):
-        mine = [r for r in rows if r["part"] == IRRELEVANT and r["case"] == case]
-        shifted = [row["size"] * 1.08 ** (2 * place - 1) for row in mine]
-        values = [row[column] for row in mine]
-        axes.plot(shifted, values, "os"[place], color=f"C{place}", ms=3, alpha=0.5)
-        means = [
-            np.mean([row[column] for row in mine if row["size"] == size])
-            for size in config.features
-        ]
-        axes.plot(config.features, means, color=f"C{place}", label=case)
+def _plot_sizes(axes: matplotlib.axes.Axes, rows: list[Row], column: str) -> None:
+    for index, case in enumerate(("L1", "L2")):
+        plotting.means_and_seeds(
+            axes,
+            stats.select(rows, part=IRRELEVANT, case=case),
+            "size",
+            column,
+            style="os"[index] + "-",
+            color=f"C{index}",
+            label=case,
+        )
     axes.set_xscale("log")
     axes.set_xlabel("features")
     axes.set_title("a point per run, lines through the means", fontsize=9)

@@ -20,8 +20,6 @@ Cost: about 1 minute on 2 cores; needs microarray/ in JAXREG_DATA.
 Command: python -m experiments gene_expression
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools
@@ -35,8 +33,7 @@ from sklearn import model_selection
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import data_sets, linear_models
-from experiments.kit.stats import over_seeds
+from experiments.kit import data_sets, linear_models, stats
 
 REQUIRES = ("microarray",)
 
@@ -96,7 +93,7 @@ def measure(config: Config, data: str, penalty: str, seed: int) -> Row:
         config.folds, shuffle=True, random_state=0
     )
     rows, labels = genes[train], classes[train]
-    # Rows that a fit must not see get the weight 0, so that all folds have one shape.
+    # Held-out rows get the weight 0, so that all folds have one shape.
     masks = np.ones((config.folds, len(train)))
     for mask, (_, held_out) in zip(masks, splitter.split(rows, labels), strict=True):
         mask[held_out] = 0
@@ -132,22 +129,21 @@ def _fits(
     wide = jnp.concatenate([rows, jnp.ones((len(rows), 1))], axis=1)
 
     def fit(mask: jax.Array, share: jax.Array) -> linear_models.Solution:
-        count = jnp.sum(mask)
-
-        def gradient(params: Any) -> Any:
-            logits = rows @ params["kernel"] + params["bias"]
-            errors = mask * (jax.nn.sigmoid(logits) - labels) / count
-            return {"kernel": rows.T @ errors, "bias": jnp.sum(errors)}
-
-        bias = jnp.log(jnp.sum(mask * labels) / jnp.sum(mask * (1 - labels)))
-        zero = {"kernel": jnp.zeros(rows.shape[1]), "bias": bias}
-        largest = jnp.max(jnp.abs(gradient(zero)["kernel"]))
+        weights = mask / jnp.sum(mask)
+        mean = weights @ labels
+        start = {"kernel": jnp.zeros(rows.shape[1]), "bias": jnp.log(mean / (1 - mean))}
+        largest = jnp.max(jnp.abs(rows.T @ (weights * (mean - labels))))
         masked = wide * mask[:, None]
-        rate = 4 * count / jnp.linalg.eigvalsh(masked @ masked.T)[-1]
-        rules = jaxreg.on_kernels(_penalty(penalty, share * largest))
-        tolerance, most = config.tolerance, config.most
-        return linear_models.solve(
-            gradient, rules, rate, zero, tolerance=tolerance, most=most
+        rate = 4 * jnp.sum(mask) / jnp.linalg.eigvalsh(masked @ masked.T)[-1]
+        return linear_models.fit_with_intercept(
+            _penalty(penalty, share * largest),
+            True,
+            rate,
+            start,
+            (rows, labels),
+            weights,
+            tolerance=config.tolerance,
+            most=config.most,
         )
 
     over_shares = jax.vmap(fit, in_axes=(None, 0))
@@ -174,21 +170,17 @@ def jaccard(sets: list[set[int]]) -> float:
 
 
 def nogueira(sets: list[set[int]], features: int) -> float:
-    """1 for equal sets, about 0 for random ones (Nogueira, Sechidis and Brown 2018)."""
-    chosen = np.zeros((len(sets), features))
-    for line, members in zip(chosen, sets, strict=True):
-        line[list(members)] = 1
-    share = chosen.mean()
-    spread = chosen.var(axis=0, ddof=1).mean()
-    return float(1 - spread / (share * (1 - share)))
+    """The similarity of sets of features beyond chance."""
+    members = [[feature in chosen for feature in range(features)] for chosen in sets]
+    return stats.selection_stability(np.array(members))
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
-    """Means over splits; how alike the chosen sets are."""
+    """Means over splits, and the similarity of the chosen sets."""
     by, measured = ("data", "penalty"), ("test_accuracy", "genes")
-    table = over_seeds(rows, by, measured)
+    table = stats.over_seeds(rows, by, measured)
     for line in table:
-        runs = [row for row in rows if all(row[name] == line[name] for name in by)]
+        runs = stats.alike(rows, line, by)
         line["of"] = runs[0]["all_genes"]
         line["strongest"] = max(row["share"] for row in runs)
         line["weakest"] = min(row["share"] for row in runs)
@@ -201,7 +193,7 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """Few genes at the accuracy of L2 or not, and how steady the choice is."""
+    """Genes and accuracy of each penalty, and how steady the choice is."""
     table = {(row["data"], row["penalty"]): row for row in summarise(config, rows)}
     lines, holds, steady = [], True, True
     for name in config.data:
@@ -228,7 +220,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     table = {(row["data"], row["penalty"]): row for row in summarise(config, rows)}
     for axes, name in zip(panels, config.data, strict=True):
         for place, penalty in enumerate(PENALTIES):
-            mine = [r for r in rows if (r["data"], r["penalty"]) == (name, penalty)]
+            mine = stats.select(rows, data=name, penalty=penalty)
             label = penalty
             if penalty != "L2":
                 label += f", Jaccard {table[name, penalty]['jaccard']:.2f}"

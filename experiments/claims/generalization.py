@@ -18,8 +18,6 @@ Cost: 1 to 2 minutes on 2 cores.
 Command: python -m experiments generalization
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any
@@ -29,10 +27,18 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import optax
+from matplotlib.axes import Axes
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import data_sets, linear_models, networks, stats, training
+from experiments.kit import (
+    data_sets,
+    linear_models,
+    networks,
+    plotting,
+    stats,
+    training,
+)
 
 LINEAR = "linear"
 LINEAR_METHODS = ("L1", "elastic net", "L2")
@@ -87,7 +93,7 @@ def cells(config: Config) -> list[Row]:
 
 
 def measure(config: Config, problem: str, amount: int, method: str, seed: int) -> Row:
-    """The error of one fit, whose strength the validation samples have chosen."""
+    """The error of one fit, with the strength that the validation samples choose."""
     if problem == LINEAR:
         with jax.enable_x64(True):
             return _linear_model(config, amount, method, seed)
@@ -104,18 +110,15 @@ def _linear_model(config: Config, relevant: int, method: str, seed: int) -> Row:
     designs = rng.normal(size=shape)
     answers = designs @ truth + rng.normal(size=shape[:2])
     loss = linear_models.squared(config.samples)
-    strengths = jnp.geomspace(*_RANGES[method], config.grid)
-    penalties = _penalty(method, strengths)
-    found = linear_models.path(loss, penalties, designs[0], answers[0])
-    errors = np.mean((found.weights @ designs[1].T - answers[1]) ** 2, axis=1)
-    best = int(np.argmin(errors))
-    fit, penalty = jax.tree.map(lambda leaf: np.asarray(leaf)[best], (found, penalties))
+    penalties = _penalty(method, jnp.geomspace(*_RANGES[method], config.grid))
+    train, valid = zip(designs, answers, strict=True)
+    fit, penalty = linear_models.best_of_path(loss, penalties, train, valid)
     # Independent features of variance 1: the test error beside the noise, without one.
     return {
         "error": float(np.sum((fit.weights - truth) ** 2)),
-        "strength": float(strengths[best]),
+        "strength": float(penalty.l1 if method == "elastic net" else penalty.strength),
         "zeros": float(np.mean(fit.weights == 0)),
-        **linear_models.checked(loss, penalty, designs[0], answers[0], fit),
+        **linear_models.checked(loss, penalty, *train, fit),
     }
 
 
@@ -142,9 +145,9 @@ def _digits(config: Config, images: int, method: str, seed: int, share: float) -
     data = [(split.train_x[part], labels[part]) for part in (train, valid)]
     data.append((split.test_x, split.test_y))
     strengths = (0.0,) if method == "no penalty" else config.strengths
-    found = _trained(config, method, np.array(strengths, np.float32), seed, data)
-    chosen_by, test, zeros = (np.asarray(part) for part in found)
-    # Of equally good strengths the largest.
+    scores = _trained(config, method, np.array(strengths, np.float32), seed, data)
+    chosen_by, test, zeros = (np.asarray(part) for part in scores)
+    # The largest of equally good strengths.
     best = int(np.flatnonzero(chosen_by == chosen_by.max())[-1])
     return {
         "error": float(1 - test[best]),
@@ -172,9 +175,8 @@ def _trained(
             jaxreg.regularize(optax.adam(rate), penalty, config.width),
             params,
             train_data,
-            steps=config.steps,
-            batch=config.batch,
-            key=batch_key,
+            config,
+            batch_key,
         )
         scores = (training.accuracy(apply, fitted, *part) for part in (valid, test))
         return *scores, jaxreg.measure(penalty, fitted)["zero_share"]
@@ -187,16 +189,15 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
     by = ("problem", "amount", "method")
     table = stats.over_seeds(rows, by, ("error",))
     for row in table:
-        group = [r for r in rows if all(r[key] == row[key] for key in by)]
+        group = stats.alike(rows, row, by)
         row["zeros"] = float(np.mean([r["zeros"] for r in group]))
         for check in ("from_sklearn", "kkt"):
-            found = [r[check] for r in group if r[check] is not None]
-            row[check] = max(found, default=None)
+            row[check] = stats.largest(group, check)
     return table
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """Which penalty wins where, and what the penalties gain on digits."""
+    """The best penalty for each truth, and the gains on digits."""
     table = summarise(config, rows)
     error = {(r["problem"], r["amount"], r["method"]): r["error"] for r in table}
     few, many = min(config.relevant), max(config.relevant)
@@ -208,7 +209,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
     digits = dict.fromkeys(r["problem"] for r in table if r["problem"] != LINEAR)
     for problem, images in ((p, n) for p in digits for n in config.images):
         points = [100 * error[problem, images, method] for method in METHODS]
-        gains += [points[0] - other for other in points[1:]]
+        gains += [points[0] - penalised for penalised in points[1:]]
         shown = ", ".join(f"{m} {x:.1f}" for m, x in zip(METHODS, points, strict=True))
         texts.append(f"{images} {problem}: {shown}")
     depends = sparse[0] < sparse[1] and dense[1] < dense[0]
@@ -225,15 +226,17 @@ def verdict(config: Config, rows: list[Row]) -> str:
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """The linear errors, and those on digits: seeds as points, means as lines, bars."""
     figure = matplotlib.figure.Figure(figsize=(12, 4.4), layout="constrained")
-    left, *others = figure.subplots(1, 3, width_ratios=(1.1, 1, 1))
-    for place, (method, style) in enumerate(_STYLES.items()):
-        key = (LINEAR, method)
-        mine = [row for row in rows if (row["problem"], row["method"]) == key]
-        mean = stats.over_seeds(mine, ("amount",), ("error",))
-        for group, marks in ((mean, style), (mine, ".")):
-            xs, ys = ([row[name] for row in group] for name in ("amount", "error"))
-            label = method if group is mean else None
-            left.plot(xs, ys, marks, color=f"C{place}", ms=5, label=label)
+    left, *digits_axes = figure.subplots(1, 3, width_ratios=(1.1, 1, 1))
+    for index, (method, style) in enumerate(_STYLES.items()):
+        plotting.means_and_seeds(
+            left,
+            stats.select(rows, problem=LINEAR, method=method),
+            "amount",
+            "error",
+            style=style,
+            color=f"C{index}",
+            label=method,
+        )
     left.set_xscale("log")
     left.set_yscale("log")
     left.set_xticks(config.relevant, [str(count) for count in config.relevant])
@@ -243,25 +246,26 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     left.set_title(f"linear model, {config.samples} samples", fontsize=10)
     left.legend(fontsize=8)
     digits = dict.fromkeys(r["problem"] for r in rows if r["problem"] != LINEAR)
-    for axes, problem in zip(others, digits, strict=False):
-        _plot_digits(axes, config, [r for r in rows if r["problem"] == problem])
+    for axes, problem in zip(digits_axes, digits, strict=False):
+        _plot_digits(axes, config, stats.select(rows, problem=problem))
         axes.set_title(problem, fontsize=10)
-    named = others[0].get_legend_handles_labels()
+    named = digits_axes[0].get_legend_handles_labels()
     figure.legend(*named, loc="outside lower right", ncols=2, fontsize=8)
     return figure
 
 
-def _plot_digits(axes: Any, config: Config, rows: list[Row]) -> None:
+def _plot_digits(axes: Axes, config: Config, rows: list[Row]) -> None:
     for shift, images in enumerate(config.images):
-        for place, method in enumerate(reversed(METHODS)):
-            key = (images, method)
-            mine = [row for row in rows if (row["amount"], row["method"]) == key]
-            errors = [100 * row["error"] for row in mine]
-            height = place + 0.15 - 0.3 * shift
-            label = f"{images} images" if place == 0 else None
-            axes.plot(
-                errors, [height] * len(errors), ".", color=f"C{3 + shift}", label=label
-            )
-            axes.plot(np.mean(errors), height, "|", color=f"C{3 + shift}", ms=14)
-    axes.set_yticks(range(len(METHODS)), list(reversed(METHODS)))
+        plotting.seeds_and_means(
+            axes,
+            METHODS,
+            [
+                (row["method"], 100 * row["error"])
+                for row in stats.select(rows, amount=images)
+            ],
+            label=f"{images} images",
+            color=f"C{3 + shift}",
+            shift=0.15 - 0.3 * shift,
+        )
+    plotting.name_lines(axes, METHODS)
     axes.set_xlabel("test error, %")

@@ -21,8 +21,6 @@ formulas, written out in JAX.
 Command: python -m experiments keras_regularizer
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib

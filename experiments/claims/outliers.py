@@ -18,22 +18,26 @@ Cost: about 1 minute on 2 cores.
 Command: python -m experiments outliers
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 import optax
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import data_sets, linear_models, networks, stats, training
+from experiments.kit import (
+    data_sets,
+    linear_models,
+    networks,
+    plotting,
+    stats,
+    training,
+)
 
 DEFAULT = True
 
@@ -77,8 +81,8 @@ class Config:
 
 QUICK = Config(seeds=2, sizes=(0.0, 65.0), network_strengths=(0.1,), steps=300)
 
-# Least and largest strength of the linear models, by loss and penalty: what helps clean
-# answers, up to what makes all weights nearly 0 at the largest errors.
+# Least and largest strength of the linear models, by loss and penalty: from those that
+# help on clean answers to those that leave hardly a weight at the largest errors.
 _RANGES = {
     ("squared", "L2"): (1e-4, 1e4),
     ("squared", "L1"): (1e-2, 1e2),
@@ -99,7 +103,7 @@ def cells(config: Config) -> list[Row]:
 
 
 def measure(config: Config, problem: str, method: str, size: float, seed: int) -> Row:
-    """The error of one fit, whose strength the validation samples have chosen."""
+    """The error of one fit, with the strength that the validation samples choose."""
     if problem == NETWORK:
         return _network(config, method, size, seed)
     with jax.enable_x64(True):
@@ -117,18 +121,17 @@ def _linear_model(config: Config, method: str, size: float, seed: int) -> Row:
     )
     answers = _spoilt(config, answers, size, rng)
     loss = _loss(method, design, answers)
-    penalties = _penalties(config, method)
-    found = linear_models.path(loss, penalties, design, answers)
-    errors = np.mean((others @ found.weights.T - clean[:, None]) ** 2, axis=0)
-    best = int(np.argmin(errors))
-    fit, penalty = jax.tree.map(
-        lambda field: np.asarray(field)[best], (found, penalties)
+    strengths = _RANGES.get(METHODS[method], (0.0, 0.0))
+    penalties = linear_models.penalties(
+        METHODS[method][1], *strengths, config.strengths
     )
+    train, valid = (design, answers), (others, clean)
+    fit, penalty = linear_models.best_of_path(loss, penalties, train, valid)
     # Independent features of variance 1: the test error beside the noise, without one.
     return {
         "error": float(np.sum((fit.weights - truth) ** 2)),
         "strength": float(penalty.strength),
-        **linear_models.checked(loss, penalty, design, answers, fit),
+        **linear_models.checked(loss, penalty, *train, fit),
     }
 
 
@@ -142,7 +145,7 @@ def _spoilt(
 
 
 def _loss(method: str, design: np.ndarray, answers: np.ndarray) -> jaxreg.Penalty:
-    """On the residuals; Huber's knot comes from the residuals of the absolute loss."""
+    """The loss of a method; Huber's knot comes from residuals of the absolute loss."""
     samples = len(design)
     match METHODS[method][0]:
         case "squared":
@@ -156,14 +159,6 @@ def _loss(method: str, design: np.ndarray, answers: np.ndarray) -> jaxreg.Penalt
     residuals = np.abs(answers - design @ np.asarray(rough.weights))
     # The usual constants: the median of |N(0, 1)|, and 95 % efficiency.
     return linear_models.huber(samples, 1.345 * float(np.median(residuals)) / 0.6745)
-
-
-def _penalties(config: Config, method: str) -> Any:
-    """A penalty whose strength has an axis: the ones to choose from."""
-    if METHODS[method][1] == "none":
-        return jaxreg.L1(jnp.zeros(1))
-    kind = {"L1": jaxreg.L1, "L2": jaxreg.L2}[METHODS[method][1]]
-    return kind(jnp.geomspace(*_RANGES[METHODS[method]], config.strengths))
 
 
 def _network(config: Config, method: str, size: float, seed: int) -> Row:
@@ -208,9 +203,8 @@ def _trained(
             jaxreg.regularize(optax.adam(rate), penalty, config.width),
             params,
             spoilt,
-            steps=config.steps,
-            batch=config.batch,
-            key=batch_key,
+            config,
+            batch_key,
         )
         return error(fitted, *valid), error(fitted, *test)
 
@@ -222,20 +216,18 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
     by = ("problem", "method", "size")
     table = stats.over_seeds(rows, by, ("error",))
     for row in table:
-        mine = [other for other in rows if all(other[key] == row[key] for key in by)]
+        mine = stats.alike(rows, row, by)
         for check in ("from_sklearn", "kkt"):
-            row[check] = max(
-                (r[check] for r in mine if r[check] is not None), default=None
-            )
+            row[check] = stats.largest(mine, check)
     return table
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """What spoilt answers do to the error, per loss and penalty."""
+    """The errors on clean and on spoilt answers, by loss and penalty."""
     table = summarise(config, rows)
     texts, is_false = [], True
     for problem, size in ((LINEAR, 65.0), (NETWORK, max(config.network_sizes))):
-        mine = [row for row in table if row["problem"] == problem]
+        mine = stats.select(table, problem=problem)
         clean, spoilt = (
             {row["method"]: row["error"] for row in mine if row["size"] == at}
             for at in (0.0, size)
@@ -252,18 +244,31 @@ def verdict(config: Config, rows: list[Row]) -> str:
 
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
-    """The error against the size of the outliers, and the network's; a point a seed."""
+    """The errors of the linear model by size of the outliers, and of the network."""
     figure = matplotlib.figure.Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
-    for method, style in _STYLES.items():
-        mine = [row for row in rows if row["method"] == method]
-        linear = [row for row in mine if row["problem"] == LINEAR]
-        mean = stats.over_seeds(linear, ("size",), ("error",))
-        (line,) = left.plot(*_columns(mean), style, ms=5, label=method)
-        left.plot(
-            *_columns(linear), ".", color=line.get_color(), alpha=0.4, markersize=4
+    for index, (method, style) in enumerate(_STYLES.items()):
+        plotting.means_and_seeds(
+            left,
+            stats.select(rows, problem=LINEAR, method=method),
+            "size",
+            "error",
+            style=style,
+            color=f"C{index}",
+            label=method,
         )
-        _plot_network(right, config, method, mine)
+    for shift, size in enumerate(config.network_sizes):
+        plotting.seeds_and_means(
+            right,
+            list(METHODS),
+            [
+                (row["method"], row["error"])
+                for row in stats.select(rows, problem=NETWORK, size=size)
+            ],
+            label=f"errors of size {size:g}",
+            color=f"C{7 if shift == 0 else 3}",
+            shift=0.2 - 0.4 * shift,
+        )
     left.set_xscale("symlog", linthresh=5)
     left.set_yscale("log")
     left.set_xticks(config.sizes, [f"{size:g}" for size in config.sizes])
@@ -272,7 +277,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     left.set_ylabel("squared distance to the true weights")
     left.set_title("linear model: mean and each seed", fontsize=10)
     left.legend(fontsize=8)
-    right.set_yticks(range(len(METHODS)), list(reversed(METHODS)))
+    plotting.name_lines(right, list(METHODS))
     right.set_xscale("log")
     right.set_xticks((0.5, 1, 2, 5, 10), ("0.5", "1", "2", "5", "10"))
     right.minorticks_off()
@@ -280,21 +285,3 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     right.set_xlabel("test error / variance of the answers")
     right.set_title("network on diabetes: each seed, and the mean (bar)", fontsize=10)
     return figure
-
-
-def _columns(rows: list[Row]) -> tuple[list[float], list[float]]:
-    return [row["size"] for row in rows], [row["error"] for row in rows]
-
-
-def _plot_network(
-    axes: matplotlib.axes.Axes, config: Config, method: str, rows: list[Row]
-) -> None:
-    place = list(reversed(METHODS)).index(method)
-    for shift, size in enumerate(config.network_sizes):
-        key = (NETWORK, size)
-        mine = [row for row in rows if (row["problem"], row["size"]) == key]
-        errors = [row["error"] for row in mine]
-        colour, height = f"C{7 if shift == 0 else 3}", place + 0.2 - 0.4 * shift
-        label = f"errors of size {size:g}" if place == 0 else None
-        axes.plot(errors, [height] * len(errors), ".", color=colour, label=label)
-        axes.plot(np.mean(errors), height, "|", color=colour, markersize=14)

@@ -21,8 +21,6 @@ Cost: about 10 seconds on 2 cores.
 Command: python -m experiments stability
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -91,7 +89,7 @@ def cells(config: Config) -> list[Row]:
 
 
 def measure(config: Config, part: str, method: str, samples: int, seed: int) -> Row:
-    """What moves: a list of fits to changed data, or from other starts, is compared."""
+    """Compares fits to changed data, or from different starts."""
     rng = np.random.default_rng(seed)
     is_bootstrap = part.startswith("bootstrap")
     alpha = config.bootstrap_alpha if is_bootstrap else config.alpha
@@ -138,7 +136,7 @@ def _dropped(config: Config, part: str, samples: int, rng: Any) -> Any:
 
 
 def _replaced(config: Config, part: str, samples: int, rng: Any) -> Any:
-    """Two features that only the last sample tells apart, and the same mirrored."""
+    """Two features that differ in the last sample alone, and the same mirrored."""
     common = rng.normal(size=(samples - 1, 1))
     design = np.vstack([np.hstack([common, common]), [[3.0, 1.0]]])
     answers = np.append(
@@ -192,40 +190,33 @@ def _gap(weights: np.ndarray) -> float:
 
 
 def selection_stability(weights: np.ndarray) -> float:
-    """How alike the supports are, beyond chance: 1 if equal, 0 if drawn at random.
-
-    Nogueira, Sechidis and Brown 2018, On the stability of feature selection algorithms,
-    eq. 4.
-    """
-    chosen = weights != 0
-    share = np.mean(chosen)
-    variance = np.mean(np.var(chosen, axis=0, ddof=1))
-    return float(1 - variance / (share * (1 - share)))
+    """The similarity of the supports of rows of weights, beyond chance."""
+    return stats.selection_stability(weights != 0)
 
 
 def _from_sklearn(part: str, penalty: Any, x: Any, y: Any, weights: Any) -> float:
-    found = linear_models.reference(linear_models.squared(len(x)), penalty, x, y)
+    theirs = linear_models.reference(linear_models.squared(len(x)), penalty, x, y)
     if part == TWINS:
         # Only the sum of the two weights is determined.
-        found, weights = (np.append(w[0] + w[1], w[2:]) for w in (found, weights))
-    return float(np.max(np.abs(weights - found)))
+        theirs, weights = (np.append(w[0] + w[1], w[2:]) for w in (theirs, weights))
+    return float(np.max(np.abs(weights - theirs)))
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
-    """Mean and standard error of what each part looks at, and the worst checks."""
+    """Mean and standard error of the measure of each part, and the worst checks."""
     by = ("part", "method", "samples")
     table = stats.over_seeds(rows, by, ("spread",))
     for row in table:
-        group = [r for r in rows if all(r[key] == row[key] for key in by)]
+        group = stats.alike(rows, row, by)
         row["meaning"] = _MEANINGS[row["part"]]
         row["nonzeros"] = float(np.mean([r["nonzeros"] for r in group]))
         for check in ("from_sklearn", "kkt"):
-            row[check] = max(r[check] for r in group)
+            row[check] = stats.largest(group, check)
     return table
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """The ratios, and whether the selection is more stable with the elastic net."""
+    """How far the weights move, and how stable the selections are."""
     spread = {
         (row["part"], row["method"], row["samples"]): row["spread"]
         for row in summarise(config, rows)
@@ -255,21 +246,21 @@ def verdict(config: Config, rows: list[Row]) -> str:
 
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
-    """What moves in each part: a point per seed, the mean as a bar or a line."""
+    """The measure of each part: a point per seed, the mean as a bar or a line."""
     figure = matplotlib.figure.Figure(figsize=(12, 6.6), layout="constrained")
-    places = figure.subplots(2, 3).flat
-    for axes, part in zip(places, _MEANINGS, strict=False):
-        mine = [row for row in rows if row["part"] == part]
-        for place, method in enumerate(METHODS):
-            points = [row for row in mine if row["method"] == method]
+    panels = figure.subplots(2, 3).flat
+    for axes, part in zip(panels, _MEANINGS, strict=False):
+        mine = stats.select(rows, part=part)
+        for index, method in enumerate(METHODS):
+            points = stats.select(mine, method=method)
             mean = stats.over_seeds(points, ("samples",), ("spread",))
-            colour, is_line = f"C{place}", part == REPLACE
+            colour, is_line = f"C{index}", part == REPLACE
             at = "samples" if is_line else None
             for group, marks in (
                 (points, "."),
                 (mean, _STYLES[method] if is_line else "_"),
             ):
-                xs = [row[at] if at else place for row in group]
+                xs = [row[at] if at else index for row in group]
                 ys = [max(row["spread"], 1e-16) for row in group]
                 size = 5 if group is points or is_line else 24
                 axes.plot(xs, ys, marks, color=colour, markersize=size)

@@ -4,8 +4,6 @@ Half the sum of a (x - b)^2, a = (1, 100, 1), b = (1, 0.02, 0.3), and L1 of stre
 0.5: the solution is (0.5, 0.015, 0).
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +23,8 @@ CENTRE = (1.0, 0.02, 0.3)
 class Answer(NamedTuple):
     """The parameters after the last step, their moving average, and the flips.
 
-    How often each entry became zero or ceased to be, per step of the last fifth.
+    Flips count how often an entry became zero or ceased to be, per step of the last
+    fifth of the run.
     """
 
     last: np.ndarray
@@ -33,8 +32,10 @@ class Answer(NamedTuple):
     flips: np.ndarray
 
 
-def solve(tx: Any, steps: int, noise: float = 0.0, start: Any = 2.0) -> Answer:
-    """What a transformation makes of parameters that begin at `start`, in float64.
+def solve(
+    tx: optax.GradientTransformation, steps: int, noise: float = 0.0, start: Any = 2.0
+) -> Answer:
+    """Trains parameters from `start` with a transformation, in float64.
 
     A `start` of shape (1, 3) makes a matrix of them. `noise` is the standard deviation
     of Gaussian noise on the gradients.
@@ -59,12 +60,12 @@ def solve(tx: Any, steps: int, noise: float = 0.0, start: Any = 2.0) -> Answer:
         return Answer(*(np.ravel(part) for part in (last, average, late)))
 
 
-def row_of(found: np.ndarray, solution: tuple[float, ...] = SOLUTION) -> Row:
+def row_of(answer: np.ndarray, solution: tuple[float, ...] = SOLUTION) -> Row:
     """The answer, its distance from the solution, and its exact zeros."""
     return {
-        "answer": [float(f"{value:.4g}") for value in found],
-        "error": float(f"{np.max(np.abs(found - solution)):.1e}"),
-        "zeros": int(np.sum(found == 0)),
+        "answer": [float(f"{value:.4g}") for value in answer],
+        "error": float(f"{np.max(np.abs(answer - solution)):.1e}"),
+        "zeros": int(np.sum(answer == 0)),
     }
 
 
@@ -75,12 +76,12 @@ def as_text(rows: list[Row]) -> list[Row]:
 
 def is_exact(row: Row) -> bool:
     """Whether an answer is the solution with its one exact zero."""
-    # The last steps of a schedule, and rounding.
+    # Room for the last steps of a schedule and for rounding.
     return bool(row["error"] < 1e-8 and row["zeros"] == 1)
 
 
 def plot_errors(names: list[str], rows: list[Row]) -> matplotlib.figure.Figure:
-    """Bars of the errors."""
+    """A horizontal bar per error."""
     figure = matplotlib.figure.Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(names[::-1], [row["error"] for row in reversed(rows)])

@@ -1,4 +1,4 @@
-"""What stands around a transformation that it cannot see, and what does it do?
+"""Which neighbours of a transformation change the solution without its knowledge?
 
 Question: Which wrappers and neighbours leave the solution of loss + L1 alone, and how
 wrong is the answer with the others? The setups without another name in front are those
@@ -16,8 +16,6 @@ Cost: about 30 seconds on 2 cores.
 
 Command: python -m experiments blind_spots
 """
-
-from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
@@ -38,6 +36,7 @@ from experiments.correctness._quadratic import (
     solve,
 )
 from experiments.harness.contract import Row
+from experiments.kit.transformations import TRANSFORMATIONS, Settings
 
 DEFAULT = True
 
@@ -66,8 +65,15 @@ _BOX = jaxreg.Box(-1.0, 0.5)
 _BOXED = (0.5, 0.02, 0.3)
 
 
-def _ours(inner: optax.GradientTransformation) -> Any:
+def _ours(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     return jaxreg.regularize(inner, _L1)
+
+
+def _way(name: str, own_rate: float | None = None) -> Maker:
+    """The maker of a row of the table of transformations, with L1."""
+    return lambda rate: TRANSFORMATIONS[name].optimizer(
+        _L1, Settings(rate=rate if own_rate is None else own_rate)
+    )
 
 
 def _pair(lookahead: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -98,7 +104,7 @@ def _every_fourth(
 
 
 _SETUPS: dict[str, Maker] = {
-    "regularize(adam) alone": lambda rate: _ours(optax.adam(rate)),
+    "regularize(adam) alone": _way("regularize"),
     "clipping inside it": lambda rate: _ours(
         optax.chain(optax.clip_by_global_norm(0.1), optax.adam(rate))
     ),
@@ -133,7 +139,7 @@ _SETUPS: dict[str, Maker] = {
     "weight decay after it": lambda rate: optax.chain(
         _ours(optax.adam(rate)), optax.add_decayed_weights(-1e-3)
     ),
-    _EMA: lambda rate: _ours(optax.adam(rate)),
+    _EMA: _way("regularize"),
     "prox_adam, gradients of a halved loss": lambda rate: optax.chain(
         optax.scale(0.5), jaxreg.prox_adam(rate, _L1)
     ),
@@ -146,32 +152,32 @@ _SETUPS: dict[str, Maker] = {
         _L1,
         preconditioner=jaxreg.preconditioners.adam(),
     ),
-    f"prox_adam{_FLAT}": lambda rate: jaxreg.prox_adam(rate, _L1),
+    f"prox_adam{_FLAT}": _way("prox_adam"),
     "proximal(adam(1e-2), 1.0): an alias as direction": lambda rate: jaxreg.proximal(
         optax.adam(1e-2), 1.0, _L1, preconditioner=jaxreg.preconditioners.adam()
     ),
-    "dual_average alone": lambda rate: _WAYS["dual_average, "](rate),
-    f"regularize(adam) alone{_NOISY}": lambda rate: _ours(optax.adam(rate)),
+    "dual_average alone": _way("dual_average", 0.01),
+    f"regularize(adam) alone{_NOISY}": _way("regularize"),
     f"weight decay 0.1 inside it{_NOISY}": lambda rate: _ours(
         optax.adamw(rate, weight_decay=0.1)
     ),
-    f"prox_adam alone{_NOISY}": lambda rate: jaxreg.prox_adam(rate, _L1),
+    f"prox_adam alone{_NOISY}": _way("prox_adam"),
     f"prox_adamw, weight decay 0.1{_NOISY}": lambda rate: jaxreg.prox_adamw(
         rate, _L1, weight_decay=0.1
     ),
 }
 
-# What takes parameters to a target, by the start of its setups' names.
+# Whole optimizers, by the prefix of the names of their setups.
 _WAYS: dict[str, Maker] = {
-    "": lambda rate: _ours(optax.adam(rate)),
-    "prox_adam, ": lambda rate: jaxreg.prox_adam(rate, _L1),
-    "prox_sgd, ": lambda rate: jaxreg.prox_sgd(rate, _L1),
+    "": _way("regularize"),
+    "prox_adam, ": _way("prox_adam"),
+    "prox_sgd, ": _way("prox_sgd"),
     "orthant, ": lambda rate: optax.chain(
-        jaxreg.add_penalty_gradient(_L1), optax.adam(rate), jaxreg.orthant(_L1)
+        jaxreg.add_penalty_gradient(_L1), _way("orthant")(rate)
     ),
     # Their rates fall by themselves, or have to be constant.
-    "dual_average, ": lambda rate: jaxreg.dual_average(0.01, _L1),
-    "ftrl, ": lambda rate: jaxreg.ftrl(0.1, _L1),
+    "dual_average, ": _way("dual_average", 0.01),
+    "ftrl, ": _way("ftrl", 0.1),
 }
 _AROUND: dict[str, Callable[[Any, optax.Schedule], Any]] = {
     "gradients clipped to norm 0.1 before it": lambda tx, rate: optax.chain(
@@ -181,7 +187,7 @@ _AROUND: dict[str, Callable[[Any, optax.Schedule], Any]] = {
     "schedule_free around it": lambda tx, rate: optax.contrib.schedule_free(tx, rate),
     "mechanize around it": lambda tx, rate: _mechanized(tx),
 }
-# What the optimizer in front of a prox or a projection is wrapped in.
+# Wrappers of the SGD that stands before a prox.
 _INSIDE: dict[str, Callable[[Any, optax.Schedule], Any]] = {
     "MultiSteps(sgd, 4)": lambda sgd, rate: optax.MultiSteps(
         sgd, 4
@@ -238,17 +244,17 @@ def cells(config: Config) -> list[Row]:
 
 
 def measure(config: Config, setup: str) -> Row:
-    """The distance of the answer from the solution, and whether its zero is exact.
+    """The answer, its distance from the solution, and its exact zeros.
 
-    What diverges is cut at 1000.
+    Diverging answers are cut at 1000.
     """
     tx = _SETUPS[setup](optax.cosine_decay_schedule(config.peak, config.steps))
-    # A step of these is a quarter of an update.
+    # These update once in four steps.
     quarters = setup.startswith(("MultiSteps", "conditionally_mask"))
     steps = config.steps * (4 if quarters else 1)
     start = 1.0 if setup.endswith(_FLAT) else 2.0
-    found = solve(tx, steps, noise=float(setup.endswith(_NOISY)), start=start)
-    answer = found.average if setup == _EMA else found.last
+    result = solve(tx, steps, noise=float(setup.endswith(_NOISY)), start=start)
+    answer = result.average if setup == _EMA else result.last
     answer = np.clip(np.nan_to_num(answer, nan=_CUT), -_CUT, _CUT)
     return row_of(answer, _BOXED if _PROJECTED in setup else SOLUTION)
 
@@ -259,7 +265,7 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """How many setups reach the solution."""
+    """The number of setups that reach the solution, and the worst."""
     exact = sum(map(is_exact, rows))
     worst = max(rows, key=lambda row: row["error"])
     return (
@@ -269,7 +275,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
 
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
-    """Bars of the error, from rounding to what diverges."""
+    """Bars of the error, on a logarithmic axis from rounding to divergence."""
     figure = plot_errors([row["setup"] for row in rows], rows)
     figure.set_size_inches(9, 0.7 + 0.2 * len(rows))
     figure.axes[0].set_xscale("log")

@@ -17,8 +17,6 @@ Cost: about 20 seconds on 2 cores.
 Command: python -m experiments decay
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any
@@ -29,21 +27,26 @@ import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 import optax
+from scipy import optimize
+from sklearn import linear_model
 
-from experiments.correctness._decay_ways import (
-    BESIDE,
-    LOSS,
-    OPTIMIZERS,
-    WAYS,
-    aim_of,
-    fixed_points,
-    with_decay,
-)
+import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import data_sets, networks, training
-from experiments.kit.stats import over_seeds
+from experiments.kit import data_sets, networks, plotting, stats, training
+from experiments.kit.transformations import TRANSFORMATIONS, InnerMaker, Rate, Settings
 
 DEFAULT = True
+
+LOSS, BESIDE, PROX, EXACT = "L2 in the loss", "decay", "prox form", "regularize L2"
+WAYS = (LOSS, BESIDE, PROX, EXACT)
+_TRANSFORMATION_OF = {LOSS: "add_penalty_gradient", PROX: "shrink", EXACT: "regularize"}
+MOMENTUM = 0.9
+
+OPTIMIZERS: dict[str, InnerMaker] = {
+    "sgd": optax.sgd,
+    "sgd, momentum": lambda rate: optax.sgd(rate, momentum=MOMENTUM),
+    "adam": optax.adam,
+}
 
 DESIGNS = ("orthogonal", "correlated")
 MLP = "digits MLP"
@@ -95,18 +98,18 @@ def measure(
 ) -> Row:
     """Trains to the end; on the quadratic compares with the known fixed points."""
     if problem == MLP:
-        found = _train_mlp(config, optimizer, way, decay, seed, data_sets.digits(seed))
-        return jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), found)
+        row = _train_mlp(config, optimizer, way, decay, seed, data_sets.digits(seed))
+        return jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), row)
     design, answers = _least_squares(config, problem, seed)
     with jax.enable_x64(True):
         data = jnp.asarray(design), jnp.asarray(answers)
-        found = np.asarray(_solve(config, optimizer, way, decay, *data))
-    places = fixed_points(design, answers, decay)
-    errors = {name: float(np.max(np.abs(found - w))) for name, w in places.items()}
-    aim = aim_of(optimizer, way)
+        answer = np.asarray(_solve(config, optimizer, way, decay, *data))
+    points = _fixed_points(design, answers, decay)
+    errors = {name: float(np.max(np.abs(answer - w))) for name, w in points.items()}
+    aim = _aim(optimizer, way)
     return {
-        "answer": found.tolist(),
-        "ols": places["OLS"].tolist(),
+        "answer": answer.tolist(),
+        "ols": points["OLS"].tolist(),
         "nearest": min(errors, key=lambda name: errors[name]),
         "aim": aim,
         "error": errors[aim],
@@ -131,6 +134,54 @@ def _least_squares(
     return inputs, answers
 
 
+def _fixed_points(
+    design: np.ndarray, answers: np.ndarray, decay: float
+) -> dict[str, np.ndarray]:
+    """The points where the ways may end, from scikit-learn and SciPy."""
+
+    def ridge(decay: float) -> np.ndarray:
+        alpha = decay * len(answers)
+        model = linear_model.Ridge(alpha=alpha, fit_intercept=False, solver="cholesky")
+        return model.fit(design, answers).coef_
+
+    ols = np.linalg.lstsq(design, answers)[0]
+    bounds = (-1 / decay, 1 / decay)
+    box = optimize.lsq_linear(design, answers, bounds, method="bvls", tol=1e-15)
+    return {
+        "ridge": ridge(decay),
+        "ridge of a tenth": ridge((1 - MOMENTUM) * decay),
+        "box": box.x,
+        "OLS": ols,
+        "OLS clipped": np.clip(ols, *bounds),
+    }
+
+
+def _aim(optimizer: str, way: str) -> str:
+    """The name of the fixed point that theory gives."""
+    if way in (LOSS, EXACT) or optimizer == "sgd":
+        return "ridge"
+    return "box" if optimizer == "adam" else "ridge of a tenth"
+
+
+def _with_decay(
+    optimizer: str, way: str, decay: Any, rate: Rate, width: float
+) -> optax.GradientTransformation:
+    """The optimizer with a way to decay; `weight_decay` is twice jaxreg's strength."""
+    inner, penalty = OPTIMIZERS[optimizer], jaxreg.L2(decay / 2)
+    settings = Settings(rate=rate, inner=inner, width=width)
+    if way in _TRANSFORMATION_OF:
+        row = TRANSFORMATIONS[_TRANSFORMATION_OF[way]]
+        return row.optimizer(penalty, settings)
+    if optimizer == "adam":
+        return optax.adamw(rate, weight_decay=decay)
+    momentum = MOMENTUM if "momentum" in optimizer else 0.0
+    return optax.chain(
+        optax.trace(momentum),
+        jaxreg.add_penalty_gradient(penalty),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
 @functools.partial(jax.jit, static_argnames=("config", "optimizer", "way"))
 def _solve(
     config: Config, optimizer: str, way: str, decay: Any, design: Any, answers: Any
@@ -139,7 +190,7 @@ def _solve(
     curvature = jnp.linalg.eigvalsh(gram)[-1] + decay
     peak = config.adam_peak if optimizer == "adam" else 0.5 / curvature
     rate = optax.cosine_decay_schedule(peak, config.steps)
-    tx = with_decay(optimizer, way, decay, rate, width=0.5)
+    tx = _with_decay(optimizer, way, decay, rate, width=0.5)
 
     start = jnp.zeros_like(target)
     return training.descend(tx, lambda w: gram @ w - target, start, config.steps)
@@ -158,16 +209,15 @@ def _train_mlp(
     params, apply = networks.init_mlp(_SIZES, init_key)
     peak = config.mlp_adam_peak if optimizer == "adam" else config.mlp_sgd_peak
     rate = training.warmup_cosine(peak, config.mlp_steps, config.mlp_steps // 20)
-    tx = with_decay(optimizer, way, decay, rate, width=0.05)
+    tx = _with_decay(optimizer, way, decay, rate, width=0.05)
     loss = training.cross_entropy(apply)
     params = training.fit(
         loss,
         tx,
         params,
         split[:2],
-        steps=config.mlp_steps,
-        batch=config.batch,
-        key=batch_key,
+        training.Length(config.mlp_steps, config.batch),
+        batch_key,
     )
     return {
         "test_accuracy": training.accuracy(apply, params, *split[2:]),
@@ -180,25 +230,24 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
     """The worst distances on the quadratics; means over seeds of the MLP."""
     by = ("problem", "optimizer", "way", "decay")
     quadratic = [row for row in rows if row["problem"] != MLP]
-    table = over_seeds(quadratic, by, ("from_ridge", "from_clipped"))
+    table = stats.over_seeds(quadratic, by, ("from_ridge", "from_clipped"))
     for line in table:
-        runs = [row for row in quadratic if all(row[k] == line[k] for k in by)]
+        runs = stats.alike(quadratic, line, by)
         line["fixed_point"] = runs[0]["aim"]
         line["worst_error"] = max(row["error"] for row in runs)
-    mlp = [row for row in rows if row["problem"] == MLP]
-    return table + over_seeds(mlp, by, ("test_accuracy", "train_loss", "norm"))
+    mlp = stats.select(rows, problem=MLP)
+    return table + stats.over_seeds(mlp, by, ("test_accuracy", "train_loss", "norm"))
 
 
 def best_of(table: list[Row], optimizer: str, way: str) -> Row:
     """The decay of the MLP with the best mean test accuracy."""
-    runs = [row for row in table if row["problem"] == MLP]
-    mine = [row for row in runs if (row["optimizer"], row["way"]) == (optimizer, way)]
+    mine = stats.select(table, problem=MLP, optimizer=optimizer, way=way)
     return max(mine, key=lambda row: row["test_accuracy"])
 
 
 def apart(rows: list[Row], optimizer: str) -> float:
     """The largest relative difference of the MLP's norm between loss and decay."""
-    runs = [r for r in rows if r["problem"] == MLP and r["optimizer"] == optimizer]
+    runs = stats.select(rows, problem=MLP, optimizer=optimizer)
     norms = {(r["way"], r["decay"], r["seed"]): r["norm"] for r in runs}
     return max(
         abs(norms[LOSS, decay, seed] - norm) / max(norms[LOSS, decay, seed], norm)
@@ -214,7 +263,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
     # Adam's eps of 1e-8 counts over the least curvature of 0.01.
     as_told = [row for row in quadratic if row["worst_error"] < 1e-5]
     ridges = [row for row in quadratic if row["fixed_point"].startswith("ridge")]
-    adam = [r for r in quadratic if r["optimizer"] == "adam" and r["way"] == BESIDE]
+    adam = stats.select(quadratic, optimizer="adam", way=BESIDE)
     same = apart(rows, "sgd") < 1e-3 and len(as_told) == len(quadratic)
     word = "holds with conditions" if same else "false"
     best = "; ".join(
@@ -237,17 +286,17 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """Answers against OLS on the orthogonal design; accuracy of the MLP by decay."""
     figure = matplotlib.figure.Figure(figsize=(12, 4.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    for place, way in enumerate(WAYS[:3]):
-        chosen = [r for r in rows if r["problem"] == DESIGNS[0] and r["way"] == way]
-        for optimizer, filled in (("sgd", "none"), ("adam", f"C{place}")):
-            mine = [row for row in chosen if row["optimizer"] == optimizer]
+    for index, way in enumerate(WAYS[:3]):
+        chosen = stats.select(rows, problem=DESIGNS[0], way=way)
+        for optimizer, filled in (("sgd", "none"), ("adam", f"C{index}")):
+            mine = stats.select(chosen, optimizer=optimizer)
             left.plot(
                 np.abs([row["ols"] for row in mine]).ravel(),
                 np.abs([row["answer"] for row in mine]).ravel(),
-                "osD"[place],
-                markersize=9 - 2 * place,
+                "osD"[index],
+                markersize=9 - 2 * index,
                 markerfacecolor=filled,
-                color=f"C{place}",
+                color=f"C{index}",
                 label=f"{optimizer}, {way}",
                 alpha=0.8,
             )
@@ -258,25 +307,24 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     left.set_title("dashed: OLS clipped at 1 / decay", fontsize=9)
     left.legend(fontsize=7)
     for axes, optimizer in ((middle, "sgd"), (right, "adam")):
-        _plot_accuracy(axes, config, rows, optimizer)
+        _plot_accuracy(axes, rows, optimizer)
     return figure
 
 
-def _plot_accuracy(
-    axes: matplotlib.axes.Axes, config: Config, rows: list[Row], optimizer: str
-) -> None:
-    for place, way in enumerate(WAYS[:3]):
-        key = (MLP, optimizer, way)
-        mine = [r for r in rows if (r["problem"], r["optimizer"], r["way"]) == key]
-        scores = [
-            [100 * row["test_accuracy"] for row in mine if row["decay"] == decay]
-            for decay in config.decays
-        ]
-        shifted = np.array(config.decays) * 1.25 ** (place - 1)
-        axes.plot(shifted, np.mean(scores, axis=1), color=f"C{place}", label=way)
-        axes.plot(shifted, scores, "osD"[place], color=f"C{place}", ms=3, alpha=0.6)
+def _plot_accuracy(axes: matplotlib.axes.Axes, rows: list[Row], optimizer: str) -> None:
+    for index, way in enumerate(WAYS[:3]):
+        plotting.means_and_seeds(
+            axes,
+            stats.select(rows, problem=MLP, optimizer=optimizer, way=way),
+            "decay",
+            "test_accuracy",
+            style="osD"[index] + "-",
+            color=f"C{index}",
+            label=way,
+            percent=True,
+        )
     axes.set_xscale("log")
-    axes.set_xlabel("decay (points moved apart sideways)")
+    axes.set_xlabel("decay")
     axes.set_ylabel("test accuracy of the digits MLP, %")
     axes.set_title(
         f"{optimizer}: a point per seed, lines through the means", fontsize=9

@@ -14,16 +14,15 @@ Cost: about 10 seconds on 2 cores.
 Command: python -m experiments gallery
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
+from matplotlib.axes import Axes
 
 import jaxreg
 from experiments.harness.contract import Row
@@ -35,7 +34,7 @@ Prox = Callable[[np.ndarray, float], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Points of a curve, and how far a curve reaches at least."""
+    """The points of a curve, and its least reach on both sides of 0."""
 
     points: int = 601
     reach: float = 3.0
@@ -110,7 +109,7 @@ def _compiled(penalty: jaxreg.Penalty) -> Prox:
 
 
 def _threshold(prox: Prox, step: float) -> float:
-    """The largest |v| whose prox is 0, by sections of an interval that holds it."""
+    """The largest |v| whose prox is 0, by repeated sections of an interval."""
     low, high = 0.0, 64.0
     for _ in range(8):
         points = np.linspace(low, high, 129)
@@ -123,11 +122,11 @@ def _threshold(prox: Prox, step: float) -> float:
 
 
 def _jumps(prox: Prox, points: np.ndarray, step: float) -> np.ndarray:
-    """Between neighbours, the change that is left when they have moved together."""
+    """The change between neighbouring points after bisection has joined them."""
     low, high = points[:-1].copy(), points[1:].copy()
     for _ in range(50):
         middle = 0.5 * (low + high)
-        below, at, above = (prox(place, step) for place in (low, middle, high))
+        below, at, above = (prox(x, step) for x in (low, middle, high))
         is_left = np.abs(at - below) > np.abs(above - at)
         low, high = np.where(is_left, low, middle), np.where(is_left, middle, high)
     change = np.abs(prox(high, step) - prox(low, step))
@@ -135,7 +134,7 @@ def _jumps(prox: Prox, points: np.ndarray, step: float) -> np.ndarray:
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
-    """Per penalty its call, and at each of the three steps the zeros and the jump."""
+    """The call of each penalty, and its threshold and jump at the three steps."""
     return [
         {
             "penalty": row["penalty"],
@@ -150,7 +149,7 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """Where the proxes jump, against where they may."""
+    """The penalties whose prox jumps where it should not, or the reverse."""
     table = summarise(config, rows)
     wrong = [row["penalty"] for row in table if not _is_expected(row)]
     word = "false" if wrong else "holds"
@@ -180,14 +179,14 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     panels = figure.subplots(2 * lines, COLUMNS, height_ratios=[2, 3] * lines)
     for axes in panels.flat:
         axes.set_visible(False)
-    for place, row in enumerate(rows):
-        line, column = divmod(place, COLUMNS)
+    for index, row in enumerate(rows):
+        line, column = divmod(index, COLUMNS)
         _draw_value(panels[2 * line, column], row)
         _draw_prox(panels[2 * line + 1, column], row)
     return figure
 
 
-def _draw_value(axes: Any, row: Row) -> None:
+def _draw_value(axes: Axes, row: Row) -> None:
     axes.set_visible(True)
     points, values = np.asarray(row["points"]), np.asarray(row["values"])
     if row["penalty"] == "L0":
@@ -201,18 +200,18 @@ def _draw_value(axes: Any, row: Row) -> None:
     axes.margins(x=0)
 
 
-def _draw_prox(axes: Any, row: Row) -> None:
+def _draw_prox(axes: Axes, row: Row) -> None:
     axes.set_visible(True)
     points = np.asarray(row["points"])
     axes.plot(points, points, "--", color="grey", linewidth=0.8)
     curves = zip(row["steps"], row["proxes"], row["jumps"], strict=True)
-    for place, (step, prox, jumps) in enumerate(curves):
+    for index, (step, prox, jumps) in enumerate(curves):
         breaks = np.flatnonzero(np.asarray(jumps) > 0) + 1
         broken = np.insert(np.asarray(prox, float), breaks, np.nan)
         where = np.insert(points, breaks, np.nan)
         # Thinner on top, so that curves which coincide all show.
-        style = {"color": COLOURS[place], "linewidth": 3.4 - 1.2 * place}
-        axes.plot(where, broken, label=f"step {step:.3g}", **style)
+        color, width, label = COLOURS[index], 3.4 - 1.2 * index, f"step {step:.3g}"
+        axes.plot(where, broken, label=label, color=color, linewidth=width)
     axes.set_ylabel("prox", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.margins(x=0)

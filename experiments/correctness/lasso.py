@@ -17,8 +17,6 @@ Cost: about 10 seconds on 2 cores.
 Command: python -m experiments lasso
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -29,11 +27,10 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import optax
-from sklearn import linear_model
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import stats, training
+from experiments.kit import linear_models, plotting, stats, training
 
 DEFAULT = True
 
@@ -105,12 +102,12 @@ def measure(config: Config, method: str, seed: int) -> Row:
     problem = _problem(config, seed, outputs=6 if method.endswith("muon") else 1)
     with jax.enable_x64(True):
         inputs = (problem.gram, problem.target, problem.strength)
-        found = np.asarray(_solve(config, method, *map(jnp.asarray, inputs)))
+        weights = np.asarray(_solve(config, method, *map(jnp.asarray, inputs)))
     best = _objective(problem, problem.solution)
-    same = (found != 0) == (problem.solution != 0)
+    same = (weights != 0) == (problem.solution != 0)
     return {
-        "gap": (_objective(problem, found) - best) / best,
-        "zeros": int(np.sum(found == 0)),
+        "gap": (_objective(problem, weights) - best) / best,
+        "zeros": int(np.sum(weights == 0)),
         "zeros_wanted": int(np.sum(problem.solution == 0)),
         "support_match": float(np.mean(same)),
     }
@@ -128,10 +125,11 @@ def _problem(config: Config, seed: int, outputs: int) -> Problem:
     answers = clean + 0.5 * clean.std() * rng.normal(size=clean.shape)
     target = design.T @ answers / config.samples
     strength = config.fraction * float(np.abs(target).max())
-    lasso = linear_model.Lasso(
-        alpha=strength, fit_intercept=False, tol=1e-14, max_iter=1_000_000
-    )
-    solution = [lasso.fit(design, column).coef_.copy() for column in answers.T]
+    loss, penalty = linear_models.squared(config.samples), jaxreg.L1(strength)
+    solution = [
+        linear_models.reference(loss, penalty, design, column, tolerance=1e-14)
+        for column in answers.T
+    ]
     return Problem(
         gram=design.T @ design / config.samples,
         target=target,
@@ -148,11 +146,7 @@ def _objective(problem: Problem, w: np.ndarray) -> float:
 
 @functools.partial(jax.jit, static_argnames=("config", "method"))
 def _solve(
-    config: Config,
-    method: str,
-    gram: jax.Array,
-    target: jax.Array,
-    strength: jax.Array,
+    config: Config, method: str, gram: jax.Array, target: jax.Array, strength: jax.Array
 ) -> jax.Array:
     tx = _optimizer(config, method, strength, jnp.linalg.eigvalsh(gram)[-1])
 
@@ -182,7 +176,7 @@ def _thresholded(
     penalty: jaxreg.Penalty,
     rate: optax.Schedule,
 ) -> optax.GradientTransformation:
-    """The tempting wrong way: the prox of SGD behind another optimizer."""
+    """A tempting mistake: the prox of SGD behind another optimizer."""
 
     def init(params: Any) -> Any:
         return optimizer.init(params), jnp.zeros([], jnp.int32)
@@ -197,7 +191,7 @@ def _thresholded(
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
-    """Per method the worst gap and support, and the zeros found of those wanted."""
+    """The worst gap and support of each method, and its zeros beside those wanted."""
     table = []
     for method in METHODS:
         runs = stats.select(rows, method=method)
@@ -215,7 +209,7 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """Whether every optimizer reached the solution, and what the other ways did."""
+    """The optimizers that reach the solution, and the ends of the other ways."""
     table = {row["method"]: row for row in summarise(config, rows)}
     ours = [row for method, row in table.items() if method.startswith("regularize")]
     exact = [
@@ -237,15 +231,16 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """Gaps on a logarithmic axis, and the share of wrong zeros and non-zeros."""
     figure = matplotlib.figure.Figure(figsize=(9, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for place, method in enumerate(reversed(METHODS)):
-        runs = stats.select(rows, method=method)
-        colour = "tab:blue" if method.startswith("regularize") else "tab:red"
-        floor = [max(row["gap"], 1e-16) for row in runs]
-        wrong = [100 * (1 - row["support_match"]) for row in runs]
-        left.scatter(floor, [place] * len(runs), color=colour, alpha=0.6)
-        right.scatter(wrong, [place] * len(runs), color=colour, alpha=0.6)
+    for is_ours, color in ((True, "tab:blue"), (False, "tab:red")):
+        mine = [r for r in rows if r["method"].startswith("regularize") == is_ours]
+        gaps = [(row["method"], max(row["gap"], 1e-16)) for row in mine]
+        wrong = [(r["method"], 100 * (1 - r["support_match"])) for r in mine]
+        for axes, points in ((left, gaps), (right, wrong)):
+            plotting.strip(
+                axes, METHODS, points, color=color, marker="o", size=6, alpha=0.6
+            )
     left.set_xscale("log")
     left.set_xlabel("relative gap to scikit-learn (1e-16 and below at the edge)")
     right.set_xlabel("coefficients wrongly zero or non-zero, %")
-    left.set_yticks(range(len(METHODS)), list(reversed(METHODS)))
+    plotting.name_lines(left, METHODS)
     return figure

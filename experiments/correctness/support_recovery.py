@@ -17,11 +17,8 @@ Cost: about 1 minute on 2 cores.
 Command: python -m experiments support_recovery
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,7 +30,8 @@ from sklearn import linear_model
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit.stats import over_seeds
+from experiments.kit import plotting, stats
+from experiments.kit.transformations import TRANSFORMATIONS, Rate, Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,40 +56,29 @@ class Config:
 
 QUICK = Config(rows=200, features=20, support=3, steps=300, seeds=1)
 
-Maker = Callable[[Config, Any, jaxreg.Penalty], Any]
 
-_METHODS: dict[str, tuple[str, Maker]] = {
-    "prox_sgd": ("sgd_rate", lambda config, rate, l1: jaxreg.prox_sgd(rate, l1)),
+def _lion(rate: Rate) -> optax.GradientTransformation:
+    return optax.lion(rate, weight_decay=0.0)
+
+
+# The field of the learning rate, a row of the table of transformations, its settings.
+_METHODS: dict[str, tuple[str, str, Settings]] = {
+    "prox_sgd": ("sgd_rate", "prox_sgd", Settings()),
     "prox_sgd, averaged gradients": (
         "sgd_rate",
-        lambda config, rate, l1: jaxreg.proximal(
-            optax.ema(0.99), rate, l1, preconditioner=jaxreg.preconditioners.identity()
+        "proximal",
+        Settings(
+            inner=lambda rate: optax.ema(0.99),
+            preconditioner=jaxreg.preconditioners.identity(),
         ),
     ),
-    "prox_adam": ("adam_rate", lambda config, rate, l1: jaxreg.prox_adam(rate, l1)),
-    "adam, then shrink": (
-        "adam_rate",
-        lambda config, rate, l1: optax.chain(optax.adam(rate), jaxreg.shrink(l1, rate)),
-    ),
-    "regularize(sgd)": (
-        "sgd_rate",
-        lambda config, rate, l1: jaxreg.regularize(optax.sgd(rate), l1, config.width),
-    ),
-    "regularize(adam)": (
-        "adam_rate",
-        lambda config, rate, l1: jaxreg.regularize(optax.adam(rate), l1, config.width),
-    ),
-    "regularize(lion)": (
-        "lion_rate",
-        lambda config, rate, l1: jaxreg.regularize(
-            optax.lion(rate, weight_decay=0.0), l1, config.width
-        ),
-    ),
-    "dual_average": (
-        "dual_rate",
-        lambda config, rate, l1: jaxreg.dual_average(rate, l1),
-    ),
-    "ftrl": ("ftrl_rate", lambda config, rate, l1: jaxreg.ftrl(rate, l1)),
+    "prox_adam": ("adam_rate", "prox_adam", Settings()),
+    "adam, then shrink": ("adam_rate", "shrink", Settings()),
+    "regularize(sgd)": ("sgd_rate", "regularize", Settings(inner=optax.sgd)),
+    "regularize(adam)": ("adam_rate", "regularize", Settings()),
+    "regularize(lion)": ("lion_rate", "regularize", Settings(inner=_lion)),
+    "dual_average": ("dual_rate", "dual_average", Settings()),
+    "ftrl": ("ftrl_rate", "ftrl", Settings()),
 }
 RATES = ("constant", "cosine to 0")
 
@@ -135,12 +122,13 @@ def _train(
     config: Config, method: str, rate: str, design: Any, answers: Any, key: Any
 ) -> tuple[jax.Array, jax.Array]:
     """The last parameters, and the flips per step over the last sixth of the run."""
-    field, make = _METHODS[method]
+    field, name, settings = _METHODS[method]
     peak = getattr(config, field)
     is_constant = rate == "constant"
     rates = peak if is_constant else optax.cosine_decay_schedule(peak, config.steps)
     penalty = jaxreg.L1(config.strength)
-    tx = make(config, rates, penalty)
+    settings = dataclasses.replace(settings, rate=rates, width=config.width)
+    tx = TRANSFORMATIONS[name].optimizer(penalty, settings)
 
     def step(carry: tuple[Any, Any], key: jax.Array) -> tuple[Any, jax.Array]:
         w, state = carry
@@ -160,7 +148,7 @@ def _train(
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
     """Means over seeds."""
-    return over_seeds(
+    return stats.over_seeds(
         rows, ("method", "rate"), ("nonzeros", "flips", "gap", "lasso_nonzeros")
     )
 
@@ -170,7 +158,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
     ours = [row for row in rows if row["method"].startswith("regularize")]
     counts = sorted({row["nonzeros"] for row in ours})
     flips = max(row["flips"] for row in ours)
-    others = [row for row in summarise(config, rows) if row["method"] == "prox_sgd"]
+    others = stats.select(summarise(config, rows), method="prox_sgd")
     wide = min(row["nonzeros"] for row in others)
     word = "holds with conditions" if flips < 0.05 else "false"
     return (
@@ -183,16 +171,15 @@ def verdict(config: Config, rows: list[Row]) -> str:
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """Non-zeros and flips of each method; a point per seed."""
     figure = matplotlib.figure.Figure(figsize=(9, 4), layout="constrained")
-    names = list(reversed(_METHODS))
     for axes, column in zip(
         figure.subplots(1, 2, sharey=True), ("nonzeros", "flips"), strict=True
     ):
         for shift, rate in enumerate(RATES):
-            mine = [row for row in rows if row["rate"] == rate]
-            places = [names.index(row["method"]) + 0.2 * shift for row in mine]
-            axes.plot([row[column] for row in mine], places, ".", label=rate)
+            mine = stats.select(rows, rate=rate)
+            points = [(row["method"], row[column]) for row in mine]
+            plotting.strip(axes, list(_METHODS), points, label=rate, shift=0.2 * shift)
         axes.set_xscale("symlog", linthresh=0.01 if column == "flips" else 1)
         axes.set_xlabel(f"{column}" + (" per step" if column == "flips" else ""))
-    axes.set_yticks(range(len(names)), names)
+    plotting.name_lines(axes, list(_METHODS))
     axes.legend()
     return figure

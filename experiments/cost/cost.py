@@ -21,36 +21,26 @@ Cost: about 1 minute on 2 cores.
 Command: python -m experiments cost
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import statistics
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
-from sklearn import linear_model
+import optax
 
 import jaxreg
-from experiments.cost._cost_methods import (
-    FISTA,
-    ISTA,
-    L2_PROX,
-    METHODS,
-    SUBGRADIENT,
-    TIMED,
-    UPDATE,
-    WHOLE,
-    step_times,
-)
+from experiments.cost._steps import seconds_of
 from experiments.harness.contract import Row
-from experiments.kit import linear_models
-from experiments.kit.stats import over_seeds, standard_error
+from experiments.kit import linear_models, plotting, stats
 
 DEFAULT = True
+
+UPDATE, WHOLE = "update alone", "with the gradient"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +74,83 @@ QUICK = Config(
 )
 
 
+class Method(NamedTuple):
+    """Start and step of an iteration, whose carry begins with the parameters."""
+
+    start: Callable[[Any], Any]
+    step: Callable[[linear_models.Gradient, Any], Any]
+
+
+# From the config, a penalty and a rate of 1 / curvature of the loss.
+Maker = Callable[["Config", Any, Any], Method]
+
+
+def _of_optax(tx: optax.GradientTransformation) -> Method:
+    def step(gradient: linear_models.Gradient, carry: Any) -> Any:
+        w, state = carry
+        updates, state = tx.update(gradient(w), state, w)
+        return optax.apply_updates(w, updates), state
+
+    return Method(lambda w: (w, tx.init(w)), step)
+
+
+def _ista(config: Config, penalty: jaxreg.Penalty, rate: Any) -> Method:
+    def step(gradient: linear_models.Gradient, carry: Any) -> Any:
+        return (linear_models.ista_step(gradient, penalty, rate, carry[0]),)
+
+    return Method(lambda w: (w,), step)
+
+
+def _fista_of(config: Config, penalty: jaxreg.Penalty, rate: Any) -> Method:
+    step = functools.partial(linear_models.fista_step, penalty=penalty, rate=rate)
+    return Method(
+        linear_models.fista_start,
+        lambda gradient, point: step(gradient, point=point, restart=False),
+    )
+
+
+def _subgradient(config: Config, penalty: jaxreg.Penalty, rate: Any) -> Method:
+    tx = optax.sgd(lambda count: rate / jnp.sqrt(count + 1.0))
+    return _of_optax(optax.chain(jaxreg.add_penalty_gradient(penalty), tx))
+
+
+def _regularize_sgd(config: Config, penalty: Any, rate: Any) -> Method:
+    # The latent feels the penalty's curvature too.
+    safe = 1 / (1 / rate + penalty.strength / config.width)
+    return _of_optax(jaxreg.regularize(optax.sgd(safe), penalty, config.width))
+
+
+def _regularize_adam(config: Config, penalty: Any, rate: Any) -> Method:
+    adam = optax.adam(config.adam_rate)
+    return _of_optax(jaxreg.regularize(adam, penalty, config.width))
+
+
+L2_DESCENT = "L2, gradient descent"
+L2_PROX = "L2, prox gradient"
+SUBGRADIENT = "L1, subgradient"
+ISTA = "L1, ISTA"
+FISTA = "L1, FISTA"
+PLAIN = "no penalty, sgd"
+METHODS: dict[str, Maker] = {
+    L2_DESCENT: lambda config, penalty, rate: _of_optax(
+        optax.chain(jaxreg.add_penalty_gradient(penalty), optax.sgd(rate))
+    ),
+    L2_PROX: _ista,
+    SUBGRADIENT: _subgradient,
+    ISTA: _ista,
+    FISTA: _fista_of,
+    "L1, regularize(sgd)": _regularize_sgd,
+    "L1, regularize(adam)": _regularize_adam,
+}
+TIMED: dict[str, Maker] = {
+    PLAIN: lambda config, penalty, rate: _of_optax(optax.sgd(rate)),
+    "no penalty, adam": lambda config, penalty, rate: _of_optax(
+        optax.adam(config.adam_rate)
+    ),
+    **METHODS,
+}
+
+
 def cells(config: Config) -> list[Row]:
     """One cell per method and problem, and one per timed set-up and repetition."""
     seeds = range(config.seeds)
@@ -96,13 +163,13 @@ def cells(config: Config) -> list[Row]:
 def measure(config: Config, method: str, seed: int) -> Row:
     """Counts the iterations of one method, or times a step of all in turn."""
     if method in (UPDATE, WHOLE):
-        return {"ratios": step_times(config, method, seed)}
+        return {"ratios": _step_times(config, method, seed)}
     problem = _problem(config, seed, method)
     with jax.enable_x64(True):
         inputs = (problem.gram, problem.target, problem.energy, problem.strength)
         gaps, w, wrong = _run(config, method, *inputs, problem.least)
     gaps = np.asarray(gaps)
-    # Of the scales of the subgradient method the best: first there, else nearest.
+    # The best scale of the subgradient method arrives first, or else comes nearest.
     arrived = [int(np.argmax(row <= config.gap)) + 1 for row in gaps]
     is_there = gaps.min(axis=1) <= config.gap
     order = np.where(is_there, arrived, np.inf), gaps.min(axis=1)
@@ -144,14 +211,9 @@ def _problem(config: Config, seed: int, method: str) -> Problem:
     target = design.T @ answers / config.samples
     strength = config.fraction * float(np.abs(target).max())
     is_l2 = method.startswith("L2")
-    model: Any = linear_model.Lasso(
-        alpha=strength, fit_intercept=False, tol=1e-15, max_iter=1_000_000
-    )
-    if is_l2:
-        model = linear_model.Ridge(
-            alpha=2 * config.samples * strength, fit_intercept=False
-        )
-    solution = model.fit(design, answers).coef_
+    penalty = jaxreg.L2(strength) if is_l2 else jaxreg.L1(strength)
+    loss = linear_models.squared(config.samples)
+    solution = linear_models.reference(loss, penalty, design, answers, tolerance=1e-15)
     errors = answers - design @ solution
     cost = np.sum(solution**2) if is_l2 else np.sum(np.abs(solution))
     return Problem(
@@ -200,9 +262,55 @@ def _run(
     return jax.vmap(run)(scales)
 
 
+def _step_times(config: Config, setup: str, seed: int) -> list[float]:
+    """The time of a step of each method over that of plain sgd in the same round.
+
+    All take turns in every round; returns the medians over rounds.
+    """
+    rng = np.random.default_rng(seed)
+    size = config.weights if setup == UPDATE else config.timed_features
+    data = [rng.normal(size=size)]
+    if setup == WHOLE:
+        rows = config.timed_samples
+        data = [rng.normal(size=(rows, size)) / rows**0.5, rng.normal(size=rows)]
+    inputs = [jnp.asarray(part, jnp.float32) for part in data]
+    runs = [_Run(config, name, inputs, jnp.zeros(size)) for name in TIMED]
+    count = config.rounds + 2
+    rounds = [[seconds_of(run.once, 1) for run in runs] for _ in range(count)]
+    # The first rounds page the buffers in.
+    ratios = [[seconds / times[0] for seconds in times] for times in rounds[2:]]
+    return [statistics.median(ratio) for ratio in zip(*ratios, strict=True)]
+
+
+class _Run:
+    """One compiled step with its own parameters and state, donated."""
+
+    def __init__(self, config: Config, name: str, inputs: list[jax.Array], start: Any):
+        penalty = jaxreg.L2(1e-4) if name.startswith("L2") else jaxreg.L1(1e-4)
+        method = TIMED[name](config, penalty, 1e-3)
+
+        def step(carry: Any, inputs: list[jax.Array]) -> Any:
+            def gradient(w: jax.Array) -> jax.Array:
+                if len(inputs) == 1:
+                    return inputs[0]
+                design, answers = inputs
+                return design.T @ (design @ w - answers)
+
+            return method.step(gradient, carry)
+
+        self.inputs = inputs
+        self.carry = jax.tree.map(jnp.copy, method.start(start))
+        self.step = jax.jit(step, donate_argnums=0)
+
+    def once(self) -> Any:
+        """Does the step, and returns what is to be waited for."""
+        self.carry = self.step(self.carry, self.inputs)
+        return self.carry
+
+
 def _ratios(rows: list[Row], setup: str) -> dict[str, list[float]]:
-    """Per timed method the ratios of all repetitions."""
-    runs = [row["ratios"] for row in rows if row["method"] == setup]
+    """The ratios of all repetitions, by timed method."""
+    runs = [row["ratios"] for row in stats.select(rows, method=setup)]
     return dict(zip(TIMED, map(list, zip(*runs, strict=True)), strict=True))
 
 
@@ -210,19 +318,21 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
     """Mean and standard error over problems, and over repetitions of the timing."""
     counted = [row for row in rows if row["method"] in METHODS]
     names = ("iterations", "untuned", "zeros", "sklearn_zeros")
-    table = {row["method"]: row for row in over_seeds(counted, ("method",), names)}
+    table = {
+        row["method"]: row for row in stats.over_seeds(counted, ("method",), names)
+    }
     ratios = {setup: _ratios(rows, setup) for setup in (UPDATE, WHOLE)}
     out = []
     for method in TIMED:
         row = dict(table.get(method, {"method": method}))
-        runs = [run for run in counted if run["method"] == method]
+        runs = stats.select(counted, method=method)
         if runs:
             row["arrived"] = sum(run["arrived"] for run in runs)
             row["worst_error"] = max(run["error"] for run in runs)
             row["worst_violation"] = max(run["violation"] for run in runs)
         for name, setup in (("update_time", UPDATE), ("step_time", WHOLE)):
             row[name] = statistics.fmean(ratios[setup][method])
-            row[f"{name}_se"] = standard_error(ratios[setup][method])
+            row[f"{name}_se"] = stats.standard_error(ratios[setup][method])
         out.append(row)
     return out
 
@@ -257,7 +367,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     for place, method in enumerate(METHODS):
-        for row in (row for row in rows if row["method"] == method):
+        for row in stats.select(rows, method=method):
             label = method if row["seed"] == 0 else None
             style = {"color": f"C{place}", "linewidth": 1.1, "alpha": 0.8}
             left.plot(row["marks"], row["gaps"], label=label, **style)
@@ -268,18 +378,18 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     left.set_title("a line per problem; dashed: where iterations are counted")
     left.legend(fontsize=8, loc="lower right")
     for shift, (setup, marker) in enumerate(((UPDATE, "o"), (WHOLE, "D"))):
-        ratios = _ratios(rows, setup)
-        heights = [len(TIMED) - 1 - place - 0.2 * shift for place in range(len(TIMED))]
-        for height, times in zip(heights, ratios.values(), strict=True):
-            label = setup if height == heights[0] else None
-            style = {
-                "color": f"C{shift}",
-                "label": label,
-                "alpha": 0.7,
-                "markersize": 4,
-            }
-            right.plot(times, [height] * len(times), marker, **style)
-    right.set_yticks(range(len(TIMED)), list(TIMED)[::-1])
+        times = _ratios(rows, setup)
+        plotting.strip(
+            right,
+            list(TIMED),
+            [(method, time) for method in TIMED for time in times[method]],
+            label=setup,
+            color=f"C{shift}",
+            marker=marker,
+            shift=-0.2 * shift,
+            size=4,
+        )
+    plotting.name_lines(right, list(TIMED))
     right.axvline(1, color="grey", linewidth=0.8)
     right.set_xlim(0, None)
     right.set_xlabel("time of a step, multiples of that of sgd without a penalty")

@@ -20,8 +20,6 @@ Cost: about 1 minute on 2 cores; needs numba and jaxopt, `pip install -e ".[peer
 Command: python -m experiments prox_cost
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import statistics
@@ -35,8 +33,9 @@ import matplotlib.figure
 import numpy as np
 
 import jaxreg
-from experiments.cost._catalogue import catalogue, slope
+from experiments.cost._steps import seconds_of
 from experiments.harness.contract import Row
+from experiments.kit import stats
 
 PACKAGES = ("numba", "jaxopt", "scipy")
 COMPILING = "compiling it"
@@ -57,7 +56,7 @@ QUICK = Config(entries=20_000, rounds=3, leaves=2, side=8)
 
 
 class Duel(NamedTuple):
-    """Two calls on the same input, and how far apart their answers are."""
+    """Two calls on the same input, and the distance of their answers."""
 
     ours: Callable[[], Any]
     theirs: Callable[[], Any]
@@ -77,6 +76,73 @@ LIMITS = {
 _TOLERANCE = 1e-3
 
 
+def slope(size: int) -> jaxreg.SLOPE:
+    """SLOPE with strengths that fall from 1 to 0.5."""
+    return jaxreg.SLOPE(jnp.linspace(1.0, 0.5, size))
+
+
+def catalogue(size: int) -> dict[str, jaxreg.Penalty]:
+    """One instance of each, for leaves of two axes with `size` entries.
+
+    The first axis has at least 4 entries.
+    """
+    return {**_elementwise(), **_structure(size), **_constraints()}
+
+
+def _elementwise() -> dict[str, jaxreg.Penalty]:
+    return {
+        "L1": jaxreg.L1(1.0),
+        "L2": jaxreg.L2(1.0),
+        "ElasticNet": jaxreg.ElasticNet(1.0, 1.0),
+        "Huber": jaxreg.Huber(1.0, knot=1.0),
+        "MCP": jaxreg.MCP(1.0, knot=2.0),
+        "SCAD": jaxreg.SCAD(1.0, knot=3.7),
+        "LogSum": jaxreg.LogSum(1.0, eps=1.0),
+        "LHalf": jaxreg.Lp(1.0, 0.5),
+        "Lp": jaxreg.Lp(1.0, power=0.75),
+        "L0": jaxreg.L0(1.0),
+        "TransformedL1": jaxreg.TransformedL1(1.0, scale=1.0),
+        "CappedL1": jaxreg.CappedL1(1.0, knot=1.0),
+        "PiecewiseAffine": jaxreg.PiecewiseAffine.to_grid(1.0, (-1.0, 0.0, 1.0)),
+    }
+
+
+def _structure(size: int) -> dict[str, jaxreg.Penalty]:
+    l1, mcp = jaxreg.L1(1.0), jaxreg.MCP(1.0, knot=2.0)
+    return {
+        "GroupLasso": jaxreg.GroupLasso(1.0, group_axis=0),
+        "SparseGroupLasso": jaxreg.SparseGroupLasso(1.0, 1.0, group_axis=0),
+        "LInf": jaxreg.LInf(1.0, group_axis=0),
+        "SLOPE": slope(size),
+        "TotalVariation": jaxreg.TotalVariation(1.0, axis=0),
+        "FusedLasso": jaxreg.FusedLasso(1.0, 1.0, axis=0),
+        "TrendFilter": jaxreg.TrendFilter(1.0, order=1, axis=0),
+        "NuclearNorm": jaxreg.NuclearNorm(1.0),
+        "grouped(MCP)": jaxreg.grouped(mcp, group_axis=0),
+        "spectral(MCP)": jaxreg.spectral(mcp),
+        "nonnegative(L1)": jaxreg.nonnegative(l1),
+        "envelope(L1)": jaxreg.envelope(l1, 1.0),
+    }
+
+
+def _constraints() -> dict[str, jaxreg.Penalty]:
+    return {
+        "NonNegative": jaxreg.NonNegative(),
+        "Box": jaxreg.Box(-1.0, 1.0),
+        "L1Ball": jaxreg.L1Ball(1.0),
+        "L2Ball": jaxreg.L2Ball(1.0),
+        "Simplex": jaxreg.Simplex(),
+        "MinMaxNorm": jaxreg.MinMaxNorm(0.5, 1.0, group_axis=1),
+        "UnitNorm": jaxreg.UnitNorm(group_axis=1),
+        "TopK": jaxreg.TopK(fraction=0.1),
+        "TopK over the tree": jaxreg.TopK(fraction=0.1, scope="tree"),
+        "NM": jaxreg.NM(2, 4),
+        "RankAtMost": jaxreg.RankAtMost(2),
+        "SpectralBall": jaxreg.SpectralBall(1.0),
+        "Orthogonal": jaxreg.Orthogonal(),
+    }
+
+
 def cells(config: Config) -> list[Row]:
     """One cell per comparison, then one per prox that is compiled."""
     names = catalogue(config.side**2)
@@ -89,9 +155,10 @@ def measure(config: Config, operator: str, against: str) -> Row:
     if against == COMPILING:
         return {"compile_seconds": _seconds_to_compile(config, operator)}
     duel = _DUELS[operator](config, against)
-    # Compiles both, and warms numba's threads up.
+    # Compiles both, and starts numba's threads.
     error = duel.error(np.asarray(duel.ours()), np.asarray(duel.theirs()))
-    pairs = [(_seconds(duel.ours), _seconds(duel.theirs)) for _ in range(config.rounds)]
+    calls = (duel.ours, duel.theirs)
+    pairs = [[seconds_of(call, 1) for call in calls] for _ in range(config.rounds)]
     ours, theirs = map(statistics.median, zip(*pairs, strict=True))
     return {
         "milliseconds": 1e3 * ours,
@@ -99,12 +166,6 @@ def measure(config: Config, operator: str, against: str) -> Row:
         "ratio": ours / theirs,
         "error": error,
     }
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
 
 
 def _seconds_to_compile(config: Config, operator: str) -> float:
@@ -118,12 +179,12 @@ def _seconds_to_compile(config: Config, operator: str) -> float:
 
 def _duel(config: Config, penalty: jaxreg.Penalty, theirs: Callable[..., Any]) -> Duel:
     """Gaussian entries; `theirs` gets them as a NumPy and as a JAX array."""
-    given = np.random.default_rng(0).normal(size=config.entries).astype(np.float32)
-    ready, prox = jnp.asarray(given), jax.jit(penalty.prox)
+    entries = np.random.default_rng(0).normal(size=config.entries).astype(np.float32)
+    ready, prox = jnp.asarray(entries), jax.jit(penalty.prox)
     return Duel(
         ours=lambda: prox(ready, 1.0),
-        theirs=lambda: theirs(given, ready),
-        error=lambda ours, other: float(np.max(np.abs(ours - other))),
+        theirs=lambda: theirs(entries, ready),
+        error=lambda ours, theirs: float(np.max(np.abs(ours - theirs))),
     )
 
 
@@ -134,7 +195,7 @@ def _duel_l1(config: Config, against: str) -> Duel:
     if against == "adding 1 in XLA":
         one_pass = _duel(config, jaxreg.L1(0.5), lambda _, ready: add(ready))
         return one_pass._replace(error=lambda ours, theirs: 0.0)
-    return _duel(config, jaxreg.L1(0.5), lambda given, _: loop(given, half))
+    return _duel(config, jaxreg.L1(0.5), lambda x, _: loop(x, half))
 
 
 def _duel_l1_ball(config: Config, against: str) -> Duel:
@@ -145,15 +206,13 @@ def _duel_l1_ball(config: Config, against: str) -> Duel:
 
 def _duel_total_variation(config: Config, against: str) -> Duel:
     loop, check = _peers().total_variation, _peers().total_variation_error
-    duel = _duel(
-        config, jaxreg.TotalVariation(1.0, axis=0), lambda given, _: loop(given, 1.0)
-    )
+    duel = _duel(config, jaxreg.TotalVariation(1.0, axis=0), lambda x, _: loop(x, 1.0))
 
-    def error(ours: np.ndarray, other: np.ndarray) -> float:
-        given = np.random.default_rng(0).normal(size=config.entries)
+    def error(ours: np.ndarray, theirs: np.ndarray) -> float:
+        entries = np.random.default_rng(0).normal(size=config.entries)
         # numba has miscompiled other spellings of this loop: its answer is checked.
-        wrong = check(given.astype(np.float32), other, 1.0)
-        return max(wrong, float(np.max(np.abs(ours - other))))
+        wrong = check(entries.astype(np.float32), theirs, 1.0)
+        return max(wrong, float(np.max(np.abs(ours - theirs))))
 
     return duel._replace(error=error)
 
@@ -161,7 +220,7 @@ def _duel_total_variation(config: Config, against: str) -> Duel:
 def _duel_top_k(config: Config, against: str) -> Duel:
     count = config.entries // 10
     part = _peers().top_k
-    duel = _duel(config, jaxreg.TopK(count=count), lambda given, _: part(given, count))
+    duel = _duel(config, jaxreg.TopK(count=count), lambda x, _: part(x, count))
 
     def error(ours: np.ndarray, parted: np.ndarray) -> float:
         smallest = np.min(np.abs(ours[ours != 0]))
@@ -173,7 +232,7 @@ def _duel_top_k(config: Config, against: str) -> Duel:
 def _duel_slope(config: Config, against: str) -> Duel:
     penalty = slope(config.entries)
     strengths, both = np.asarray(penalty.strengths), _peers().slope
-    return _duel(config, penalty, lambda given, _: both(given, strengths))
+    return _duel(config, penalty, lambda x, _: both(x, strengths))
 
 
 _DUELS = {
@@ -191,13 +250,13 @@ def _peers() -> Any:
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
-    """The ratios beside their limits; of the compilations the five slowest."""
+    """The ratios with their limits, and the five slowest compilations."""
     ratios = [
         {**row, "limit": LIMITS[row["operator"], row["against"]], "met": _is_met(row)}
         for row in rows
         if row["against"] != COMPILING
     ]
-    compiled = [row for row in rows if row["against"] == COMPILING]
+    compiled = stats.select(rows, against=COMPILING)
     slowest = sorted(compiled, key=lambda row: -row["compile_seconds"])[:5]
     limit = {"limit": COMPILE_LIMIT}
     return [*ratios, *({**row, **limit, "met": _is_met(row)} for row in slowest)]
@@ -221,7 +280,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
     """What misses its limit, and the slowest compilation."""
     missed = [_title(row) for row in rows if _is_met(row) is False]
     apart = [row["operator"] for row in rows if row.get("error", 0) > _TOLERANCE]
-    compiled = [row for row in rows if row["against"] == COMPILING]
+    compiled = stats.select(rows, against=COMPILING)
     slowest = max(compiled, key=lambda row: row["compile_seconds"])
     word = "holds with conditions" if missed or apart else "holds"
     told = (
@@ -252,7 +311,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     left.set_xscale("log")
     left.set_xlabel("time of a prox, multiples of theirs (red: limit)")
     left.margins(x=0.25)
-    compiled = [row for row in reversed(rows) if row["against"] == COMPILING]
+    compiled = stats.select(rows[::-1], against=COMPILING)
     right.barh(
         [row["operator"] for row in compiled],
         [row["compile_seconds"] for row in compiled],

@@ -16,8 +16,6 @@ Cost: about three minutes on an H100 with its 80 GB of memory.
 Command: XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 python -m experiments step_bandwidth
 """
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 from typing import Any
@@ -27,7 +25,8 @@ import jax.numpy as jnp
 import matplotlib.figure
 from jax.extend.core import Var
 
-from experiments.cost._step_runs import (
+from experiments.cost._steps import (
+    BASE,
     WAYS,
     Run,
     gradients,
@@ -35,11 +34,12 @@ from experiments.cost._step_runs import (
     matrices,
     range_of,
     seconds_of,
+    step_of,
 )
-from experiments.cost._steps import BASE, step_of
 from experiments.harness.contract import Row
+from experiments.kit import plotting, stats
 
-# What they need of an entry stands beside it.
+# Their update of an entry reads only that entry of each array.
 ELEMENTWISE = (
     "prox_sgd, L1",
     "prox_adam, L1",
@@ -60,8 +60,7 @@ GOAL = 0.8
 class Config:
     """Parameters in 4 equal matrices of 1000 columns.
 
-    Rounds of so many steps, one after another without waiting, are timed in turn with
-    adamw and a copy.
+    Rounds of `steps` back-to-back steps are timed in turn with adamw and a copy.
     """
 
     sizes: tuple[int, ...] = (100_000_000, 1_000_000_000)
@@ -86,7 +85,7 @@ def measure(config: Config, way: str, parameters: int) -> Row:
     words = least_words(step_of(WAYS[way]()), *runs[1].carry, grads) / count
     timed: tuple[Any, ...] = (_Copy(params), *runs)
     del params
-    # The first rounds still wake the device up.
+    # The first rounds warm the device up.
     rounds = [
         [each.seconds(grads, config.steps) for each in timed]
         for _ in range(config.rounds + 2)
@@ -102,9 +101,9 @@ def measure(config: Config, way: str, parameters: int) -> Row:
 
 
 def least_words(step: Any, *inputs: Any) -> float:
-    """Of four bytes: the inputs a step uses, and the outputs it does not pass on.
+    """Words of four bytes in the inputs that a step uses and the outputs it computes.
 
-    It is the way's own state that is counted, also what a common step leaves as it was.
+    All of the state counts, also parts that an ordinary step leaves unchanged.
     """
     jaxpr = jax.make_jaxpr(step)(*inputs).jaxpr
     read = {v for eqn in jaxpr.eqns for v in eqn.invars if isinstance(v, Var)}
@@ -129,7 +128,7 @@ class _Copy:
         ]
 
     def seconds(self, grads: Any, steps: int) -> float:
-        """Of so many copies by the faster kind, the time of each."""
+        """Mean seconds of the faster kind per copy, over `steps` back-to-back ones."""
         del grads
         return min(self._seconds(kind, steps) for kind in self.kinds)
 
@@ -168,16 +167,14 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """The part of a copy's speed that each way reaches: a marker per size."""
     figure = matplotlib.figure.Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    names = list(WAYS)[::-1]
-    for marker, size in zip("osD^v", config.sizes, strict=False):
-        found = {r["way"]: r["of_copy"] for r in rows if r["parameters"] == size}
-        heights = [names.index(way) for way in found]
-        label = f"{size / 1e6:,.4g} million parameters"
-        axes.plot(list(found.values()), heights, marker, label=label, alpha=0.8)
-    axes.set_yticks(range(len(names)), names)
+    series = {
+        f"{size / 1e6:,.4g} million parameters": [
+            (row["way"], row["of_copy"]) for row in stats.select(rows, parameters=size)
+        ]
+        for size in config.sizes
+    }
+    plotting.by_size(axes, list(WAYS), series)
     axes.axvline(GOAL, color="grey", linewidth=1)
     axes.set_xlim(left=0)
     axes.set_xlabel("speed of a step, of that of a copy")
-    axes.grid(axis="y", linewidth=0.3)
-    axes.legend()
     return figure

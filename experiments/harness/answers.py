@@ -5,8 +5,6 @@ run that finds something else takes the ground from under the answer; the page s
 and a test of the committed results fails. The numbers stand with the experiments.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 
@@ -87,11 +85,7 @@ ANSWERS = (
         and decoupled decay are different problems with different best
         strengths: choose one, tune that one.
         """,
-        {
-            "generalization": CONDITIONS,
-            "stability": CONDITIONS,
-            "decay": CONDITIONS,
-        },
+        {"generalization": CONDITIONS, "stability": CONDITIONS, "decay": CONDITIONS},
     ),
     Answer(
         "When should I use group penalties?",
@@ -167,8 +161,6 @@ ANSWERS = (
         Decay, clipping or averages outside the transformation, which it cannot
         see.
         """,
-        {
-            "blind_spots": "measured",
-        },
+        {"blind_spots": "measured"},
     ),
 )

@@ -7,8 +7,6 @@ compares. `verdicts` is the table of all verdicts, or of one section of the repo
 its title follows; `answers` is the advice that follows from the results.
 """
 
-from __future__ import annotations
-
 import json
 import pathlib
 import re

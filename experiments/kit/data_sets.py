@@ -1,7 +1,5 @@
 """Data sets as arrays: scikit-learn's own, and larger ones from JAXREG_DATA."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import os

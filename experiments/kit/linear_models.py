@@ -6,8 +6,6 @@ the force of each sample, the gradient of the loss at its residual: with it `kkt
 the fit, and scikit-learn solves the same problem (`reference`).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -178,12 +176,34 @@ def fit(
     return Fit(weights, forces(weights))
 
 
+def penalties(name: str, least: float, largest: float, count: int) -> Any:
+    """L1 or L2 with an axis of strengths to choose from; no penalty by other names."""
+    if name not in ("L1", "L2"):
+        return jaxreg.L1(jnp.zeros(1))
+    kind = jaxreg.L1 if name == "L1" else jaxreg.L2
+    return kind(jnp.geomspace(least, largest, count))
+
+
 @jax.jit
 def path(
     loss: jaxreg.Penalty, penalty: jaxreg.Penalty, design: Array, answers: Array
 ) -> Fit:
     """A fit for every number along the first axis of the penalty's fields."""
     return jax.vmap(fit, in_axes=(None, 0, None, None))(loss, penalty, design, answers)
+
+
+def best_of_path(
+    loss: jaxreg.Penalty,
+    penalties: Any,
+    train: tuple[Array, Array],
+    valid: tuple[Array, Array],
+) -> tuple[Fit, Any]:
+    """The fit with the least squared error on validation data, and its penalty."""
+    fits = path(loss, penalties, *train)
+    errors = np.mean((fits.weights @ valid[0].T - valid[1]) ** 2, axis=1)
+    best = int(np.argmin(errors))
+    fit, penalty = jax.tree.map(lambda leaf: np.asarray(leaf)[best], (fits, penalties))
+    return fit, penalty
 
 
 def checked(
@@ -215,6 +235,34 @@ def fit_gram(
         tolerance=_RELATIVE_TOLERANCE * jnp.max(jnp.abs(target)),
         most=_MOST_ITERATIONS,
     )
+
+
+def fit_with_intercept(
+    penalty: jaxreg.Penalty,
+    is_logistic: bool,
+    rate: Any,
+    start: Params,
+    data: tuple[Array, Array],
+    weights: Array,
+    *,
+    tolerance: Any,
+    most: int,
+) -> Solution:
+    """Least squares or logistic regression by `kernel` and a free `bias`.
+
+    `penalty` acts on `kernel` alone. `weights` are those of the samples and sum to 1;
+    `rate` is at most 1 / curvature.
+    """
+    x, y = data
+    rules = jaxreg.on_kernels(penalty)
+
+    def gradient(params: Params) -> Params:
+        scores = x @ params["kernel"] + params["bias"]
+        answers = jax.nn.sigmoid(scores) if is_logistic else scores
+        errors = weights * (answers - y)
+        return {"kernel": x.T @ errors, "bias": jnp.sum(errors)}
+
+    return solve(gradient, rules, rate, start, tolerance=tolerance, most=most)
 
 
 def _primal_dual(
@@ -276,16 +324,19 @@ def reference(
     penalty: jaxreg.Penalty,
     design: np.ndarray,
     answers: np.ndarray,
+    tolerance: float = 1e-13,
 ) -> np.ndarray:
     """The weights that scikit-learn finds for the same loss and penalty."""
     if isinstance(loss, jaxreg.Huber):
         return _huber_by_lasso(float(loss.knot), design, answers)
-    model = _model(loss, penalty, len(design))
+    model = _model(loss, penalty, len(design), tolerance)
     return np.asarray(model.fit(design, answers).coef_)
 
 
-def _model(loss: jaxreg.Penalty, penalty: Any, samples: int) -> Any:
-    exact = {"fit_intercept": False, "tol": 1e-13, "max_iter": 1_000_000}
+def _model(
+    loss: jaxreg.Penalty, penalty: Any, samples: int, tolerance: float = 1e-13
+) -> Any:
+    exact = {"fit_intercept": False, "tol": tolerance, "max_iter": 1_000_000}
     if isinstance(loss, jaxreg.L1):
         # Its loss is half the absolute residual.
         alpha = float(penalty.strength) / 2

@@ -1,7 +1,5 @@
 """Flax models of the experiments."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from typing import Any

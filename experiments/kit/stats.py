@@ -1,11 +1,11 @@
 """Rows of an experiment: choosing them, and means over seeds with standard errors."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from experiments.harness.contract import Row
 
@@ -52,3 +52,14 @@ def standard_error(samples: Sequence[float]) -> float:
     if len(samples) < 2:
         return math.nan
     return statistics.stdev(samples) / math.sqrt(len(samples))
+
+
+def selection_stability(chosen: np.ndarray) -> float:
+    """The similarity of sets beyond chance: 1 if equal, 0 if random.
+
+    A row of `chosen` is a set, as a mask of the candidates (Nogueira, Sechidis and
+    Brown 2018, On the stability of feature selection algorithms, eq. 4).
+    """
+    share = np.mean(chosen)
+    variance = np.mean(np.var(chosen, axis=0, ddof=1))
+    return float(1 - variance / (share * (1 - share)))

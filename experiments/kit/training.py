@@ -1,9 +1,7 @@
 """One training loop for all experiments: pure, and inside jit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -37,24 +35,39 @@ def accuracy(apply: Apply, params: Params, x: Array, y: Array) -> jax.Array:
     return jnp.mean(jnp.argmax(apply(params, x), axis=-1) == y)
 
 
+class Length(NamedTuple):
+    """The number of updates, and the samples of each."""
+
+    steps: int
+    batch: int
+
+
+class HasLength(Protocol):
+    """A `Length`, or a Config with its fields."""
+
+    @property
+    def steps(self) -> int:
+        """The number of updates."""
+
+    @property
+    def batch(self) -> int:
+        """The samples of an update."""
+
+
 def fit(
     loss: Loss,
     tx: optax.GradientTransformation,
     params: Params,
     data: tuple[Array, Array],
-    *,
-    steps: int,
-    batch: int,
+    length: HasLength,
     key: jax.Array,
     count: jax.Array | None = None,
 ) -> Params:
-    """The parameters after `steps` updates on batches drawn with replacement.
+    """The parameters after training on batches drawn with replacement.
 
     Batches come from the first `count` samples, which may be traced; None takes all.
     """
-    return fit_with_state(
-        loss, tx, params, data, steps=steps, batch=batch, key=key, count=count
-    )[0]
+    return fit_with_state(loss, tx, params, data, length, key, count)[0]
 
 
 def fit_with_state(
@@ -62,9 +75,7 @@ def fit_with_state(
     tx: optax.GradientTransformation,
     params: Params,
     data: tuple[Array, Array],
-    *,
-    steps: int,
-    batch: int,
+    length: HasLength,
     key: jax.Array,
     count: jax.Array | None = None,
 ) -> tuple[Params, optax.OptState]:
@@ -73,10 +84,10 @@ def fit_with_state(
     last = len(x) if count is None else count
 
     def gradient(params: Params, key: jax.Array) -> Params:
-        chosen = jax.random.randint(key, (batch,), 0, last)
+        chosen = jax.random.randint(key, (length.batch,), 0, last)
         return jax.grad(loss)(params, x[chosen], y[chosen])
 
-    return _run(tx, gradient, params, jax.random.split(key, steps))
+    return _run(tx, gradient, params, jax.random.split(key, length.steps))
 
 
 def descend(

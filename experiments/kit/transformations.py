@@ -9,8 +9,6 @@ here. A row builds the transformation alone, or with its optimizer as a whole:
     row.optimizer(penalty, Settings(rate=0.01, inner=optax.sgd))
 """
 
-from __future__ import annotations
-
 import dataclasses
 import enum
 from collections.abc import Callable
@@ -90,6 +88,7 @@ class Settings:
     every: int = 1
 
 
+DEFAULTS = Settings()
 Build = Callable[[jaxreg.Penalty, Settings], optax.GradientTransformation]
 
 
@@ -123,13 +122,13 @@ class Transformation:
         return (self.solves_after_sgd if after_sgd else None) or self.solves
 
     def alone(
-        self, penalty: jaxreg.Penalty, settings: Settings = Settings()
+        self, penalty: jaxreg.Penalty, settings: Settings = DEFAULTS
     ) -> optax.GradientTransformation:
         """The transformation itself, without an optimizer before or after it."""
         return self.build(penalty, self._completed(settings))
 
     def optimizer(
-        self, penalty: jaxreg.Penalty, settings: Settings = Settings()
+        self, penalty: jaxreg.Penalty, settings: Settings = DEFAULTS
     ) -> optax.GradientTransformation:
         """A whole optimizer: with an optimizer before or after it where one belongs."""
         settings = self._completed(settings)
@@ -175,23 +174,6 @@ def _inner(settings: Settings) -> optax.GradientTransformation:
     return settings.inner(settings.rate)
 
 
-def _regularize(
-    penalty: jaxreg.Penalty, settings: Settings
-) -> optax.GradientTransformation:
-    return jaxreg.regularize(
-        _inner(settings), penalty, settings.width, settings.schedule
-    )
-
-
-def _target_sparsity(
-    penalty: jaxreg.Penalty, settings: Settings
-) -> optax.GradientTransformation:
-    target, end_step, width = settings.target, settings.end_step, settings.width
-    return jaxreg.target_sparsity(
-        _inner(settings), penalty, target, end_step, width=width
-    )
-
-
 def _proximal(
     penalty: jaxreg.Penalty, settings: Settings
 ) -> optax.GradientTransformation:
@@ -205,17 +187,39 @@ def _proximal(
     )
 
 
-def _reweight(
-    penalty: jaxreg.Penalty, settings: Settings
-) -> optax.GradientTransformation:
-    def build(penalty: jaxreg.Penalty) -> optax.GradientTransformation:
-        return jaxreg.prox_sgd(settings.rate, penalty)
+def _adaptive(function: Callable[..., optax.GradientTransformation]) -> Transformation:
+    """The row of a prox optimizer that takes a rate, a penalty and a schedule."""
+    return Transformation(
+        function.__name__,
+        Family.PROXIMAL,
+        Needs.STEPS_PER_ENTRY,
+        jaxreg.states.ProximalState,
+        Problem.PENALTY,
+        lambda penalty, s: function(s.rate, penalty, schedule=s.schedule),
+        speaks_as="proximal",
+    )
 
-    return jaxreg.reweight(build, penalty, settings.eps, settings.every)
+
+def _last(
+    function: Callable[[jaxreg.Penalty], optax.GradientTransformation],
+    needs: Needs,
+    solves: Problem,
+    solves_after_sgd: Problem | None = None,
+) -> Transformation:
+    """The row of a stateless transformation that takes only a penalty."""
+    return Transformation(
+        function.__name__,
+        Family.LAST,
+        needs,
+        optax.EmptyState,
+        solves,
+        lambda penalty, s: function(penalty),
+        inner=optax.adam,
+        solves_after_sgd=solves_after_sgd,
+        takes_schedule=False,
+    )
 
 
-_ADAPTIVE = (Family.PROXIMAL, Needs.STEPS_PER_ENTRY)
-_STATELESS = optax.EmptyState
 _ROWS = (
     Transformation(
         "regularize",
@@ -223,7 +227,7 @@ _ROWS = (
         Needs.PROX,
         jaxreg.states.RegularizeState,
         Problem.PENALTY,
-        _regularize,
+        lambda penalty, s: jaxreg.regularize(_inner(s), penalty, s.width, s.schedule),
         inner=optax.adam,
     ),
     Transformation(
@@ -232,14 +236,17 @@ _ROWS = (
         Needs.ZEROS,
         jaxreg.states.TargetSparsityState,
         Problem.SHARE_OF_ZEROS,
-        _target_sparsity,
+        lambda penalty, s: jaxreg.target_sparsity(
+            _inner(s), penalty, s.target, s.end_step, width=s.width
+        ),
         inner=optax.adam,
         speaks_as="regularize",
         takes_schedule=False,
     ),
     Transformation(
         "proximal",
-        *_ADAPTIVE,
+        Family.PROXIMAL,
+        Needs.STEPS_PER_ENTRY,
         jaxreg.states.ProximalState,
         Problem.PENALTY,
         _proximal,
@@ -256,47 +263,25 @@ _ROWS = (
         ),
         speaks_as="proximal",
     ),
-    Transformation(
-        "prox_adam",
-        *_ADAPTIVE,
-        jaxreg.states.ProximalState,
-        Problem.PENALTY,
-        lambda penalty, s: jaxreg.prox_adam(s.rate, penalty, schedule=s.schedule),
-        speaks_as="proximal",
-    ),
-    Transformation(
-        "prox_adamw",
-        *_ADAPTIVE,
-        jaxreg.states.ProximalState,
-        Problem.BALANCE,
-        lambda penalty, s: jaxreg.prox_adamw(
+    _adaptive(jaxreg.prox_adam),
+    dataclasses.replace(
+        _adaptive(jaxreg.prox_adamw),
+        solves=Problem.BALANCE,
+        build=lambda penalty, s: jaxreg.prox_adamw(
             s.rate, penalty, weight_decay=s.weight_decay, schedule=s.schedule
         ),
-        speaks_as="proximal",
     ),
-    Transformation(
-        "prox_rmsprop",
-        *_ADAPTIVE,
-        jaxreg.states.ProximalState,
-        Problem.PENALTY,
-        lambda penalty, s: jaxreg.prox_rmsprop(s.rate, penalty, schedule=s.schedule),
-        speaks_as="proximal",
-    ),
-    Transformation(
-        "prox_adagrad",
-        *_ADAPTIVE,
-        jaxreg.states.ProximalState,
-        Problem.PENALTY,
-        lambda penalty, s: jaxreg.prox_adagrad(s.rate, penalty, schedule=s.schedule),
-        speaks_as="proximal",
-    ),
+    _adaptive(jaxreg.prox_rmsprop),
+    _adaptive(jaxreg.prox_adagrad),
     Transformation(
         "reweight",
         Family.REWEIGHTED,
         Needs.WEIGHTS,
         jaxreg.states.ReweightState,
         Problem.REWEIGHTED,
-        _reweight,
+        lambda penalty, s: jaxreg.reweight(
+            lambda weighted: jaxreg.prox_sgd(s.rate, weighted), penalty, s.eps, s.every
+        ),
         speaks_as="proximal",
         takes_schedule=False,
     ),
@@ -340,46 +325,9 @@ _ROWS = (
         inner=optax.adam,
         solves_after_sgd=Problem.PENALTY,
     ),
-    Transformation(
-        "project",
-        Family.LAST,
-        Needs.CONSTRAINT,
-        _STATELESS,
-        Problem.OTHER_METRIC,
-        lambda penalty, s: jaxreg.project(penalty),
-        inner=optax.adam,
-        solves_after_sgd=Problem.CONSTRAINED,
-        takes_schedule=False,
-    ),
-    Transformation(
-        "hold_support",
-        Family.LAST,
-        Needs.ANY,
-        _STATELESS,
-        Problem.SUPPORT,
-        lambda penalty, s: jaxreg.hold_support(penalty),
-        inner=optax.adam,
-        takes_schedule=False,
-    ),
-    Transformation(
-        "orthant",
-        Family.LAST,
-        Needs.ANY,
-        _STATELESS,
-        Problem.ORTHANT,
-        lambda penalty, s: jaxreg.orthant(penalty),
-        inner=optax.adam,
-        takes_schedule=False,
-    ),
-    Transformation(
-        "half_space",
-        Family.LAST,
-        Needs.GROUPS,
-        _STATELESS,
-        Problem.SUPPORT,
-        lambda penalty, s: jaxreg.half_space(penalty),
-        inner=optax.adam,
-        takes_schedule=False,
-    ),
+    _last(jaxreg.project, Needs.CONSTRAINT, Problem.OTHER_METRIC, Problem.CONSTRAINED),
+    _last(jaxreg.hold_support, Needs.ANY, Problem.SUPPORT),
+    _last(jaxreg.orthant, Needs.ANY, Problem.ORTHANT),
+    _last(jaxreg.half_space, Needs.GROUPS, Problem.SUPPORT),
 )
 TRANSFORMATIONS: dict[str, Transformation] = {row.name: row for row in _ROWS}

@@ -29,8 +29,6 @@ JAXREG_DATA. The usual size, on a GPU (not run; strengths act with the learning 
 Command: python -m experiments language_model
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any
@@ -378,9 +376,8 @@ def _fit(
     config: Config, symbols: int, tx: Any, params: Any, steps: int, key: Any, text: Any
 ) -> Any:
     starts = jnp.arange(len(text) - config.context)
-    loss, batch = _loss(config, symbols, text), config.batch
-    data = (starts, starts)
-    return training.fit(loss, tx, params, data, steps=steps, batch=batch, key=key)
+    loss, length = _loss(config, symbols, text), training.Length(steps, config.batch)
+    return training.fit(loss, tx, params, (starts, starts), length, key)
 
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
@@ -402,10 +399,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
     table = summarise(config, rows)
     (dense,) = stats.select(table, way=DENSE)
     nearest = [
-        min(
-            stats.select(table, way=way),
-            key=lambda row: abs(row["zeros"] - _SHARE),
-        )
+        min(stats.select(table, way=way), key=lambda row: abs(row["zeros"] - _SHARE))
         for way in config.ways[1:]
     ]
     told = [

@@ -21,8 +21,6 @@ JAXREG_DATA.
 Command: python -m experiments neural_feature_selection
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -37,7 +35,7 @@ from sklearn import ensemble, model_selection
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import data_sets, networks, stats, training
+from experiments.kit import data_sets, networks, plotting, stats, training
 
 MNIST, FASHION, DIGITS = "mnist", "fashion-mnist", "digits"
 MICE, MICE_ROWS = "mice-protein", "mice-protein-rows"
@@ -87,13 +85,7 @@ class Config:
     path_rate: float = 0.03
 
 
-QUICK = Config(
-    datasets=(DIGITS,),
-    methods=METHODS[1:],
-    seeds=1,
-    steps=200,
-    warmup=20,
-)
+QUICK = Config(datasets=(DIGITS,), methods=METHODS[1:], seeds=1, steps=200, warmup=20)
 
 
 def folders(config: Config) -> tuple[str, ...]:
@@ -135,7 +127,7 @@ class _Rows(NamedTuple):
     # Rows of one group stay on one side.
     group: np.ndarray
 
-    def take(self, chosen: np.ndarray) -> _Rows:
+    def take(self, chosen: np.ndarray) -> "_Rows":
         return _Rows(*(column[chosen] for column in self))
 
 
@@ -258,13 +250,7 @@ def _row_norms(
         width=unit,
     )
     params = training.fit(
-        training.cross_entropy(apply),
-        tx,
-        params,
-        (x, y),
-        steps=config.steps,
-        batch=config.batch,
-        key=batch_key,
+        training.cross_entropy(apply), tx, params, (x, y), config, batch_key
     )
     return jnp.linalg.norm(params["layers"][0]["kernel"][...], axis=1)
 
@@ -294,9 +280,8 @@ def _survival(config: Config, classes: int, x: Any, y: Any, seed: Any) -> jax.Ar
         optax.chain(tx, _last_alive()),
         params,
         (x, y),
-        steps=config.steps,
-        batch=config.batch,
-        key=keys[2],
+        config,
+        keys[2],
     )
     norms = _skip_norms(params)
     # Less than one step orders the inputs that are left at the end.
@@ -340,9 +325,8 @@ def _refitted_accuracy(
         optax.adamw(rate, weight_decay=1e-2),
         params,
         split[:2],
-        steps=config.steps,
-        batch=config.batch,
-        key=batch_key,
+        config,
+        batch_key,
     )
     return training.accuracy(apply, params, *split[2:])
 
@@ -426,8 +410,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     for axes, name in zip(panels[0], config.datasets, strict=True):
         _show_accuracies(axes, config, stats.select(rows, data=name))
         axes.set_title(f"{name}, k = {KEPT[name]}", fontsize=8)
-    panels[0, 0].set_yticks(range(len(config.methods)), config.methods)
-    panels[0, 0].invert_yaxis()
+    plotting.name_lines(panels[0, 0], config.methods)
     title = "dotted: LassoNet\nas published"
     panels[0, -1].legend(title=title, title_fontsize=7, fontsize=7, loc="lower left")
     return figure
@@ -458,18 +441,17 @@ def _show_accuracies(
     axes: matplotlib.axes.Axes, config: Config, rows: list[Row]
 ) -> None:
     """A point per seed, a bar at the mean, a dotted line at the published LassoNet."""
-    means = stats.over_seeds(rows, ("data", "method"), ("network", "forest"))
     for shift, (learner, marker) in enumerate((("network", "o"), ("forest", "D"))):
         colour = f"C{shift}"
-        for group, mark, size in ((rows, marker, 3), (means, "|", 12)):
-            axes.plot(
-                [100 * row[learner] for row in group],
-                [config.methods.index(row["method"]) + 0.3 * shift for row in group],
-                mark,
-                color=colour,
-                markersize=size,
-                label=learner if group is rows else None,
-            )
+        plotting.seeds_and_means(
+            axes,
+            config.methods,
+            [(row["method"], 100 * row[learner]) for row in rows],
+            label=learner,
+            color=colour,
+            marker=marker,
+            shift=-0.3 * shift,
+        )
         if published := PUBLISHED.get(rows[0]["data"]):
             line = 100 * published[learner]
             axes.axvline(line, color=colour, linestyle=":", linewidth=1)

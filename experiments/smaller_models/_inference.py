@@ -1,7 +1,5 @@
 """The time of a forward pass: dense, sparse, and without dead units."""
 
-from __future__ import annotations
-
 import operator
 import statistics
 import time

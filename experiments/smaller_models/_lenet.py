@@ -1,7 +1,5 @@
 """LeNets: training to sparse weights, what they take on disk, and the removal."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools
@@ -111,7 +109,6 @@ def trained(
     """The parameters after the run and after the refit."""
     keys = jax.random.split(jax.random.key(seed), 3)
     loss = training.cross_entropy(logits)
-    fit = functools.partial(training.fit, loss, data=data, batch=recipe.batch)
     rate = training.warmup_cosine(recipe.peak, recipe.steps, recipe.warmup)
     adam = optax.adam(rate)
     if by == FIXED:
@@ -126,12 +123,12 @@ def trained(
             factor_range=(1.0, 1e3),
             width=recipe.width,
         )
-    params = fit(tx, init(model, keys[0]), steps=recipe.steps, key=keys[1])
+    params = training.fit(loss, tx, init(model, keys[0]), data, recipe, keys[1])
     rate = training.warmup_cosine(recipe.refit_peak, recipe.refit_steps, recipe.warmup)
     adamw = optax.adamw(rate, weight_decay=recipe.refit_decay)
     refit = optax.chain(adamw, jaxreg.hold_support(penalty))
-    refitted = fit(refit, params, steps=recipe.refit_steps, key=keys[2])
-    return params, refitted
+    length = training.Length(recipe.refit_steps, recipe.batch)
+    return params, training.fit(loss, refit, params, data, length, keys[2])
 
 
 def sizes(params: Params) -> list[tuple[int, int, int]]:

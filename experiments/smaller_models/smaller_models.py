@@ -23,8 +23,6 @@ Cost: about 1 hour on 2 busy cores; needs MNIST and Fashion-MNIST in JAXREG_DATA
 Command: python -m experiments smaller_models
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Sequence

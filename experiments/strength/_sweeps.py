@@ -4,8 +4,6 @@ Each sweep fits every fold, and all training samples as a fold that holds nothin
 The linear fits are exact, by FISTA in float64; the network trains by `regularize`.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from typing import Any, NamedTuple
@@ -27,8 +25,8 @@ COLD = "all at once, each from the start"
 DOWN, UP = "warm, strong to weak", "warm, weak to strong"
 
 
-class Found(NamedTuple):
-    """Of every strength and fold: two errors, the likelihood, zeros, weights."""
+class Fits(NamedTuple):
+    """Errors, likelihood, non-zeros and weights of every strength and fold."""
 
     validation: Any
     test: Any
@@ -38,9 +36,9 @@ class Found(NamedTuple):
 
 
 def load(config: Any, problem: str, seed: int) -> tuple[data_sets.Split, np.ndarray]:
-    """A random split, 80 % for training, and the true weights of `SPARSE`, else none.
+    """A random split, 80 % for training, and the true weights of `SPARSE`.
 
-    Features, and answers that are numbers, have mean 0 and variance 1 in training.
+    Features and real answers have mean 0 and variance 1 in the training part.
     """
     if problem == DIGITS:
         return data_sets.digits(seed), np.zeros(0)
@@ -69,7 +67,7 @@ def load(config: Any, problem: str, seed: int) -> tuple[data_sets.Split, np.ndar
 
 
 def folds(config: Any, problem: str, split: data_sets.Split, seed: int) -> jax.Array:
-    """The masks of the folds, fixed by the seed, and one that holds nothing out."""
+    """The masks of the folds, fixed by the seed, then one that holds nothing out."""
     labels = split.train_y if problem in (CANCER, DIGITS) else None
     count = config.network_folds if problem == DIGITS else config.folds
     key = jax.random.key(seed)
@@ -78,7 +76,7 @@ def folds(config: Any, problem: str, split: data_sets.Split, seed: int) -> jax.A
 
 
 def grid(config: Any, problem: str, split: data_sets.Split, seed: int) -> jax.Array:
-    """From `max_strength` down; behind it the strength that nobody tuned."""
+    """Strengths from `max_strength` down, then the untuned one."""
     if problem == DIGITS:
         largest = _largest_of_network(config, seed, split)
         shape = (config.network_strengths, config.network_ratio)
@@ -110,10 +108,10 @@ def sweep(
     split: Any,
     strengths: Any,
     masks: Any,
-) -> Found:
-    """Fits at every strength, of every mask of samples held out.
+) -> Fits:
+    """Fits at every strength, for every mask of samples held out.
 
-    A network's weights and batches follow from the seed, the same for all of its fits.
+    The seed fixes a network's first weights and batches, the same for all its fits.
     """
     if problem == DIGITS:
         return _network(config, way, seed, split, strengths, masks)
@@ -122,84 +120,52 @@ def sweep(
 
 def _linear_models(
     config: Any, way: str, is_logistic: bool, split: Any, strengths: Any, masks: Any
-) -> Found:
+) -> Fits:
     x = split.train_x
-    # Outside of the sweep: the singular values of all samples bound those of a fold.
+    # Outside the sweep: the singular values of all samples bound those of a fold.
     both = jnp.concatenate([jnp.ones((len(x), 1)), x], axis=1)
     rate = (4 if is_logistic else 1) / jnp.linalg.norm(both, 2) ** 2
 
-    def fit(strength: jax.Array, start: Any, mask: jax.Array) -> tuple[Any, Found]:
+    def fit(strength: jax.Array, start: Any, mask: jax.Array) -> tuple[Any, Fits]:
         train = ~mask / jnp.sum(~mask)
-        params = linear(
-            config,
+        params = linear_models.fit_with_intercept(
+            jaxreg.scaled(jaxreg.L1(1.0), strength),
             is_logistic,
-            strength,
-            start,
-            train,
             rate * jnp.sum(~mask),
-            *split[:2],
-        )
+            start,
+            split[:2],
+            train,
+            tolerance=config.tolerance,
+            most=config.most,
+        ).params
         losses = _losses(is_logistic, params, *split[:2])
-        found = Found(
+        fits = Fits(
             jnp.sum(mask * losses) / jnp.maximum(jnp.sum(mask), 1),
             jnp.mean(_losses(is_logistic, params, *split[2:])),
             _likelihood(is_logistic, losses),
-            jnp.sum(params["weights"] != 0),
-            params["weights"],
+            jnp.sum(params["kernel"] != 0),
+            params["kernel"],
         )
-        return params, found
+        return params, fits
 
     def start(mask: jax.Array) -> Any:
-        # The solution at the largest strength: there no weight is to move.
+        # The solution at the largest strength, where all weights are zero.
         mean = jnp.sum(~mask * split.train_y) / jnp.sum(~mask)
         bias = jnp.log(mean / (1 - mean)) if is_logistic else mean
-        return {"bias": bias, "weights": jnp.zeros(x.shape[1])}
+        return {"bias": bias, "kernel": jnp.zeros(x.shape[1])}
 
     return _in_order(way, fit, strengths, masks, start)
 
 
-def linear(
-    config: Any,
-    is_logistic: bool,
-    strength: jax.Array,
-    start: Any,
-    weights: jax.Array,
-    rate: Any,
-    x: Any,
-    y: Any,
-) -> Any:
-    """A lasso or a logistic regression under L1, with an intercept that is free.
-
-    `weights` are those of the samples, of sum 1, and `rate` at most 1 / curvature.
-    """
-    l1 = jaxreg.scaled(jaxreg.L1(1.0), strength)
-    penalty = jaxreg.by_path([("weights", l1)])
-
-    def gradient(params: Any) -> Any:
-        scores = params["bias"] + x @ params["weights"]
-        answers = jax.nn.sigmoid(scores) if is_logistic else scores
-        off = weights * (answers - y)
-        return {"bias": off.sum(), "weights": x.T @ off}
-
-    return linear_models.solve(
-        gradient,
-        penalty,
-        rate,
-        start,
-        tolerance=config.tolerance,
-        most=config.most,
-    ).params
-
-
 def _losses(is_logistic: bool, params: Any, x: Any, y: Any) -> jax.Array:
-    scores = params["bias"] + x @ params["weights"]
+    scores = params["bias"] + x @ params["kernel"]
     if is_logistic:
         return optax.sigmoid_binary_cross_entropy(scores, y)
     return (scores - y) ** 2
 
 
 def _likelihood(is_logistic: bool, losses: jax.Array) -> jax.Array:
-    """The negative log-likelihood; of least squares with an unknown variance."""
+    """The negative log-likelihood; for least squares with an unknown variance."""
     if is_logistic:
         return jnp.sum(losses)
     return len(losses) / 2 * jnp.log(jnp.mean(losses))
@@ -207,51 +173,44 @@ def _likelihood(is_logistic: bool, losses: jax.Array) -> jax.Array:
 
 def _network(
     config: Any, way: str, seed: Any, split: Any, strengths: Any, masks: Any
-) -> Found:
+) -> Fits:
     rates = training.warmup_cosine(config.peak, config.steps, config.warmup)
     keys = jax.random.split(jax.random.key(seed))
     params, apply = networks.init_mlp(config.sizes, keys[0])
     loss = training.cross_entropy(apply)
     x, y = map(jnp.asarray, split[:2])
 
-    def fit(strength: jax.Array, start: Any, mask: jax.Array) -> tuple[Any, Found]:
+    def fit(strength: jax.Array, start: Any, mask: jax.Array) -> tuple[Any, Fits]:
         penalty = jaxreg.scaled(jaxreg.on_kernels(jaxreg.L1(1.0)), strength)
         tx = jaxreg.regularize(optax.adam(rates), penalty, config.width)
         order = jnp.argsort(mask)
         params = training.fit(
-            loss,
-            tx,
-            start,
-            (x[order], y[order]),
-            steps=config.steps,
-            batch=config.batch,
-            key=keys[1],
-            count=jnp.sum(~mask),
+            loss, tx, start, (x[order], y[order]), config, keys[1], jnp.sum(~mask)
         )
         wrong = jnp.argmax(apply(params, x), axis=-1) != y
         zeros = jaxreg.measure(penalty, params)["zeros"]
-        found = Found(
+        fits = Fits(
             jnp.sum(mask * wrong) / jnp.maximum(jnp.sum(mask), 1),
             1 - training.accuracy(apply, params, *split[2:]),
             len(y) * loss(params, x, y),
             kernel_entries(config) - zeros,
             jnp.zeros(0),
         )
-        return params, found
+        return params, fits
 
     return _in_order(way, fit, strengths, masks, lambda mask: params)
 
 
 def kernel_entries(config: Any) -> int:
-    """How many weights the network's kernels have."""
+    """The number of weights in the network's kernels."""
     sizes = config.sizes
     return sum(a * b for a, b in itertools.pairwise(sizes))
 
 
-def _in_order(way: str, fit: Any, strengths: Any, masks: Any, start: Any) -> Found:
-    """The sweep, in the order that the way asks for; the results strongest first."""
+def _in_order(way: str, fit: Any, strengths: Any, masks: Any, start: Any) -> Fits:
+    """The sweep in the order of `way`; the results are strongest first."""
     order = slice(None, None, -1 if way == UP else 1)
-    found = jaxreg.model_selection.sweep(
+    fits = jaxreg.model_selection.sweep(
         fit, strengths[order], masks, start=start, warm_start=way != COLD
     )
-    return jax.tree.map(lambda leaf: leaf[order], found)
+    return jax.tree.map(lambda leaf: leaf[order], fits)

@@ -16,8 +16,6 @@ Cost: about 6 minutes on 2 cores.
 Command: python -m experiments warm_starts
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import time
@@ -27,7 +25,7 @@ import matplotlib.figure
 
 import jaxreg
 from experiments.harness.contract import Row
-from experiments.kit import stats
+from experiments.kit import plotting, stats
 from experiments.strength import _sweeps, choosing_strength
 
 SHORT = f"{_sweeps.UP}, a third of the steps"
@@ -60,7 +58,7 @@ def cells(config: Config) -> list[Row]:
 
 
 def measure(config: Config, problem: str, seed: int) -> Row:
-    """Sweeps in each way, in turn: the time, and the test error at the least error."""
+    """Times each way in turn, and tests the model of the least validation error."""
     is_linear = problem in _sweeps.LINEAR
     short = dataclasses.replace(config, steps=config.steps // 3)
     configs = {way: config for way in (_sweeps.COLD, _sweeps.DOWN, _sweeps.UP)}
@@ -78,17 +76,15 @@ def measure(config: Config, problem: str, seed: int) -> Row:
             for way, own in configs.items():
                 order = _sweeps.UP if way == SHORT else way
                 start = time.perf_counter()
-                found = _sweeps.sweep(
-                    own, problem, order, seed, split, strengths, masks
-                )
-                jax.block_until_ready(found)
+                fits = _sweeps.sweep(own, problem, order, seed, split, strengths, masks)
+                jax.block_until_ready(fits)
                 if repeat:
                     seconds[way].append(time.perf_counter() - start)
                 best = jaxreg.model_selection.validation_curve(
-                    found.validation[:, :-1]
+                    fits.validation[:, :-1]
                 ).least
-                errors[way] = float(found.test[best, -1])
-    # What else the machine does can only add to a time.
+                errors[way] = float(fits.test[best, -1])
+    # Other work on the machine can only add to a time.
     least = {way: min(taken) for way, taken in seconds.items()}
     return {
         "ways": list(configs),
@@ -140,16 +136,22 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     for axes, column in zip(
         figure.subplots(1, 2, sharey=True), ("times", "errors"), strict=True
     ):
-        for place, problem in enumerate(config.problems):
-            for row in (row for row in rows if row["problem"] == problem):
-                heights = [
-                    ways.index(way) + 0.16 * (place - 1.5) for way in row["ways"]
-                ]
-                label = problem if row["seed"] == 0 else None
-                axes.plot(row[column], heights, ".", color=f"C{place}", label=label)
+        for index, problem in enumerate(config.problems):
+            plotting.strip(
+                axes,
+                ways,
+                [
+                    pair
+                    for row in stats.select(rows, problem=problem)
+                    for pair in zip(row["ways"], row[column], strict=True)
+                ],
+                label=problem,
+                color=f"C{index}",
+                shift=0.16 * (1.5 - index),
+            )
         axes.set_xscale("log")
-        axes.set_yticks(range(len(ways)), ways)
-        axes.set_ylim(len(ways) - 0.4, -0.6)
+        plotting.name_lines(axes, ways)
+        axes.set_ylim(-0.6, len(ways) - 0.4)
     times = figure.axes[0]
     times.set_xlim(0.1, 5)
     times.set_xticks((0.1, 0.2, 0.5, 1, 2, 5), ("0.1", "0.2", "0.5", "1", "2", "5"))

@@ -4,7 +4,7 @@ import pytest
 
 import jaxreg
 from experiments.correctness import gallery
-from experiments.cost import _catalogue, prox_cost
+from experiments.cost import prox_cost
 from jaxreg._core.leafwise import Elementwise
 
 
@@ -31,7 +31,7 @@ def test_the_gallery_measures_thresholds_and_jumps(penalty, thresholds, jumps):
 
 
 def test_prox_cost_compiles_every_leafwise_prox():
-    held = {type(penalty) for penalty in _catalogue.catalogue(64).values()}
+    held = {type(penalty) for penalty in prox_cost.catalogue(64).values()}
     public = {getattr(jaxreg, name) for name in jaxreg.__all__}
     kinds = {k for k in public if isinstance(k, type) and issubclass(k, jaxreg.Penalty)}
     # It takes two leaves; the others have no prox.

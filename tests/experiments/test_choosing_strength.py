@@ -8,7 +8,7 @@ import pytest
 from sklearn import linear_model
 
 from experiments.harness.runner import run
-from experiments.strength import _choices, _sweeps, choosing_strength, warm_starts
+from experiments.strength import _sweeps, choosing_strength, warm_starts
 from tests.support.figures import assert_figure_shows_its_rows
 
 EXACT = dataclasses.replace(choosing_strength.QUICK, tolerance=1e-9, most=50_000)
@@ -56,30 +56,30 @@ def test_of_a_sparse_truth_a_refit_finds_the_support(x64):
         choosing_strength.Config(strengths=15, pairs=10), _sweeps.SPARSE, seed=0
     )
     chosen = {
-        way: _choices.Chosen(*numbers)
+        way: choosing_strength.Chosen(*numbers)
         for way, numbers in zip(row["ways"], row["chosen"], strict=True)
     }
-    assert chosen[_choices.LEAST].false_positives > 20
-    assert chosen[_choices.LEAST].false_negatives == 0
-    assert chosen[_choices.REFITTED].false_positives <= 1
-    assert chosen[_choices.REFITTED].false_negatives == 0
-    assert chosen[_choices.STABLE].false_positives == 0
+    assert chosen[choosing_strength.LEAST].false_positives > 20
+    assert chosen[choosing_strength.LEAST].false_negatives == 0
+    assert chosen[choosing_strength.REFITTED].false_positives <= 1
+    assert chosen[choosing_strength.REFITTED].false_negatives == 0
+    assert chosen[choosing_strength.STABLE].false_positives == 0
 
 
 def test_ranks_leave_out_saturated_fits_and_untuned_strengths():
     # Strengths, the last untuned, by two folds and all samples.
     test = np.array([3.0, 2.0, 1.0, 0.5])
-    found = _sweeps.Found(
+    found = _sweeps.Fits(
         validation=np.array([[3, 4, 0], [1, 2, 0], [2, 3, 0], [0, 0, 0.0]]),
         test=np.stack([test] * 3, axis=1),
         likelihood=np.array([[0, 0, 50], [0, 0, 30], [0, 0, -900], [0, 0, 0.0]]),
         nonzeros=np.array([[0, 0, 0], [0, 0, 3], [0, 0, 9], [0, 0, 9]]),
         weights=np.zeros((4, 3, 10)),
     )
-    places = _choices.places(found, samples=12, candidates=10)
-    assert places[_choices.LEAST] == places[_choices.AIC] == 1
-    assert places[_choices.BEST] == 2 and places[_choices.WORST] == 0
-    assert places[_choices.UNTUNED] == 3
+    places = choosing_strength.indices(found, samples=12, candidates=10)
+    assert places[choosing_strength.LEAST] == places[choosing_strength.AIC] == 1
+    assert places[choosing_strength.BEST] == 2 and places[choosing_strength.WORST] == 0
+    assert places[choosing_strength.UNTUNED] == 3
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 import experiments
 from experiments.claims import exact_zeros
 from experiments.correctness import blind_spots, lasso, support_recovery, ways
-from experiments.correctness._ways import WAYS
+from experiments.correctness.ways import WAYS
 
 OURS = [method for method in lasso.METHODS if method.startswith("regularize")]
 # One problem by default, another in the slow run.

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.cost import step_bandwidth, step_cost
-from experiments.cost._step_runs import WAYS
-from experiments.cost._steps import step_of
+from experiments.cost._steps import WAYS, step_of
 
 
 @pytest.mark.slow

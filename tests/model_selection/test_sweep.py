@@ -8,7 +8,7 @@ import pytest
 from sklearn import datasets, linear_model, model_selection
 
 import jaxreg
-from experiments.strength import _sweeps, choosing_strength
+from experiments.kit import linear_models
 from tests.support.training import train
 
 FOLDS = 5
@@ -23,18 +23,26 @@ def diabetes(x64):
 @jax.jit
 def sweep_lasso(x, y, strengths, masks):
     """The weights and the errors on the fold, of cold and warm starts."""
-    config = choosing_strength.Config(tolerance=1e-10, most=50_000)
     # Centred columns are orthogonal to that of the intercept.
     rate = 1 / jnp.maximum(len(x), jnp.linalg.norm(x, 2) ** 2)
 
     def fit(strength, params, mask):
         train, step = ~mask / jnp.sum(~mask), rate * jnp.sum(~mask)
-        params = _sweeps.linear(config, False, strength, params, train, step, x, y)
-        off = params["bias"] + x @ params["weights"] - y
-        return params, (params["weights"], jnp.sum(mask * off**2) / jnp.sum(mask))
+        params = linear_models.fit_with_intercept(
+            jaxreg.scaled(jaxreg.L1(1.0), strength),
+            False,
+            step,
+            params,
+            (x, y),
+            train,
+            tolerance=1e-10,
+            most=50_000,
+        ).params
+        off = params["bias"] + x @ params["kernel"] - y
+        return params, (params["kernel"], jnp.sum(mask * off**2) / jnp.sum(mask))
 
     def zero(mask):
-        return {"bias": jnp.zeros(()), "weights": jnp.zeros(x.shape[1])}
+        return {"bias": jnp.zeros(()), "kernel": jnp.zeros(x.shape[1])}
 
     return [
         jaxreg.model_selection.sweep(fit, strengths, masks, start=zero, warm_start=warm)

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jaxreg
-from experiments.correctness._ways import mean_step
+from experiments.correctness.ways import mean_step
 from tests.support.training import train
 
 # f(x) = sum curvature (x - centre)^2 / 2, whose scales differ a hundredfold.
