@@ -42,7 +42,7 @@ def test_a_traced_strength_is_not_checked() -> None:
 
 
 @pytest.mark.parametrize("axis", [1.0, "0", None, (), (0, 1.0), [0], True, np.True_])
-def test_a_group_axis_of_other_than_ints_is_refused_at_once(axis) -> None:
+def test_a_group_axis_of_other_than_ints_raises_at_once(axis) -> None:
     with pytest.raises(TypeError, match="allowed: an int, or a tuple of ints"):
         jaxreg.GroupLasso(1.0, group_axis=axis)
     with pytest.raises(TypeError, match="allowed: an int, or a tuple of ints"):
@@ -80,7 +80,7 @@ AT_PARAMS = {
         ((0, 1), (3, 2), r"has no axis left within a group"),
     ],
 )
-def test_a_leaf_that_does_not_split_into_groups_is_refused(
+def test_a_leaf_that_does_not_split_into_groups_raises(
     use: str, axis, shape: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -89,7 +89,7 @@ LIFTS = {
 
 
 @pytest.mark.parametrize("name", LIFTS)
-def test_a_lift_of_rules_is_rules_and_of_no_penalty_is_refused(name: str) -> None:
+def test_a_lift_of_rules_is_rules_and_of_no_penalty_raises(name: str) -> None:
     lifted = LIFTS[name](RULES)
     assert isinstance(lifted, ByPath)
     assert lifted.patterns == RULES.patterns
@@ -175,7 +175,7 @@ def test_the_value_of_nonnegative_is_finite_within_rounding_only(dtype) -> None:
 @pytest.mark.parametrize(
     "penalty", [jaxreg.NuclearNorm(1.0), jaxreg.envelope(L1, 1.0), jaxreg.L2Ball(1.0)]
 )
-def test_nonnegative_refuses_what_its_prox_is_wrong_for(penalty) -> None:
+def test_nonnegative_raises_where_its_prox_would_be_wrong(penalty) -> None:
     with pytest.raises(TypeError, match=r"is not that of max\(v, 0\)"):
         jaxreg.nonnegative(penalty)
 
@@ -211,7 +211,7 @@ def test_half_precision_minus_a_reference_is_float32() -> None:
     )
 
 
-def test_a_reference_that_does_not_fit_its_leaf_is_refused() -> None:
+def test_a_reference_that_does_not_fit_its_leaf_raises() -> None:
     penalty = jaxreg.anchored(L1, {"kernel": jnp.ones((2, 3))})
     with pytest.raises(
         ValueError, match=r"'kernel' of shape \(3,\).* has shape \(2, 3"

@@ -79,7 +79,7 @@ def test_the_conjugate_takes_a_step_of_zero_and_rules() -> None:
     assert jaxreg.conjugate_prox(rules, half, 0.5)["kernel"].dtype == jnp.bfloat16
 
 
-def test_what_has_no_conjugate_or_envelope_is_refused() -> None:
+def test_a_penalty_without_conjugate_or_envelope_raises() -> None:
     with pytest.raises(ValueError, match="the penalty is not convex"):
         jaxreg.conjugate_prox(jaxreg.Hierarchical(1.0, 1.0, skip=0), V, 1.0)
     for act in (jaxreg.envelope, lambda one, step: jaxreg.conjugate_prox(one, V, step)):

@@ -107,12 +107,12 @@ def test_the_support_of_overlapping_groups_is_a_union_of_groups(x64) -> None:
         (((0, 1),), r"entries \[2\] are in no group"),
     ],
 )
-def test_groups_that_lose_or_repeat_an_entry_are_refused(sets, message: str) -> None:
+def test_groups_that_lose_or_repeat_an_entry_raise(sets, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         jaxreg.Overlap(sets, size=3)
 
 
-def test_a_latent_or_entries_of_another_shape_are_refused() -> None:
+def test_a_latent_or_entries_of_another_shape_raise() -> None:
     with pytest.raises(ValueError, match=r"Overlap.duplicate: shape \(7,\)"):
         OVERLAP.duplicate(jnp.ones(7))
     with pytest.raises(ValueError, match=r"Overlap.merge: shape \(4, 3\)"):

@@ -75,13 +75,13 @@ def test_rules_take_weights_with_the_paths_of_the_parameters() -> None:
     np.testing.assert_allclose(double.value(PARAMS), 2 * RULES.value(PARAMS), rtol=1e-6)
 
 
-def test_rules_that_find_no_weights_are_refused() -> None:
+def test_rules_that_find_no_weights_raise() -> None:
     with pytest.raises(ValueError, match=r"the rule 'kernel' .* matches only leaves"):
         jaxreg.weighted(RULES, {"hidden": {"kernel": 1.0}})
 
 
 @pytest.mark.parametrize("weights", [np.ones((3, 2)), np.ones((2, 1, 2)), np.ones(3)])
-def test_weights_that_would_broadcast_their_leaf_are_refused(weights) -> None:
+def test_weights_that_would_broadcast_their_leaf_raise(weights) -> None:
     penalty = jaxreg.weighted(L1, {"kernel": weights})
     with pytest.raises(
         ValueError,
@@ -107,7 +107,7 @@ def test_weights_that_vary_within_a_group_or_coupled_leaf_raise() -> None:
     np.testing.assert_allclose(double.prox(kernel, 0.3), expected, rtol=1e-5)
 
 
-def test_weights_of_another_tree_are_refused() -> None:
+def test_weights_of_another_tree_raise() -> None:
     penalty = jaxreg.weighted(L1, {"elsewhere": 1.0})
     with pytest.raises(ValueError, match="weights and params differ in structure"):
         penalty.value({"kernel": jnp.ones(2)})
@@ -116,7 +116,7 @@ def test_weights_of_another_tree_are_refused() -> None:
         listed.value({"kernel": jnp.ones(2)})
 
 
-def test_negative_weights_are_refused_where_they_are_used() -> None:
+def test_negative_weights_raise_where_they_are_used() -> None:
     with pytest.raises(ValueError, match=r"weights of .* allowed: finite numbers >= 0"):
         jaxreg.regularize(optax.sgd(0.1), jaxreg.weighted(L1, np.array([1.0, -1.0])))
 

@@ -129,7 +129,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_what_cannot_be_is_refused_in_words(message: str) -> None:
+def test_impossible_bounds_raise_in_words(message: str) -> None:
     error, make = REFUSED[message]
     with pytest.raises(error, match=message):
         make()
@@ -144,7 +144,7 @@ def test_what_cannot_be_is_refused_in_words(message: str) -> None:
         (jaxreg.L2Ball(1.0, group_axis=2), (2, 4), "has axes 0 to 1"),
     ],
 )
-def test_a_leaf_that_cannot_carry_a_constraint_is_refused(penalty, shape, reason):
+def test_a_leaf_that_cannot_carry_a_constraint_raises(penalty, shape, reason):
     with pytest.raises(ValueError, match=reason):
         jaxreg.describe(penalty, {"kernel": jnp.ones(shape)})
 

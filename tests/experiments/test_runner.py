@@ -130,9 +130,7 @@ def test_a_torn_header_starts_the_file_again(toy: ModuleType, tmp_path: Path) ->
     assert len(measured_cells(toy)) == 6
 
 
-def test_a_broken_line_in_the_middle_is_refused(
-    toy: ModuleType, tmp_path: Path
-) -> None:
+def test_a_broken_line_in_the_middle_raises(toy: ModuleType, tmp_path: Path) -> None:
     run_toy(toy, tmp_path)
     path = tmp_path / "rows.jsonl"
     lines = path.read_text().splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""The command line: what is run, how fields are given, what a mistake is told."""
+"""The command line: what it runs, how fields are set, and its error messages."""
 
 import importlib
 import json
@@ -124,14 +124,14 @@ def test_quick_runs_have_their_own_folder_and_report(
     assert "quick runs" not in (out / "report.html").read_text()
 
 
-def test_fields_for_several_experiments_are_refused(
+def test_fields_for_several_experiments_raise(
     toys: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["toy", "needy", "--seeds", "1"], toys) == 1
     assert "while 2 are to run; name exactly one" in capsys.readouterr().err
 
 
-def test_names_with_all_are_refused(
+def test_names_with_all_raise(
     toys: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["toy", "--all"], toys) == 1

@@ -1,4 +1,4 @@
-"""The experiment on memory at scale: what it foretells from small models."""
+"""The experiment on memory at scale: predictions from small models."""
 
 import io
 

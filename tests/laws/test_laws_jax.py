@@ -223,7 +223,7 @@ def test_a_scalar_step_and_a_tree_of_that_step_agree(row: Row) -> None:
 
 
 @prox_rows
-def test_a_step_of_another_structure_is_refused(row: Row) -> None:
+def test_a_step_of_another_structure_raises(row: Row) -> None:
     params = cast(row.params(0), np.float32)
     with pytest.raises(ValueError, match="step and params differ in structure"):
         row.penalty.prox(params, {"elsewhere": 1.0})
@@ -232,7 +232,7 @@ def test_a_step_of_another_structure_is_refused(row: Row) -> None:
 
 
 @prox_rows
-def test_a_step_that_would_broadcast_its_leaf_is_refused(row: Row) -> None:
+def test_a_step_that_would_broadcast_its_leaf_raises(row: Row) -> None:
     params = cast(row.params(0), np.float32)
     wrong = {name: jnp.ones((7, *leaf.shape)) for name, leaf in params.items()}
     with pytest.raises(ValueError, match=r"step\['\w+'\] has shape \(7,"):
@@ -240,7 +240,7 @@ def test_a_step_that_would_broadcast_its_leaf_is_refused(row: Row) -> None:
 
 
 def sum_of(one: jaxreg.Penalty, other: jaxreg.Penalty) -> jaxreg.Penalty | None:
-    """The sum, or None where it is refused in our words."""
+    """The sum, or None where it raises in our words."""
     try:
         return one + other
     except TypeError as error:
@@ -249,7 +249,7 @@ def sum_of(one: jaxreg.Penalty, other: jaxreg.Penalty) -> jaxreg.Penalty | None:
 
 
 @every_row
-def test_a_sum_is_refused_or_has_the_values_of_both(row: Row) -> None:
+def test_a_sum_raises_or_has_the_values_of_both(row: Row) -> None:
     found = {}
     for other in ROWS:
         both = sum_of(row.penalty, other.penalty)
@@ -295,7 +295,7 @@ def test_a_sum_of_elementwise_penalties_has_the_joint_prox(one, other) -> None:
 
 
 @every_kind
-def test_a_penalty_plus_a_number_is_refused(row: Row) -> None:
+def test_a_penalty_plus_a_number_raises(row: Row) -> None:
     with pytest.raises(TypeError, match="unsupported operand"):
         _ = row.penalty + 1.0
 

@@ -138,13 +138,13 @@ def test_huber_has_the_step_that_halves_or_moves_by_the_width() -> None:
 
 
 @pytest.mark.parametrize("power", [0, 1, 1.5, -0.5, "0.5", None, np.nan])
-def test_a_power_outside_zero_and_one_is_refused(power) -> None:
+def test_a_power_outside_zero_and_one_raises(power) -> None:
     with pytest.raises(ValueError, match="allowed: a number between 0 and 1"):
         jaxreg.Lp(1.0, power)
 
 
 @pytest.mark.parametrize("ratio", [1, 1.0, 0.5, -3.7])
-def test_a_ratio_of_one_or_less_is_refused(ratio) -> None:
+def test_a_ratio_of_one_or_less_raises(ratio) -> None:
     with pytest.raises(ValueError, match="allowed: a number > 1"):
         jaxreg.SCAD(1.0, 2.0, ratio)
 
@@ -163,7 +163,7 @@ def test_a_ratio_of_one_or_less_is_refused(ratio) -> None:
         lambda: jaxreg.PiecewiseAffine.convex(1.0, (0.0,)),
     ],
 )
-def test_knots_that_make_no_penalty_are_refused(make) -> None:
+def test_knots_that_make_no_penalty_raise(make) -> None:
     with pytest.raises(ValueError, match=r"PiecewiseAffine.*; allowed: "):
         make()
 

@@ -60,7 +60,7 @@ def test_the_axes_before_the_split_are_the_rows(shape, split, matrix, x64):
 
 
 @pytest.mark.parametrize("split", [0, 3, -3, 7])
-def test_a_split_that_leaves_no_rows_or_columns_is_refused(split):
+def test_a_split_that_leaves_no_rows_or_columns_raises(split):
     penalty = jaxreg.NuclearNorm(0.7, split=split)
     tx = jaxreg.regularize(optax.sgd(0.1), penalty)
     params = {"kernel": jnp.ones((2, 3, 4))}
@@ -69,7 +69,7 @@ def test_a_split_that_leaves_no_rows_or_columns_is_refused(split):
 
 
 @maps
-def test_a_leaf_that_is_no_matrix_is_refused(penalty):
+def test_a_leaf_that_is_no_matrix_raises(penalty):
     rules = jaxreg.by_path([("bias", penalty)])
     with pytest.raises(ValueError, match=r"'bias' .* fewer than two axes and is no"):
         rules.prox({"bias": jnp.ones(3)}, 1.0)
@@ -86,12 +86,12 @@ def test_a_leaf_that_is_no_matrix_is_refused(penalty):
     ],
 )
 @pytest.mark.parametrize("split", [None, True, 1.0, (0, 1)])
-def test_a_split_that_is_no_int_is_refused(make, split):
+def test_a_split_that_is_no_int_raises(make, split):
     with pytest.raises(TypeError, match=r"split is .*allowed: an int"):
         make(split)
 
 
-def test_what_no_matrix_can_have_is_refused():
+def test_impossible_numbers_of_a_matrix_raise():
     with pytest.raises(TypeError, match="allowed is an elementwise penalty"):
         jaxreg.spectral(NUCLEAR)
     with pytest.raises(TypeError, match=r"rank is 1.5; allowed: an int >= 1"):

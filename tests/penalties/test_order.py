@@ -113,14 +113,14 @@ def test_slope_of_equal_strengths_is_l1(x64) -> None:
     np.testing.assert_allclose(found, PROX(jaxreg.L1(0.4), v, 0.7), atol=1e-14)
 
 
-def test_slope_refuses_rising_strengths_and_lists() -> None:
+def test_slope_raises_on_rising_strengths_and_lists() -> None:
     with pytest.raises(ValueError, match="strengths rise"):
         jaxreg.SLOPE(np.array([0.1, 0.2]))
     with pytest.raises(TypeError, match="allowed: an array of one axis"):
         jaxreg.SLOPE([0.2, 0.1])
 
 
-def test_slope_refuses_a_leaf_of_another_size() -> None:
+def test_slope_raises_on_a_leaf_of_another_size() -> None:
     penalty = jaxreg.SLOPE(np.array([0.2, 0.1]))
     assert penalty.refusal((2, 1)) is None
     assert penalty.refusal((3,)) == "has 3 entries, and strengths 2; give one per entry"

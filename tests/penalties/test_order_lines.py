@@ -140,7 +140,7 @@ def test_l1_plus_total_variation_is_the_fused_lasso() -> None:
     assert (lines + lines).strength == 0.8
 
 
-def test_the_sum_of_total_variations_along_two_axes_is_refused() -> None:
+def test_the_sum_of_total_variations_along_two_axes_raises() -> None:
     rows, columns = (jaxreg.TotalVariation(0.4, axis) for axis in (0, 1))
     for one in (rows, jaxreg.FusedLasso(0.1, 0.4, axis=0)):
         with pytest.raises(TypeError, match="along two axes is not known"):
@@ -181,7 +181,7 @@ def test_a_trend_of_order_zero_raises_naming_total_variation() -> None:
 
 
 @pytest.mark.parametrize("axis", [None, 1.0, True, (0,)])
-def test_an_axis_that_is_no_int_is_refused(axis) -> None:
+def test_an_axis_that_is_no_int_raises(axis) -> None:
     for make in (
         lambda axis: jaxreg.TotalVariation(0.4, axis),
         lambda axis: jaxreg.FusedLasso(0.1, 0.4, axis),
@@ -191,7 +191,7 @@ def test_an_axis_that_is_no_int_is_refused(axis) -> None:
             make(axis)
 
 
-def test_leaves_without_the_axis_are_refused() -> None:
+def test_leaves_without_the_axis_raise() -> None:
     for penalty in (jaxreg.TotalVariation(0.4, 1), jaxreg.TrendFilter(0.4, 1, 1)):
         assert "has no axis" in penalty.refusal(())
         assert "has axes 0 to 0, and axis is 1" in penalty.refusal((4,))

@@ -132,7 +132,7 @@ def test_the_hierarchical_prox_leaves_a_leaf_of_step_zero_alone() -> None:
     np.testing.assert_allclose(out["first"], [[0.5, -0.3]], rtol=1e-6)
 
 
-def test_what_is_no_pair_of_kernels_is_refused() -> None:
+def test_leaves_that_are_no_pair_of_kernels_raise() -> None:
     penalty = jaxreg.Hierarchical(0.1, 1.0, skip=1)
     with pytest.raises(ValueError, match=r"acts on two leaves, .* shapes \[\(2, 2\)\]"):
         penalty.value([jnp.ones((2, 2))])

@@ -161,7 +161,7 @@ def test_the_solution_is_zero_just_above_the_strength_alone(
         assert (not np.any(w)) == is_zero
 
 
-def test_what_has_no_strength_is_refused() -> None:
+def test_a_penalty_without_a_strength_raises() -> None:
     with pytest.raises(TypeError, match="a constraint has no strength"):
         jaxreg.max_strength(jaxreg.on_kernels(jaxreg.L2Ball(1.0)), {"kernel": GRADS})
     with pytest.raises(TypeError, match="has no prox, only a gradient"):

@@ -1,5 +1,8 @@
 """Numbers about parameters."""
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,11 @@ import optax
 import pytest
 
 import jaxreg
+from experiments.kit.transformations import (
+    TRANSFORMATIONS,
+    Settings,
+    Transformation,
+)
 from jaxreg.reports import measure as measures
 
 PARAMS = {
@@ -110,13 +118,15 @@ def test_measure_is_the_same_inside_jit_and_skips_free_leaves() -> None:
         assert number.shape == ()
 
 
+def scheduled(row: Transformation, penalty: Any, schedule: Any) -> Any:
+    return row.alone(penalty, Settings(schedule=schedule))
+
+
 FACTOR_TRANSFORMS = {
-    "regularize": lambda p, s: jaxreg.regularize(optax.sgd(0.1), p, schedule=s),
-    "prox_sgd": lambda p, s: jaxreg.prox_sgd(0.1, p, schedule=s),
-    "shrink": lambda p, s: jaxreg.shrink(p, 0.1, schedule=s),
-    "add_penalty_gradient": lambda p, s: jaxreg.add_penalty_gradient(p, schedule=s),
-    "dual_average": lambda p, s: jaxreg.dual_average(0.1, p, schedule=s),
-    "ftrl": lambda p, s: jaxreg.ftrl(0.1, p, schedule=s),
+    name: partial(scheduled, row)
+    for name, row in TRANSFORMATIONS.items()
+    if row.takes_schedule
+} | {
     "in a chain": lambda p, s: optax.chain(
         optax.clip(1.0), optax.MultiSteps(jaxreg.prox_sgd(0.1, p, schedule=s), 1)
     ),
@@ -136,7 +146,7 @@ def test_measure_reads_the_factor_that_acted_last(name: str) -> None:
     np.testing.assert_allclose(seen, [0.25, 0.5, 0.75, 1.0, 1.0])
 
 
-def test_measure_refuses_a_state_with_no_factor_or_with_two() -> None:
+def test_measure_raises_on_a_state_with_no_factor_or_with_two() -> None:
     penalty, params = jaxreg.L1(1.0), jnp.ones(2)
     for tx in (
         optax.adam(0.1),
@@ -187,7 +197,7 @@ def test_counts_in_float32_are_those_in_int32(monkeypatch):
     ],
     ids=["target_sparsity", "TopK"],
 )
-def test_more_entries_than_can_be_counted_are_refused(way):
+def test_more_entries_than_can_be_counted_raise(way):
     leaf = jax.ShapeDtypeStruct((2**11, 2**20), jnp.float32)
 
     def step(params):

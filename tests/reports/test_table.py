@@ -127,7 +127,7 @@ def test_no_leaves_make_a_table_without_rows() -> None:
 
 
 @pytest.mark.parametrize("report", [jaxreg.describe, jaxreg.summary])
-def test_reports_refuse_what_regularize_would_refuse(report) -> None:
+def test_reports_raise_where_regularize_would(report) -> None:
     with pytest.raises(ValueError, match="matches no leaf"):
         report(jaxreg.by_path([("nowhere", LASSO)]), PARAMS)
     with pytest.raises(ValueError, match="fewer than two axes"):
@@ -137,7 +137,7 @@ def test_reports_refuse_what_regularize_would_refuse(report) -> None:
 
 
 @pytest.mark.parametrize("width", [0.0, -1.0, float("nan")])
-def test_describe_refuses_the_widths_that_regularize_refuses(width: float) -> None:
+def test_describe_raises_on_the_widths_that_regularize_rejects(width: float) -> None:
     with pytest.raises(ValueError, match=r"width is .*; allowed: a"):
         jaxreg.describe(PENALTY, PARAMS, width=width)
 

@@ -1,4 +1,4 @@
-"""Rules in the words of a network: their groups, and what they refuse."""
+"""Rules named after parts of a network: their groups, and their errors."""
 
 import re
 from pathlib import Path
@@ -69,7 +69,7 @@ def attention(prefix: str, count: int) -> dict[str, int]:
         (jaxreg.heads(L1, "^stack/", stacked=1), attention("stack/", 14)),
     ],
 )
-def test_a_preset_catches_its_kernels_in_so_many_groups(
+def test_a_preset_matches_its_kernels_and_counts_their_groups(
     penalty: jaxreg.Penalty, expected: dict[str, int]
 ) -> None:
     assert groups_of(penalty) == expected
@@ -177,14 +177,14 @@ def test_layers_are_searched_in_the_path_of_the_layer_alone() -> None:
         (jaxreg.heads(L1), r"on leaf 'stack/attention/.*/kernel'.*Narrow layers="),
     ],
 )
-def test_a_kernel_with_other_axes_is_refused_by_name(
+def test_a_kernel_with_other_axes_raises_by_name(
     penalty: jaxreg.Penalty, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         jaxreg.describe(penalty, PARAMS)
 
 
-def test_a_misfit_is_refused_at_the_first_update_and_not_in_init() -> None:
+def test_a_leaf_that_does_not_fit_raises_at_the_first_update() -> None:
     params = {"conv": {"kernel": jnp.ones((3, 3, 2, 6))}}
     tx = jaxreg.regularize(optax.sgd(0.1), jaxreg.neurons(L1, layers="conv"))
     state = tx.init(params)
@@ -192,13 +192,13 @@ def test_a_misfit_is_refused_at_the_first_update_and_not_in_init() -> None:
         tx.update(params, state, params)
 
 
-def test_layers_without_a_kernel_are_refused_with_the_paths() -> None:
+def test_layers_without_a_kernel_raise_with_the_paths() -> None:
     message = r"the rule neurons\(layers='nowhere'\).* matches no leaf.*'first/kernel'"
     with pytest.raises(ValueError, match=message):
         jaxreg.describe(jaxreg.neurons(L1, layers="nowhere"), PARAMS)
 
 
-def test_presets_are_items_of_a_list_and_keep_their_place_in_it() -> None:
+def test_presets_are_items_of_a_list_and_keep_their_order() -> None:
     penalty = jaxreg.by_path(
         [
             jaxreg.heads(L1, layers="^attention$"),

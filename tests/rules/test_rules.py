@@ -181,7 +181,7 @@ def test_step_for_returns_a_tree_that_is_a_step_of_prox() -> None:
     np.testing.assert_allclose(out["b"], 0.05, rtol=2e-7)
 
 
-def test_step_for_without_params_is_refused() -> None:
+def test_step_for_without_params_raises() -> None:
     with pytest.raises(ValueError, match=r"step_for\(width, params\)"):
         jaxreg.on_kernels(L1).step_for(0.05)
 
@@ -209,7 +209,7 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES)
-def test_a_rule_that_matches_nothing_is_refused_with_the_paths(use: str) -> None:
+def test_a_rule_that_matches_nothing_raises_with_the_paths(use: str) -> None:
     penalty = jaxreg.by_path([("kernel$", L1), ("Dense_7", L1)])
     message = (
         r"the rule 'Dense_7' \(L1\(strength=1.0\)\) matches no leaf. Leaves at hand: "
@@ -241,18 +241,18 @@ def test_a_missing_match_is_no_error_in_init() -> None:
     assert state.latent == {"bias": optax.MaskedNode()}
 
 
-def test_nested_rules_are_refused() -> None:
+def test_nested_rules_raise() -> None:
     with pytest.raises(ValueError, match=r"the rule .a. names another by_path.*nest"):
         jaxreg.by_path([("a", jaxreg.on_kernels(L1))])
 
 
-def test_no_rules_are_refused() -> None:
+def test_no_rules_raise() -> None:
     with pytest.raises(ValueError, match="at least one pair"):
         jaxreg.by_path([])
 
 
 @pytest.mark.parametrize("pattern", ["(", "*", None, 3])
-def test_what_is_no_regular_expression_is_refused(pattern) -> None:
+def test_a_pattern_that_is_no_regular_expression_raises(pattern) -> None:
     with pytest.raises(ValueError, match=r"by_path: .* is no regular expression"):
         jaxreg.by_path([(pattern, L1)])
 
@@ -262,13 +262,13 @@ def test_rules_may_come_from_a_generator() -> None:
     assert penalty.value({"a": jnp.ones(1), "b": jnp.ones(1)}) == 2.0
 
 
-def test_grads_of_another_structure_are_refused() -> None:
+def test_grads_of_another_structure_raise() -> None:
     params = {"kernel": jnp.ones(2)}
     with pytest.raises(ValueError, match="grads and params differ in structure"):
         jaxreg.on_kernels(L1).stationarity(params, [jnp.ones(2)])
 
 
 @pytest.mark.parametrize("rules", [[], ["kernel"], {"kernel": jaxreg.L1(1.0)}, [[1]]])
-def test_rules_that_are_no_pairs_are_refused(rules) -> None:
+def test_rules_that_are_no_pairs_raise(rules) -> None:
     with pytest.raises(ValueError, match=r"a list of at least one pair \(pattern"):
         jaxreg.by_path(rules)

@@ -20,15 +20,20 @@ LIMIT = 1200.0
 PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=1200"
 
 
-EIGHT_DEVICES = f"--xla_force_host_platform_device_count=8 {PATIENCE}"
+EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
+
+
+def environment(flags: str) -> dict[str, str]:
+    """Variables of a child process that imports this repository, on CPUs."""
+    own = {"XLA_FLAGS": f"{flags} {PATIENCE}", "JAX_PLATFORMS": "cpu"}
+    return {**os.environ, **own, "PYTHONPATH": str(ROOT)}
 
 
 def results_on_eight_devices(program: str, *arguments: str) -> Any:
     """The JSON that a Python program prints, run with eight simulated devices."""
-    settings = {"XLA_FLAGS": EIGHT_DEVICES, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, program, *arguments],
-        env={**os.environ, **settings, "PYTHONPATH": str(ROOT)},
+        env=environment(EIGHT_DEVICES),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -73,16 +78,10 @@ class Child:
 @contextlib.contextmanager
 def child(arguments: list[str], log: Path, flags: str = "") -> Iterator[Child]:
     """Python with these arguments, in the log's folder, with these flags for XLA."""
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": f"{flags} {PATIENCE}",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, *arguments],
-            env=environment,
+            env=environment(flags),
             cwd=log.parent,
             stdout=file,
             stderr=subprocess.STDOUT,

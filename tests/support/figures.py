@@ -14,17 +14,15 @@ from experiments.harness.contract import cell_key, name_of, plan
 
 
 def assert_figure_shows_its_rows(module: ModuleType, config: Any, folder: Path) -> None:
-    """Every axes of the figure is labelled, and has a finite point, bar or image."""
+    """The figure has labels, and every axes a finite point, bar or image."""
     settings = json.loads(json.dumps(dataclasses.asdict(config)))
     done = rows.load(folder / "rows.jsonl", name_of(module), settings)
     lines = [done[cell_key(cell)] for cell in plan(module, config)]
     figure = module.plot(config, [line["cell"] | line["measured"] for line in lines])
     shown = [axes for axes in figure.axes if axes.axison]
-    assert shown
-    for axes in shown:
-        words = axes.get_xlabel() + axes.get_ylabel() + axes.get_title()
-        assert words, "an axes without a word"
-        assert points_of(axes) > 0, f"nothing is drawn over {words!r}"
+    assert shown and any(axes.get_xlabel() and axes.get_ylabel() for axes in shown)
+    for number, axes in enumerate(shown):
+        assert points_of(axes) > 0, f"axes {number} of {len(shown)} shows nothing"
 
 
 def points_of(axes: Axes) -> int:

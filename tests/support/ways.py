@@ -1,4 +1,4 @@
-"""How every transformation, report and rule of the catalogue is called."""
+"""Calls of every transformation, report and rule of the catalogue."""
 
 from collections.abc import Callable
 from typing import Any

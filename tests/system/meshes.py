@@ -102,7 +102,7 @@ def by_flax(params: Any, tokens: jax.Array) -> jax.Array:
 
 
 def by_hand(params: Any, tokens: jax.Array) -> jax.Array:
-    """The same, with the shardings that an explicit mesh wants to be told.
+    """The same, with the shardings that an explicit mesh needs.
 
     Flax's modules do not run there: `nnx.Embed` raises a ShardingTypeError.
     """

@@ -239,7 +239,7 @@ def test_tree_get_finds_one_count(transform: str) -> None:
     "transform", ["regularize", "add_penalty_gradient", "dual_average", "ftrl"]
 )
 def test_a_missing_gradient_of_a_free_leaf_stays_missing(transform: str) -> None:
-    # Around sgd, because optax.adam itself refuses a gradient that is None.
+    # Around sgd, because optax.adam itself raises on a gradient of None.
     settings = Settings(inner=optax.sgd)
     tx = TRANSFORMATIONS[transform].alone(PENALTIES["on_kernels"], settings)
     params = make_params()

@@ -106,7 +106,7 @@ def test_the_solution_stays(name: str, place: str, wrapper: str) -> None:
 
 
 @every_cell(Refused)
-def test_what_cannot_be_right_is_refused(name: str, place: str, wrapper: str) -> None:
+def test_wrong_use_raises(name: str, place: str, wrapper: str) -> None:
     tx = make(name, place, wrapper)
     solution = as_arrays(solution_of(name))
     start, outcome = start_of(wrapper, solution), TABLES[place][name][wrapper]

@@ -111,7 +111,7 @@ def test_an_update_keeps_the_types_of_any_state_and_params(ruled_tree, way) -> N
 
 @many
 @hypothesis.given(shapes_only, elementwise)
-def test_rules_that_match_no_leaf_are_refused_with_every_path(tree, way) -> None:
+def test_rules_that_match_no_leaf_raise_with_every_path(tree, way) -> None:
     tree = {"tree": tree}
     tx = ways.build(way, rules("nowhere", way))
     state = jax.eval_shape(tx.init, tree)
@@ -122,15 +122,13 @@ def test_rules_that_match_no_leaf_are_refused_with_every_path(tree, way) -> None
 
 @many
 @hypothesis.given(shapes_only, st.sampled_from(ways.WITH_REPORTS), st.data())
-def test_a_leaf_that_cannot_be_penalised_is_refused_by_its_path(
-    tree, way, data
-) -> None:
+def test_a_leaf_that_cannot_be_penalised_raises_by_its_path(tree, way, data) -> None:
     leaves, treedef = jax.tree.flatten(tree)
     hypothesis.assume(leaves)
     place = data.draw(st.integers(0, len(leaves) - 1))
     leaves[place] = jax.ShapeDtypeStruct((2, 3), "int32")
     wrong = jax.tree.unflatten(treedef, leaves)
-    # Of the other leaves, those that a group penalty refuses are free.
+    # Leaves on which a group penalty raises are left free.
     rule = f"^{re.escape(paths(wrong)[place])}$"
     one = jaxreg.by_path([(rule, ways.penalty(way))])
     name = re.escape(repr(paths(wrong)[place]))

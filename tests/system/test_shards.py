@@ -194,7 +194,7 @@ def test_coupling_penalties_raise_on_parts_in_a_shard_map(of: str) -> None:
 
 @on_a_mesh
 @pytest.mark.parametrize("of", SUMS)
-def test_in_a_shard_map_what_sums_over_leaves_refuses_parts(of: str) -> None:
+def test_in_a_shard_map_sums_over_leaves_raise_on_parts(of: str) -> None:
     refused = measured()[f"sums, {of}"]["refused"]
     assert refused.startswith(of)
     assert "is one device's part along mesh axis 'x'" in refused

@@ -104,7 +104,7 @@ def test_only_large_leaves_of_groups_on_one_cpu_are_cut(monkeypatch) -> None:
     assert "dynamic_slice" not in step_text(jnp.ones((37, 50)))
 
 
-def test_a_step_that_a_large_leaf_cannot_take_is_refused(monkeypatch) -> None:
+def test_a_step_that_a_large_leaf_cannot_take_raises(monkeypatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK", SMALL)
     jumpy = jaxreg.grouped(jaxreg.MCP(0.3, knot=1.0), group_axis=0)
     with pytest.raises(ValueError, match="varies among entries"):

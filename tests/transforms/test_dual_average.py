@@ -223,7 +223,7 @@ def test_it_finds_the_support_of_a_lasso_and_keeps_it() -> None:
     assert ours["gap"] < loose["gap"]
 
 
-def test_bad_arguments_are_refused_at_the_call() -> None:
+def test_bad_arguments_raise_at_the_call() -> None:
     l1 = jaxreg.L1(1.0)
     for momentum in (1.0, 1.5):
         with pytest.raises(ValueError, match=r"momentum is 1.*from 0 to below 1"):

@@ -252,7 +252,7 @@ def test_it_finds_the_support_of_a_lasso_and_keeps_it() -> None:
     assert ours["gap"] < loose["gap"]
 
 
-def test_bad_arguments_are_refused_at_the_call() -> None:
+def test_bad_arguments_raise_at_the_call() -> None:
     l1 = jaxreg.L1(1.0)
     with pytest.raises(TypeError, match=r"a number, which falls.*jaxreg.prox_adagrad"):
         jaxreg.ftrl(optax.constant_schedule(0.1), l1)

@@ -92,7 +92,7 @@ every_direction = pytest.mark.parametrize("name", DIRECTIONS)
 
 
 @pytest.mark.parametrize("name", sorted(set(DIRECTIONS) - {"masked adam"}))
-def test_a_metric_is_the_gain_of_its_direction(name: str) -> None:
+def test_a_preconditioner_is_its_directions_multiplier(name: str) -> None:
     assert jaxreg.preconditioners.check(*DIRECTIONS[name]) < 1e-3
 
 
@@ -250,7 +250,7 @@ def test_a_projection_after_adam_is_wrong_off_a_box(x64) -> None:
     np.testing.assert_allclose(boxed, np.clip(centre, 0.0, 0.52), atol=1e-6)
 
 
-def test_a_prox_belongs_into_multisteps_and_not_behind_it(x64) -> None:
+def test_a_prox_belongs_inside_multisteps_not_after_it(x64) -> None:
     inside = optax.MultiSteps(jaxreg.prox_sgd(0.01, jaxreg.L1(0.5)), 4)
     found = run(inside.gradient_transformation(), np.zeros(2), 8000)
     np.testing.assert_allclose(found, lasso(0.5), atol=1e-9)
@@ -293,3 +293,94 @@ def test_a_leaf_masked_from_the_direction_has_preconditioner_one() -> None:
         params = {"seen": jnp.ones(2), "hidden": jnp.ones(2)}
         updates, _ = tx.update(params, tx.init(params), params)
         np.testing.assert_array_equal(updates["hidden"], -0.5)
+
+
+@pytest.mark.parametrize(
+    ("direction", "metric", "message"),
+    [
+        (
+            optax.adam(lambda count: 1e-3),
+            jaxreg.preconditioners.adam(),
+            "rate schedule of its",
+        ),
+        (
+            optax.scale_by_adam(),
+            jaxreg.preconditioners.identity(),
+            "does not know the gain of",
+        ),
+        (
+            optax.identity(),
+            jaxreg.preconditioners.adam(),
+            "reads ScaleByAdamState, and the",
+        ),
+        (
+            optax.chain(optax.scale_by_adam(), optax.trace(0.9)),
+            jaxreg.preconditioners.adam(),
+            "does not know the gain of a direction with the state TraceState",
+        ),
+        (
+            optax.partition(
+                {"a": optax.scale_by_adam(), "b": optax.scale_by_adam()}, ["a", "b"]
+            ),
+            jaxreg.preconditioners.adam(),
+            "holds two states ScaleByAdamState",
+        ),
+    ],
+)
+def test_a_state_unknown_to_the_preconditioner_raises(
+    direction, metric, message
+) -> None:
+    tx = jaxreg.proximal(direction, 1e-3, jaxreg.L1(1.0), preconditioner=metric)
+    params = [jnp.ones(2), jnp.ones(2)]
+    with pytest.raises(ValueError, match=message):
+        tx.update(params, tx.init(params), params)
+
+
+def test_check_finds_a_learning_rate_and_another_optimizer() -> None:
+    for direction, metric in (
+        (optax.adam(1e-3), jaxreg.preconditioners.adam()),
+        (optax.scale_by_adam(b2=0.9999), jaxreg.preconditioners.adam(b2=0.9)),
+        (optax.trace(0.9), jaxreg.preconditioners.momentum(0.5)),
+    ):
+        with pytest.raises(ValueError, match="without learning rate or sign"):
+            jaxreg.preconditioners.check(direction, metric)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: jaxreg.proximal(1.0, 0.1, jaxreg.L1(1.0), preconditioner=None),
+            "direction is",
+        ),
+        (
+            lambda: jaxreg.proximal(
+                optax.identity(), 0.1, jaxreg.L1(1.0), preconditioner=0.9
+            ),
+            "preconditioner is 0.9",
+        ),
+        (
+            lambda: jaxreg.prox_sgd(0.1, jaxreg.L1(1.0), schedule=0.5),
+            "schedule is 0.5",
+        ),
+        (lambda: jaxreg.prox_adam(0.1, jaxreg.HoyerSquare(1.0)), "proximal: "),
+        (lambda: jaxreg.shrink(jaxreg.HoyerSquare(1.0), 0.1), "shrink: "),
+        (lambda: jaxreg.hold_support("L1"), "penalty is 'L1'"),
+    ],
+)
+def test_wrong_arguments_raise_at_the_call(call, message) -> None:
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1])
+def test_a_momentum_outside_zero_and_one_raises(decay: float) -> None:
+    with pytest.raises(ValueError, match="from 0 to below 1"):
+        jaxreg.preconditioners.momentum(decay)
+
+
+def test_a_uniform_prox_after_adam_raises_with_the_fix() -> None:
+    tx = jaxreg.prox_adam(0.1, jaxreg.NuclearNorm(1.0))
+    params = jnp.ones((3, 2))
+    with pytest.raises(ValueError, match="regularize"):
+        tx.update(params, tx.init(params), params)

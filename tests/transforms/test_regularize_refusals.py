@@ -34,7 +34,7 @@ SEARCHES = {
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_line_search_inside_is_refused_with_the_mend(search: str) -> None:
+def test_a_line_search_inside_raises_with_the_fix(search: str) -> None:
     tx = jaxreg.regularize(SEARCHES[search](), PENALTY)
     with pytest.raises(ValueError, match=r"line search.*linesearch=None"):
         updated(tx)
@@ -46,7 +46,7 @@ def test_lbfgs_without_its_line_search_works_as_the_message_says() -> None:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(updates))
 
 
-def test_lookahead_inside_is_refused_with_the_mend() -> None:
+def test_lookahead_inside_raises_with_the_fix() -> None:
     inner = optax.lookahead(optax.sgd(0.1), sync_period=2, slow_step_size=0.5)
     tx = jaxreg.regularize(inner, PENALTY)
     params = optax.LookaheadParams.init_synced(PARAMS)
@@ -55,25 +55,25 @@ def test_lookahead_inside_is_refused_with_the_mend() -> None:
 
 
 @pytest.mark.parametrize("width", [0, 0.0, -0.1, float("nan"), float("inf")])
-def test_a_width_that_is_not_positive_and_finite_is_refused(width: float) -> None:
+def test_a_width_that_is_not_positive_and_finite_raises(width: float) -> None:
     with pytest.raises(ValueError, match=r"width is .*; allowed: a"):
         jaxreg.regularize(optax.sgd(0.1), PENALTY, width)
 
 
 @pytest.mark.parametrize("width", ["0.1", True, None])
-def test_a_width_that_is_no_number_is_refused(width: Any) -> None:
+def test_a_width_that_is_no_number_raises(width: Any) -> None:
     with pytest.raises(TypeError, match=r"width is .*; allowed: a real number"):
         jaxreg.regularize(optax.sgd(0.1), PENALTY, width)
 
 
 @pytest.mark.parametrize("schedule", [1.0, jnp.ones(())])
-def test_a_schedule_that_is_no_function_is_refused(schedule: Any) -> None:
+def test_a_schedule_that_is_no_function_raises(schedule: Any) -> None:
     with pytest.raises(TypeError, match=r"schedule is .*allowed: a function of the st"):
         jaxreg.regularize(optax.sgd(0.1), PENALTY, schedule=schedule)
 
 
 @pytest.mark.parametrize("optimizer", [optax.adam, 1e-3, None, PENALTY])
-def test_what_is_no_optimizer_is_refused(optimizer: Any) -> None:
+def test_a_wrong_optimizer_raises(optimizer: Any) -> None:
     with pytest.raises(TypeError, match=r"optimizer is .*allowed: an Optax optimizer"):
         jaxreg.regularize(optimizer, PENALTY)
 
@@ -106,7 +106,7 @@ def test_a_leaf_the_penalty_cannot_take_is_named(build: Any) -> None:
 
 
 @pytest.mark.parametrize(("then", "now"), [((3,), (2,)), ((4, 3), (1, 3))])
-def test_a_state_of_other_shapes_is_refused(then: Any, now: Any) -> None:
+def test_a_state_of_other_shapes_raises(then: Any, now: Any) -> None:
     # The second pair broadcasts: without a check the updates get the wrong shape.
     tx = jaxreg.regularize(optax.sgd(0.1), PENALTY)
     state = tx.init({"body": jnp.ones(then)})
@@ -115,7 +115,7 @@ def test_a_state_of_other_shapes_is_refused(then: Any, now: Any) -> None:
 
 
 @pytest.mark.parametrize(("then", "now"), [("body", "head"), ("head", "body")])
-def test_a_changed_rule_set_is_refused(then: str, now: str) -> None:
+def test_a_changed_rule_set_raises(then: str, now: str) -> None:
     before = jaxreg.regularize(optax.sgd(0.1), jaxreg.by_path([(then, PENALTY)]))
     after = jaxreg.regularize(optax.sgd(0.1), jaxreg.by_path([(now, PENALTY)]))
     first = "'body' is free and was pen" if then == "body" else "'body' is penalised"
@@ -168,19 +168,19 @@ def test_latent_has_masked_nodes_on_free_leaves() -> None:
     assert isinstance(latent["head"], optax.MaskedNode)
 
 
-def test_latent_refuses_a_state_without_regularize() -> None:
+def test_latent_raises_on_a_state_without_regularize() -> None:
     with pytest.raises(ValueError, match="holds 0 states of regularize; allowed: exac"):
         jaxreg.latent(optax.adam(1e-2).init(PARAMS))
 
 
-def test_latent_refuses_a_state_with_two() -> None:
+def test_latent_raises_on_a_state_with_two() -> None:
     labels = {"body": "one", "head": "two"}
     two = optax.partition({"one": NORMAL, "two": NORMAL}, labels).init(PARAMS)
     with pytest.raises(ValueError, match=re.escape("holds 2 states of regularize")):
         jaxreg.latent(two)
 
 
-def test_sam_that_asks_for_gradients_at_latents_is_refused() -> None:
+def test_sam_that_asks_for_gradients_at_latents_raises() -> None:
     sam = optax.contrib.sam(optax.sgd(0.01), optax.sgd(1e-6), opaque_mode=True)
     tx = jaxreg.regularize(sam, jaxreg.L1(0.5))
     params = jnp.ones(3)

@@ -152,7 +152,7 @@ def test_a_state_of_other_rules_raises_naming_the_leaf(then, now, message) -> No
         ({"penalty": 1.0}, TypeError, "penalty is 1.0"),
     ],
 )
-def test_bad_arguments_are_refused_with_the_mend(change, error, message) -> None:
+def test_bad_arguments_raise_with_the_fix(change, error, message) -> None:
     arguments = {
         "build": BUILDS["prox_sgd"],
         "penalty": jaxreg.L1(1.0),

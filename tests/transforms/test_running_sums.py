@@ -202,13 +202,13 @@ def test_an_nnx_optimizer_trains_the_kernels_of_a_model(name: str) -> None:
     ],
     ids=repr,
 )
-def test_a_penalty_that_is_not_convex_is_refused(name: str, penalty: Any) -> None:
+def test_a_penalty_that_is_not_convex_raises(name: str, penalty: Any) -> None:
     with pytest.raises(ValueError, match=rf"{name}: .* is not convex.*regularize"):
         BUILD[name](penalty)
 
 
 @both
-def test_what_cannot_be_right_is_refused(name: str) -> None:
+def test_wrong_use_raises(name: str) -> None:
     with pytest.raises(TypeError, match=f"{name}: .*has no prox, only a gradient"):
         BUILD[name](jaxreg.HoyerSquare(1.0))
     with pytest.raises(TypeError, match=f"{name}: schedule is 0.5; allowed: a functio"):
@@ -221,7 +221,7 @@ def test_what_cannot_be_right_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="the state and params differ in structure"):
         only = {"kernel": params["kernel"]}
         tx.update(only, state, only)
-    # In init nothing is refused, since Optax also calls it with placeholders.
+    # Nothing raises in init, since Optax also calls it with placeholders.
     lost = BUILD[name](jaxreg.by_path([("nowhere", L1)]))
     state = lost.init(params)
     with pytest.raises(ValueError, match=r"'nowhere'.*matches no leaf"):

@@ -69,6 +69,6 @@ def test_sums_over_all_steps_keep_every_factor(name: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_schedule_that_is_no_function_is_refused(way: str) -> None:
+def test_a_schedule_that_is_no_function_raises(way: str) -> None:
     with pytest.raises(TypeError, match=r"schedule is 0\.5; allowed: a function"):
         WAYS[way](jaxreg.L1(1.0), 0.5)

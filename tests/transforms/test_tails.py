@@ -60,7 +60,7 @@ def test_every_step_of_project_is_feasible() -> None:
         assert ball.violation(jnp.asarray(x)) <= 1e-6
 
 
-def test_project_refuses_what_is_no_constraint() -> None:
+def test_project_raises_on_penalties_that_are_no_constraint() -> None:
     tx, x = jaxreg.project(jaxreg.L1(1.0)), jnp.ones(2)
     with pytest.raises(TypeError, match=r"allowed are constraints"):
         tx.update(x, tx.init(x), x)

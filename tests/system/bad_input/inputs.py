@@ -1,4 +1,4 @@
-"""Bad input: what is refused. Each row is a test and a line of docs/bad_input.md.
+"""Bad input that raises. Each row is a test and a line of docs/bad_input.md.
 
 `python -m tests.system.bad_input.page` writes the page.
 """

@@ -1,4 +1,4 @@
-"""Bad input that is not refused: what comes of it, measured.
+"""Bad input that does not raise: its outcome, measured.
 
 Each row is a test and a line of docs/bad_input.md.
 """

@@ -1,4 +1,4 @@
-"""Another penalty between a save and the restore: what goes on, and what is refused."""
+"""A changed penalty between a save and the restore: training resumes, or raises."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import jaxreg
-from tests.support.training import make_step
+from tests.support.training import train
 
 GOAL = np.random.default_rng(0).normal(size=(6, 4)).astype("f4")
 RATE = 0.05
@@ -34,16 +34,13 @@ def moving(penalty: Any) -> Any:
     return jaxreg.regularize(optax.sgd(RATE), penalty)
 
 
-def train(tx: Any, params: Any, state: Any, steps: int = 60) -> Any:
-    step = make_step(tx, pull)
-    for _ in range(steps):
-        params, state = step(params, state)
-    return params, state
+def trained(tx: Any, params: Any, state: Any, steps: int = 60) -> Any:
+    return train(tx, pull, params, steps, state)
 
 
 def saved(folder: Path, tx: Any) -> None:
     """The checkpoint of some steps with a transformation."""
-    params, state = train(tx, start(), tx.init(start()))
+    params, state = trained(tx, start(), tx.init(start()))
     with ocp.CheckpointManager(folder) as manager:
         manager.save(1, args=ocp.args.StandardSave({"params": params, "state": state}))
 
@@ -83,14 +80,14 @@ def test_a_changed_penalty_resumes_from_the_restored_params(
     saved(tmp_path, moving(before))
     params, state = restored(tmp_path, moving(after))
     # At a rate of 0 the update moves nothing but what a jump would.
-    still, _ = train(frozen(after), params, state, steps=1)
+    still, _ = trained(frozen(after), params, state, steps=1)
     # The prox of a latent returns its params to eps of their size and of the width.
     jax.tree.map(
         lambda old, new: np.testing.assert_allclose(old, new, rtol=0, atol=2e-6),
         still,
         params,
     )
-    last, _ = train(moving(after), params, state, steps=1500)
+    last, _ = trained(moving(after), params, state, steps=1500)
     expected = after.prox({"kernel": GOAL, "bias": jnp.zeros(4)}, 1.0)["kernel"]
     np.testing.assert_allclose(last["kernel"], expected, atol=1e-5)
     np.testing.assert_array_equal(last["kernel"] == 0, expected == 0)
@@ -101,7 +98,7 @@ def test_another_strength_keeps_every_latent(change: str, tmp_path: Path) -> Non
     before, after = map(kernels, CHANGES[change])
     saved(tmp_path, moving(before))
     params, state = restored(tmp_path, frozen(after))
-    _, gone_on = train(frozen(after), params, state, steps=1)
+    _, gone_on = trained(frozen(after), params, state, steps=1)
     np.testing.assert_array_equal(gone_on.latent["kernel"], state.latent["kernel"])
 
 
@@ -110,19 +107,19 @@ def test_a_leaf_that_becomes_free_is_trained_on(tmp_path: Path) -> None:
     saved(tmp_path, moving(both))
     tx = moving(jaxreg.by_path([("bias", jaxreg.L1(0.2))]))
     params, state = restored(tmp_path, tx)
-    last, _ = train(tx, params, state, steps=600)
+    last, _ = trained(tx, params, state, steps=600)
     np.testing.assert_allclose(last["kernel"], GOAL, atol=1e-5)
 
 
-def test_a_leaf_that_becomes_penalised_is_refused_by_its_path(tmp_path: Path) -> None:
+def test_a_leaf_that_becomes_penalised_raises_by_its_path(tmp_path: Path) -> None:
     saved(tmp_path, moving(kernels(jaxreg.L1(0.2))))
     tx = moving(jaxreg.by_path([("kernel|bias", jaxreg.L1(0.2))]))
     path = r"\('state', 'latent', 'bias'\) not found"
     with pytest.raises(ValueError, match=path):
         restored(tmp_path, tx)
-    # The mend of the page: the parameters, by way of the old penalty.
+    # The fix in the documentation: restore the parameters with the old penalty.
     params, _ = restored(tmp_path, moving(kernels(jaxreg.L1(0.2))))
-    last, _ = train(tx, params, tx.init(params), steps=600)
+    last, _ = trained(tx, params, tx.init(params), steps=600)
     np.testing.assert_array_equal(last["bias"], 0)
 
 
@@ -148,7 +145,7 @@ def test_a_state_without_arrays_per_leaf_takes_any_rules(
     )
     tx = OTHERS[name](rules)
     params, state = restored(tmp_path, tx)
-    last, _ = train(tx, params, state)
+    last, _ = trained(tx, params, state)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(last))
 
 
