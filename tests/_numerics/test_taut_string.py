@@ -1,4 +1,4 @@
-"""The hulls that take over from the scan of the taut string, against that scan."""
+"""The taut string by convex hulls agrees with the sequential scan."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The experiment on Keras' kernel_regularizer: whose weights, and whose zeros."""
+"""The experiment on Keras' kernel_regularizer: equal weights, different zeros."""
 
 import dataclasses
 import importlib.util

@@ -1,4 +1,4 @@
-"""Both sides of step_cost are one computation; step_bandwidth knows what one moves."""
+"""Both sides of step_cost compute the same; step_bandwidth counts the words moved."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A scalar problem and a group problem with known solutions, for what keeps sums."""
+"""A scalar problem and a group problem with known solutions, for running sums."""
 
 from collections.abc import Callable
 from typing import Any

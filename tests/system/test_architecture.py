@@ -295,45 +295,45 @@ def calls_of(name: str, tree: ast.AST) -> list[ast.Call]:
 # Words that begin a riddle and not a statement.
 INDIRECT = {"Of", "What", "Which", "How", "Whether", "Where", "Why"}
 
-each_test_file = pytest.mark.parametrize("path", TESTS, ids=named)
+
+def test_a_test_has_a_name_of_at_most_60_characters() -> None:
+    names = [test.name for path in TESTS for test in find_tests(path)]
+    assert [name for name in names if len(name) > 60] == []
 
 
-@each_test_file
-def test_a_test_has_a_name_of_at_most_60_characters(path: Path) -> None:
-    assert [t.name for t in find_tests(path) if len(t.name) > 60] == []
+def test_no_test_leaves_early_by_a_return() -> None:
+    for path in TESTS:
+        for test in find_tests(path):
+            returns = [n for n in own_nodes(test) if isinstance(n, ast.Return)]
+            assert not returns, f"{named(path)}: {test.name}"
 
 
-@each_test_file
-def test_no_test_leaves_early_by_a_return(path: Path) -> None:
-    for test in find_tests(path):
-        assert not any(isinstance(n, ast.Return) for n in own_nodes(test)), test.name
+def test_an_expected_error_is_matched_by_its_message() -> None:
+    for path in TESTS:
+        tree = tree_of(path)
+        for call in calls_of("raises", tree) + calls_of("warns", tree):
+            keywords = {keyword.arg for keyword in call.keywords}
+            assert "match" in keywords, f"{named(path)}:{call.lineno}"
 
 
-@each_test_file
-def test_an_expected_error_is_matched_by_its_message(path: Path) -> None:
-    for call in calls_of("raises", tree_of(path)) + calls_of("warns", tree_of(path)):
-        assert "match" in {keyword.arg for keyword in call.keywords}, call.lineno
+def test_a_law_skips_no_row() -> None:
+    for path in TESTS:
+        if path.parent.name == "laws":
+            assert not calls_of("skip", tree_of(path)), named(path)
 
 
-@each_test_file
-def test_a_law_skips_no_row(path: Path) -> None:
-    if path.parent.name == "laws":
-        assert not calls_of("skip", tree_of(path))
-
-
-@each_test_file
-def test_a_test_file_is_in_a_room_of_its_own(path: Path) -> None:
+def test_a_test_file_is_in_a_room_of_its_own() -> None:
     rooms = {p.name for p in (ROOT / "jaxreg").iterdir() if p.is_dir()}
     rooms |= {"laws", "system", "experiments", "support"}
-    parts = path.relative_to(ROOT / "tests").parts
-    assert parts[0] in rooms or path.name in ("__init__.py", "conftest.py")
-    assert parts[0] != "support" or not find_tests(path)
+    for path in TESTS:
+        room = path.relative_to(ROOT / "tests").parts[0]
+        assert room in rooms or path.name in ("__init__.py", "conftest.py"), path
+        assert room != "support" or not find_tests(path), path
 
 
-@each_test_file
-def test_a_docstring_begins_with_its_subject(path: Path) -> None:
+def test_a_docstring_of_a_test_begins_with_its_subject() -> None:
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    for node in ast.walk(tree_of(path)):
-        text = ast.get_docstring(node) if isinstance(node, kinds) else None
-        first = (text or "-").split()[0]
-        assert first not in INDIRECT, text
+    for path in TESTS:
+        for node in ast.walk(tree_of(path)):
+            text = ast.get_docstring(node) if isinstance(node, kinds) else None
+            assert (text or "-").split()[0] not in INDIRECT, f"{named(path)}: {text}"

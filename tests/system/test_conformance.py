@@ -12,6 +12,7 @@ import pytest
 
 import jaxreg
 from experiments.kit.transformations import TRANSFORMATIONS, Needs, Settings
+from tests.support.trees import assert_equal
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -84,10 +85,6 @@ def described(tree: Any) -> list[Any]:
     with_paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     types = [(jax.tree_util.keystr(path), jax.typeof(x)) for path, x in with_paths]
     return [(path, t.shape, t.dtype, t.weak_type) for path, t in types]
-
-
-def assert_equal(left: Any, right: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 @every_transform

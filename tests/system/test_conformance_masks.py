@@ -1,4 +1,4 @@
-"""Both transforms on some leaves only: partition, masked and freeze."""
+"""`regularize` and `add_penalty_gradient` on some leaves: partition, masked, freeze."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 import jaxreg
 from tests.support.training import train
+from tests.support.trees import assert_equal
 
 PENALTY = jaxreg.L1(0.25)
 TARGET = {"body": jnp.array([2.0, 0.1, -2.0]), "head": jnp.array([1.0, -0.1])}
@@ -31,10 +32,6 @@ def trained(tx: Any, steps: int, params: Any = None, state: Any = None) -> Any:
 
 def is_body(params: Any) -> Any:
     return {name: name == "body" for name in params}
-
-
-def assert_equal(left: Any, right: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 def make(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Both transforms inside and around Optax's own wrappers, jit, vmap and donation."""
+"""`regularize` and `add_penalty_gradient` in Optax's wrappers, jit, vmap, donation."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 import jaxreg
 from tests.support.training import make_step, train
+from tests.support.trees import assert_equal
 
 PENALTIES = {
     "L1": jaxreg.L1(0.25),
@@ -27,10 +28,6 @@ def make_params(dtype: Any = jnp.float32) -> Any:
 def grads_of(params: Any) -> Any:
     """The gradients of half the squared distance to 1/2."""
     return jax.tree.map(lambda leaf: leaf - 0.5, params)
-
-
-def assert_equal(left: Any, right: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 def assert_close(left: Any, right: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import jaxreg
 from tests.support import ways
+from tests.support.trees import assert_equal
 
 # A few shapes and dtypes: whatever is new is compiled.
 SHAPES = [(), (3,), (2, 3), (0, 3)]
@@ -88,10 +89,6 @@ def types(tree: Any) -> Any:
 
 def stepped(tx: Any, params: Any, state: Any) -> Any:
     return tx.update(params, state, params)
-
-
-def assert_equal(left: Any, right: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 @many

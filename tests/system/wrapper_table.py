@@ -1,4 +1,4 @@
-"""Optax's wrappers around our transformations and inside them: what comes of each."""
+"""Optax's wrappers around our transformations and inside them, with each outcome."""
 
 import dataclasses
 from collections.abc import Callable

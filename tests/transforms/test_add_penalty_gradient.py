@@ -10,6 +10,7 @@ import pytest
 
 import jaxreg
 from tests.support.training import train
+from tests.support.trees import assert_equal
 
 SHAPES = {"in": (30, 7), "out": (7, 3)}
 
@@ -23,10 +24,6 @@ def run(tx: Any, steps: int) -> Any:
     grads = [make_params(seed + 1) for seed in range(steps)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *grads)
     return train(tx, lambda params, grads: grads, make_params(0), stacked)[0]
-
-
-def assert_equal(left: Any, right: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 @pytest.mark.parametrize("strength", [0.0, 1e-4, 0.3])

@@ -1,4 +1,4 @@
-"""`proximal` and the other ways to apply a prox: which problem each of them solves."""
+"""`proximal` and other ways to apply a prox: the problem each solves, and errors."""
 
 import inspect
 from typing import Any

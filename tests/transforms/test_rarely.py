@@ -1,4 +1,4 @@
-"""A rare change: the same by a cond and by a loop, whatever transforms it."""
+"""A rare change is the same by a cond and by a loop, under every JAX transform."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

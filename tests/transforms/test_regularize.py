@@ -1,4 +1,4 @@
-"""The normal map: where it starts, where it stays, what it hands to the optimizer."""
+"""The normal map: its start, its fixed points, and the inner optimizer's inputs."""
 
 from collections.abc import Callable
 from typing import Any

@@ -13,6 +13,7 @@ import optax
 
 import jaxreg
 from tests.support import ways
+from tests.support.trees import assert_equal
 from tests.support.ways import EVERY, NORMAL_MAPS, REPORTS, SUMS, TAILS
 from tests.system.bad_input.inputs import Row
 
@@ -36,10 +37,6 @@ def stepped(tx: Any, grads: Any, params: Any = None, state: Any = None) -> Any:
 
 def made(way: str, strength: Any = 0.1) -> Any:
     return ways.build(way, jaxreg.on_kernels(ways.penalty(way, strength)))
-
-
-def assert_equal(left: Any, right: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 def shows(number: float) -> Callable[[str], None]:
