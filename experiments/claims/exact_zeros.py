@@ -215,13 +215,13 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
 
 
 def _plot_front(axes: matplotlib.axes.Axes, rows: list[Row]) -> None:
-    for place, method in enumerate(METHODS):
+    for index, method in enumerate(METHODS):
         points = stats.select(rows, method=method)
         axes.scatter(
             [100 * row["zeros"] for row in points],
             [100 * row["test_accuracy"] for row in points],
             label=method,
-            marker="osD^vP*"[place],
+            marker="osD^vP*"[index],
             alpha=0.7,
             s=22,
         )

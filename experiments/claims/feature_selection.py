@@ -154,7 +154,7 @@ def _diabetes(case: str) -> Row:
         entered = [int(np.argmax(column != 0)) for column in weights.T]
         pull = -design.T @ answers / len(answers)
         largest = jaxreg.max_strength(jaxreg.L1(1.0), jnp.asarray(pull)).overall
-        order = [int(place) + 1 for place in np.argsort(entered, kind="stable")]
+        order = [int(column) + 1 for column in np.argsort(entered, kind="stable")]
         return {"order": order, "largest": float(largest), **checks}
     samples = len(answers)
     penalties: list[jaxreg.Penalty] = [
@@ -162,17 +162,17 @@ def _diabetes(case: str) -> Row:
         for s in _STRENGTHS
     ]
     stacked = jax.tree.map(lambda *strengths: jnp.stack(strengths), *penalties)
-    found = _fits(stacked, design, answers)
+    fits = _fits(stacked, design, answers)
     loss = linear_models.squared(samples)
     wanted = [
         linear_models.reference(loss, penalty, design, answers, tolerance=1e-14)
         for penalty in penalties
     ]
-    off = np.max(np.abs(np.asarray(found.params) - wanted))
+    off = np.max(np.abs(np.asarray(fits.params) - wanted))
     return {
-        "nonzeros": np.sum(np.asarray(found.params) != 0, axis=1).tolist(),
+        "nonzeros": np.sum(np.asarray(fits.params) != 0, axis=1).tolist(),
         "error": float(off / np.max(np.abs(wanted))),
-        "violation": float(np.max(found.violation)),
+        "violation": float(np.max(fits.violation)),
     }
 
 
@@ -185,11 +185,11 @@ def _path(design: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, Row]:
     knots, _, path = linear_model.lars_path(design, answers, method="lasso")
     wanted = ((path[:, :-1] + path[:, 1:]) / 2).T
     strengths = (knots[:-1] + knots[1:]) / 2
-    found = _fits(jax.vmap(jaxreg.L1)(strengths), design, answers)
-    weights = np.asarray(found.params)
+    fits = _fits(jax.vmap(jaxreg.L1)(strengths), design, answers)
+    weights = np.asarray(fits.params)
     scale = max(1.0, float(np.max(np.abs(wanted))))
     error = float(np.max(np.abs(weights - wanted))) / scale
-    return weights, {"error": error, "violation": float(np.max(found.violation))}
+    return weights, {"error": error, "violation": float(np.max(fits.violation))}
 
 
 @jax.jit
@@ -303,9 +303,10 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
 
 def _plot_sizes(axes: matplotlib.axes.Axes, rows: list[Row], column: str) -> None:
     for index, case in enumerate(("L1", "L2")):
+        mine = stats.select(rows, part=IRRELEVANT, case=case)
         plotting.means_and_seeds(
             axes,
-            stats.select(rows, part=IRRELEVANT, case=case),
+            [{**row, "size": row["size"] * 1.08 ** (2 * index - 1)} for row in mine],
             "size",
             column,
             style="os"[index] + "-",

@@ -219,7 +219,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     panels = figure.subplots(1, len(config.data), sharey=True, squeeze=False)[0]
     table = {(row["data"], row["penalty"]): row for row in summarise(config, rows)}
     for axes, name in zip(panels, config.data, strict=True):
-        for place, penalty in enumerate(PENALTIES):
+        for index, penalty in enumerate(PENALTIES):
             mine = stats.select(rows, data=name, penalty=penalty)
             label = penalty
             if penalty != "L2":
@@ -227,7 +227,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
             axes.plot(
                 [row["genes"] for row in mine],
                 [100 * row["test_accuracy"] for row in mine],
-                "oDs"[place],
+                "oDs"[index],
                 label=label,
                 alpha=0.5,
                 markersize=5,

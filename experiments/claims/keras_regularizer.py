@@ -55,7 +55,7 @@ OURS = "regularize(optax.adam)"
 # Keras' defaults.
 _B1, _B2, _EPSILON = 0.9, 0.999, 1e-7
 
-# Four of them lie on each other: hollow markers, one around the other.
+# Four of them coincide: hollow markers of falling size.
 _STYLES = {
     KERAS: ("tab:gray", "o", 13),
     FORMULAS: ("tab:brown", "s", 10),
@@ -106,9 +106,9 @@ def measure(config: Config, way: str, strength: float, seed: int) -> Row:
     early, weights = _trained(config, way, strength, seed)
     split = data_sets.digits(seed)
     row: Row = {}
-    for name, other in (("keras", KERAS), ("formulas", FORMULAS)):
-        known = other == FORMULAS or _has_keras()
-        theirs = _trained(config, other, strength, seed) if known else None
+    for name, reference in (("keras", KERAS), ("formulas", FORMULAS)):
+        known = reference == FORMULAS or _has_keras()
+        theirs = _trained(config, reference, strength, seed) if known else None
         row[f"early_from_{name}"] = _distance(early, theirs[0]) if theirs else None
         row[f"from_{name}"] = _distance(weights, theirs[1]) if theirs else None
     sizes = np.abs(weights[0])
@@ -124,7 +124,7 @@ def measure(config: Config, way: str, strength: float, seed: int) -> Row:
 
 def _distance(ours: Weights, theirs: Weights) -> float:
     pairs = zip(ours, theirs, strict=True)
-    return max(float(np.max(np.abs(one - two))) for one, two in pairs)
+    return max(float(np.max(np.abs(a - b))) for a, b in pairs)
 
 
 @functools.cache
@@ -214,11 +214,11 @@ def _fit(way: str, start: Any, parts: Any, strength: Any, rate: Any) -> list[Any
     else:
         penalty = jaxreg.by_path([("^0$", jaxreg.L1(strength))])
         step, carry = _chain(start, _optimizer(way, penalty, rate))
-    found = []
+    weights = []
     for batches in parts:
         carry, _ = jax.lax.scan(step, carry, batches)
-        found.append(carry[0])
-    return found
+        weights.append(carry[0])
+    return weights
 
 
 def _chain(start: Any, tx: optax.GradientTransformation) -> tuple[Step, Any]:
@@ -325,7 +325,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
         mine = stats.select(rows, way=way)
         shares = [row["shares"] for row in stats.select(mine, strength=strongest)]
         percent = 100 * np.mean(shares, axis=0)
-        # Zero has no place on a logarithmic axis: it stands at its left end.
+        # A logarithmic axis cannot show zero: it is drawn at the left end.
         marks = [_MARKS[1] / 2, *_MARKS[1:]]
         left.plot(marks, percent, label=way, **style)
         line = stats.over_seeds(mine, ("strength",), ("test_accuracy",))

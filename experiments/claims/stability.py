@@ -216,7 +216,7 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """How far the weights move, and how stable the selections are."""
+    """The movement of the weights, and the stability of the selections."""
     spread = {
         (row["part"], row["method"], row["samples"]): row["spread"]
         for row in summarise(config, rows)

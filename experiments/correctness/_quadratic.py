@@ -75,7 +75,7 @@ def as_text(rows: list[Row]) -> list[Row]:
 
 
 def is_exact(row: Row) -> bool:
-    """Whether an answer is the solution with its one exact zero."""
+    """True if an answer is the solution with its one exact zero."""
     # Room for the last steps of a schedule and for rounding.
     return bool(row["error"] < 1e-8 and row["zeros"] == 1)
 

@@ -257,7 +257,7 @@ def apart(rows: list[Row], optimizer: str) -> float:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """Which fixed points are reached, and how far the ways are apart on the MLP."""
+    """The fixed points that are reached, and the differences on the MLP."""
     table = summarise(config, rows)
     quadratic = [row for row in table if row["problem"] != MLP]
     # Adam's eps of 1e-8 counts over the least curvature of 0.01.
@@ -313,9 +313,10 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
 
 def _plot_accuracy(axes: matplotlib.axes.Axes, rows: list[Row], optimizer: str) -> None:
     for index, way in enumerate(WAYS[:3]):
+        mine = stats.select(rows, problem=MLP, optimizer=optimizer, way=way)
         plotting.means_and_seeds(
             axes,
-            stats.select(rows, problem=MLP, optimizer=optimizer, way=way),
+            [{**row, "decay": row["decay"] * 1.25 ** (index - 1)} for row in mine],
             "decay",
             "test_accuracy",
             style="osD"[index] + "-",
@@ -324,7 +325,7 @@ def _plot_accuracy(axes: matplotlib.axes.Axes, rows: list[Row], optimizer: str) 
             percent=True,
         )
     axes.set_xscale("log")
-    axes.set_xlabel("decay")
+    axes.set_xlabel("decay (points moved apart sideways)")
     axes.set_ylabel("test accuracy of the digits MLP, %")
     axes.set_title(
         f"{optimizer}: a point per seed, lines through the means", fontsize=9

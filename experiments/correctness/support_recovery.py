@@ -154,7 +154,7 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """Whether `regularize` keeps the support, and how far prox-SGD is from it."""
+    """The support under `regularize` and under prox-SGD."""
     ours = [row for row in rows if row["method"].startswith("regularize")]
     counts = sorted({row["nonzeros"] for row in ours})
     flips = max(row["flips"] for row in ours)

@@ -63,10 +63,6 @@ _AT_ZERO, _ONE_GROUP = (2.0, 2.0, 0.0), ((2.0, 2.0, 2.0),)
 _KEPT = (CENTRE[0], CENTRE[1], 0.0)
 
 
-def _nothing(rate: Rate) -> optax.GradientTransformation:
-    return optax.identity()
-
-
 def _sgd_with_momentum(rate: Rate) -> optax.GradientTransformation:
     return optax.sgd(rate, 0.9)
 
@@ -124,7 +120,9 @@ class Way:
 
     def without(self, rate: Rate) -> optax.GradientTransformation:
         """The optimizer whose state is not counted as memory of the way."""
-        return (self.base or (_nothing if self.with_sgd else optax.adam))(rate)
+        if self.base is not None:
+            return self.base(rate)
+        return optax.identity() if self.with_sgd else optax.adam(rate)
 
 
 def _bisection(is_low: Callable[[float], bool], high: float) -> float:
@@ -348,7 +346,7 @@ def _words(tx: Any) -> int:
 
 
 def keeps_its_word(way: Way, row: Row) -> bool:
-    """Whether a way reaches its answer with its zeros, or a variant misses it."""
+    """True if a way reaches its answer with its zeros, or a variant misses it."""
     if way.is_variant:
         return bool(row["error"] > 0.01)
     wanted = int(np.sum(np.array(way.answer) == 0))

@@ -176,15 +176,15 @@ def measure(config: Config, method: str, seed: int) -> Row:
     best = np.lexsort(order[::-1])[0]
     marks = np.unique(np.geomspace(1, gaps.shape[1], 60).astype(int))
     lowest = np.minimum.accumulate(gaps[best])[marks - 1]
-    found = np.asarray(w)[best]
+    weights = np.asarray(w)[best]
     return {
         "arrived": bool(is_there[best]),
         "iterations": arrived[best] if is_there[best] else gaps.shape[1],
         "untuned": arrived[-1] if is_there[-1] else gaps.shape[1],
         "last_gap": float(lowest[-1]),
-        "zeros": int(np.sum(found == 0)),
+        "zeros": int(np.sum(weights == 0)),
         "sklearn_zeros": int(np.sum(problem.solution == 0)),
-        "error": float(np.max(np.abs(found - problem.solution))),
+        "error": float(np.max(np.abs(weights - problem.solution))),
         "violation": float(wrong[best]),
         "marks": marks.tolist(),
         "gaps": np.maximum(lowest, 1e-16).tolist(),
@@ -366,10 +366,10 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     """The gaps along the iterations, a line per problem; the times of a step."""
     figure = matplotlib.figure.Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    for place, method in enumerate(METHODS):
+    for index, method in enumerate(METHODS):
         for row in stats.select(rows, method=method):
             label = method if row["seed"] == 0 else None
-            style = {"color": f"C{place}", "linewidth": 1.1, "alpha": 0.8}
+            style = {"color": f"C{index}", "linewidth": 1.1, "alpha": 0.8}
             left.plot(row["marks"], row["gaps"], label=label, **style)
     left.axhline(config.gap, color="black", linewidth=0.8, linestyle="--")
     left.set(xscale="log", yscale="log", ylim=(1e-9, None))

@@ -171,7 +171,7 @@ def measure(config: Config, operator: str, against: str) -> Row:
 def _seconds_to_compile(config: Config, operator: str) -> float:
     penalty = catalogue(config.side**2)[operator]
     leaf = jax.ShapeDtypeStruct((config.side, config.side), jnp.float32)
-    tree = {f"leaf_{place}": leaf for place in range(config.leaves)}
+    tree = {f"leaf_{index}": leaf for index in range(config.leaves)}
     start = time.perf_counter()
     jax.jit(penalty.prox).lower(tree, 0.1).compile()
     return time.perf_counter() - start
@@ -263,7 +263,7 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 
 
 def _is_met(row: Row) -> bool | None:
-    """Whether a row keeps its limit; None where none is set."""
+    """True if a row keeps its limit; None if it has none."""
     if row["against"] == COMPILING:
         return bool(row["compile_seconds"] <= COMPILE_LIMIT)
     limit = LIMITS[row["operator"], row["against"]]
@@ -277,7 +277,7 @@ def _title(row: Row) -> str:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """What misses its limit, and the slowest compilation."""
+    """The comparisons that miss their limits, and the slowest compilation."""
     missed = [_title(row) for row in rows if _is_met(row) is False]
     apart = [row["operator"] for row in rows if row.get("error", 0) > _TOLERANCE]
     compiled = stats.select(rows, against=COMPILING)
@@ -304,10 +304,10 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     names = [f"{row['operator']} against\n{row['against']}" for row in ratios]
     bars = left.barh(names, [row["ratio"] for row in ratios])
     left.bar_label(bars, fmt="%.3g", padding=3)
-    for place, row in enumerate(ratios):
+    for index, row in enumerate(ratios):
         limit = LIMITS[row["operator"], row["against"]]
         if limit is not None:
-            left.plot([limit, limit], [place - 0.4, place + 0.4], color="tab:red")
+            left.plot([limit, limit], [index - 0.4, index + 0.4], color="tab:red")
     left.set_xscale("log")
     left.set_xlabel("time of a prox, multiples of theirs (red: limit)")
     left.margins(x=0.25)

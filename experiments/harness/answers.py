@@ -1,8 +1,8 @@
-"""What the results mean for a user: questions, answers, and what they rest on.
+"""Advice for users that follows from the results: questions, answers, evidence.
 
-An answer names the experiments it rests on with the first words of their verdicts. A
-run that finds something else takes the ground from under the answer; the page says so,
-and a test of the committed results fails. The numbers stand with the experiments.
+An answer names the experiments it rests on, with the first words of their verdicts. If
+a run comes out otherwise, the report marks the answer and a test of the committed
+results fails. The numbers are on the pages of the experiments.
 """
 
 import dataclasses

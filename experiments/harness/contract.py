@@ -44,12 +44,12 @@ def statement(module: ModuleType) -> dict[str, str]:
       RunError: a label is absent or has no text.
     """
     either = "|".join((*LABELS, CORRECTED))
-    found = re.findall(
+    paragraphs = re.findall(
         rf"^({either}):(.*?)(?=^[ \t]*$|^(?:{either}):|\Z)",
         inspect.cleandoc(module.__doc__ or ""),
         flags=re.MULTILINE | re.DOTALL,
     )
-    texts = {label.lower(): " ".join(text.split()) for label, text in found}
+    texts = {label.lower(): " ".join(text.split()) for label, text in paragraphs}
     missing = [f"{label}:" for label in LABELS if not texts.get(label.lower())]
     if missing:
         raise RunError(

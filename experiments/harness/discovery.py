@@ -1,6 +1,5 @@
 """Finds the experiments of a package, and says what a run of one would lack."""
 
-import importlib
 import importlib.util
 import os
 import pkgutil
@@ -59,7 +58,7 @@ def load(package: ModuleType, name: str) -> ModuleType:
 
 
 def is_default(module: ModuleType) -> bool:
-    """Whether the experiment belongs to the default suite."""
+    """True if the experiment belongs to the default suite."""
     return bool(getattr(module, "DEFAULT", False))
 
 

@@ -21,13 +21,13 @@ PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy")
 
 
 def here() -> Row:
-    """The origin of what this process measures."""
-    found = {package: importlib.metadata.version(package) for package in PACKAGES}
+    """The origin of the numbers that this process measures."""
+    installed = {package: importlib.metadata.version(package) for package in PACKAGES}
     return {
         **commit_of(Path(__file__).parents[1]),
         "device": _device(),
         "cpu_count": os.cpu_count(),
-        "versions": {"python": platform.python_version(), **found},
+        "versions": {"python": platform.python_version(), **installed},
     }
 
 

@@ -27,7 +27,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What one finished experiment left behind: `run.json` and `figure.png`."""
+    """The `run.json` and `figure.png` of a finished experiment."""
 
     record: Row
     figure: bytes
@@ -58,7 +58,7 @@ def columns(table: Sequence[Row]) -> list[str]:
 
 
 def show(value: Any) -> str:
-    """A cell as people read it: four digits, yes and no, nothing for None."""
+    """A cell as text: four digits, yes and no, empty for None."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -123,18 +123,18 @@ def _lead(results: Sequence[Result]) -> str:
 
 def in_sections(results: Sequence[Result]) -> dict[str, list[Result]]:
     """The results by section, as `answers` orders them, without empty ones."""
-    found = {result.name: result for result in results}
+    unlisted = {result.name: result for result in results}
     sections = {
-        title: [found.pop(name) for name in names if name in found]
+        title: [unlisted.pop(name) for name in names if name in unlisted]
         for title, names in SECTIONS.items()
     }
-    sections[OTHERS] = list(found.values())
+    sections[OTHERS] = list(unlisted.values())
     return {title: part for title, part in sections.items() if part}
 
 
 def _contents(sections: dict[str, list[Result]]) -> str:
     items = "".join(
-        f"<li>{escape(title)}: {', '.join(_link(one.name) for one in part)}</li>\n"
+        f"<li>{escape(title)}: {', '.join(_link(r.name) for r in part)}</li>\n"
         for title, part in sections.items()
     )
     return (
@@ -191,7 +191,7 @@ def _verdicts(sections: dict[str, list[Result]]) -> str:
 
 
 def brief(verdict: str) -> str:
-    """The first clauses of a verdict, whole ones up to some thirty words."""
+    """The first clauses of a verdict, up to about thirty words."""
     clauses = re.split(r"(?<=[.;]) ", verdict)
     text = clauses[0]
     for clause in clauses[1:]:
@@ -202,7 +202,7 @@ def brief(verdict: str) -> str:
 
 
 def verdict_word(verdict: str) -> str:
-    """How a verdict begins: one of `VERDICTS`."""
+    """The beginning of a verdict: one of `VERDICTS`."""
     return next(word for word in VERDICTS if verdict.startswith(word))
 
 
@@ -211,7 +211,7 @@ def _link(name: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Escaped, with what stands in backticks as code."""
+    """Escaped text, with code for backticks."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 

@@ -6,10 +6,10 @@
     {"cell": {"seed": 0}, "measured": {"loss": 0.1}, "seconds": 1.5, ...}
 
 The rest of a line says where it was measured: commit, device, versions. A line is on
-disk before the next cell starts. A line without its newline was torn by a kill, so its
-cell counts as unfinished. NaN and infinities survive the round trip: they are written
-as the literals `NaN`, `Infinity` and `-Infinity`, which Python's `json` reads back and
-stricter parsers refuse.
+disk before the next cell starts. A line without its newline was cut off by a kill, so
+its cell counts as unfinished. NaN and infinities survive the round trip as the literals
+`NaN`, `Infinity` and `-Infinity`, which Python's `json` reads back and stricter parsers
+reject.
 """
 
 import json
@@ -23,7 +23,7 @@ def load(path: Path, experiment: str, config: Row) -> dict[str, Row]:
     """The finished lines by cell key; starts the file where there is none.
 
     Raises:
-      RunError: the file belongs to another config, or holds a line nobody wrote.
+      RunError: the file belongs to another config, or holds a line of unknown form.
     """
     raw = path.read_bytes() if path.exists() else b""
     whole = raw[: raw.rfind(b"\n") + 1]
@@ -44,7 +44,7 @@ def load(path: Path, experiment: str, config: Row) -> dict[str, Row]:
 
 
 def append(path: Path, line: Row) -> Row:
-    """Writes one line through to the disk and returns it as a later load would."""
+    """Writes a line through to the disk and returns it as a later `load` would."""
     text = json.dumps(line)
     with path.open("a", encoding="utf-8") as file:
         file.write(text + "\n")

@@ -213,7 +213,7 @@ def checked(
     answers: Array,
     at: Fit,
 ) -> dict[str, float]:
-    """How far a fit is from scikit-learn's weights and from a minimum."""
+    """The distances of a fit from scikit-learn's weights and from a minimum."""
     off = np.abs(at.weights - reference(loss, penalty, design, answers))
     return {
         "from_sklearn": float(off.max()),
@@ -293,8 +293,8 @@ def _primal_dual(
         return jax.tree.map(lambda leaf: leaf / UNTIL_RESTART, total), None
 
     start = Fit(jnp.zeros(design.shape[1]), jnp.zeros(len(design)))
-    found, _ = jax.lax.scan(restart, start, length=RESTARTS)
-    return found
+    fit, _ = jax.lax.scan(restart, start, length=RESTARTS)
+    return fit
 
 
 @jax.jit
@@ -305,11 +305,12 @@ def kkt(
     answers: Array,
     at: Fit,
 ) -> jax.Array:
-    """How far a fit is from the conditions of a minimum; 0 at one.
+    """The violation of the conditions of a minimum; 0 at one.
 
-    The larger of the distance of the forces on the weights from the subdifferential of
-    the penalty, and of what the forces miss of the loss (Fenchel and Young: nothing,
-    where they are its subgradient; convex and 0 at 0, it needs no conjugate here).
+    The larger of two numbers: the distance of the forces on the weights from the
+    subdifferential of the penalty, and the Fenchel-Young gap between the forces and
+    the loss, which is 0 if they are its subgradient. A convex loss with value 0 at 0
+    needs no conjugate for it.
     """
     w, u = at
     r = design @ w - answers

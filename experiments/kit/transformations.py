@@ -66,7 +66,7 @@ class Problem(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a row is built with beside the penalty; a row ignores what it cannot take.
+    """Arguments of a row in addition to the penalty; a row ignores those of others.
 
     `inner` is the optimizer around or beside which a transformation stands, or the
     direction of `proximal`; None takes the row's own. `preconditioner` belongs to that

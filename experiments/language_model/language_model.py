@@ -395,7 +395,7 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """What about 80 % of zeros cost, by each way, the cheapest first."""
+    """The cost of about 80 % zeros by each way, the cheapest first."""
     table = summarise(config, rows)
     (dense,) = stats.select(table, way=DENSE)
     nearest = [

@@ -257,7 +257,7 @@ def _row_norms(
 
 @functools.partial(jax.jit, static_argnames=("config", "classes"))
 def _survival(config: Config, classes: int, x: Any, y: Any, seed: Any) -> jax.Array:
-    """How far along LassoNet's path of strengths each input stays.
+    """The step of LassoNet's path of strengths up to which each input stays.
 
     Inputs alive at its end are ordered by the norm of their skip weights.
     """
@@ -343,9 +343,9 @@ def summarise(config: Config, rows: list[Row]) -> list[Row]:
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """Where the group penalties beat every baseline, and the mean accuracies.
+    """The data where group penalties beat every baseline, and the mean accuracies.
 
-    A gain counts from twice its standard error over the seeds on.
+    A gain counts if it exceeds twice its standard error over the seeds.
     """
     table = {(row["data"], row["method"]): row for row in summarise(config, rows)}
     names = [name for name in config.datasets if name != MICE_ROWS]
@@ -383,7 +383,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
 
 
 def _is_better(rows: list[Row], name: str, method: str, other: str) -> bool:
-    """Whether the mean gain over the seeds is above twice its standard error."""
+    """True if the mean gain over the seeds is above twice its standard error."""
     ours, theirs = (
         {
             row["seed"]: (row["network"] + row["forest"]) / 2
@@ -397,7 +397,7 @@ def _is_better(rows: list[Row], name: str, method: str, other: str) -> bool:
 
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
-    """How often each pixel is chosen, and the accuracies."""
+    """The share of seeds that choose each pixel, and the accuracies."""
     pictured = [name for name in config.datasets if name in _SIDES]
     figure = matplotlib.figure.Figure(
         figsize=(9, 3.2 + 2 * len(pictured)), layout="constrained"

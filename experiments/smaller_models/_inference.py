@@ -85,7 +85,7 @@ def microseconds(calls: dict[str, Callable[[], Any]], rounds: int) -> Row:
                 jax.block_until_ready(call())
             spent = time.perf_counter() - start
             times[name].append(1e6 * spent / _REPEATS)
-    medians = {name: statistics.median(found) for name, found in times.items()}
+    medians = {name: statistics.median(spent) for name, spent in times.items()}
     ratios = {
         f"ratio_{name}": statistics.median(map(operator.truediv, times[name], dense))
         for name, dense in ((n, times[AGAINST[n]]) for n in AGAINST if n in times)

@@ -54,22 +54,22 @@ def init(model: str, key: jax.Array) -> Params:
     keys = jax.random.split(key, len(SHAPES[model]))
     scale = jax.nn.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
     return {
-        f"layer_{place}": {"kernel": scale(key, shape), "bias": jnp.zeros(shape[2])}
-        for place, (key, shape) in enumerate(zip(keys, SHAPES[model], strict=True))
+        f"layer_{index}": {"kernel": scale(key, shape), "bias": jnp.zeros(shape[2])}
+        for index, (key, shape) in enumerate(zip(keys, SHAPES[model], strict=True))
     }
 
 
 def logits(params: Params, x: Any) -> jax.Array:
     """The logits of flat images; 25 windows are a 5x5 convolution with pooling."""
     layers = list(params.values())
-    for place, layer in enumerate(layers):
+    for index, layer in enumerate(layers):
         kernel = layer["kernel"]
         if kernel.shape[0] == 25:
             x = _pooled(_convolved(x, kernel) + layer["bias"])
         else:
             flat = kernel.reshape(-1, kernel.shape[-1])
             x = x.reshape(len(x), -1) @ flat + layer["bias"]
-        if place < len(layers) - 1:
+        if index < len(layers) - 1:
             x = jax.nn.relu(x)
     return x
 
@@ -80,8 +80,8 @@ def _convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
     if inputs == 1 and x.ndim == 2:
         x = x.reshape(-1, 28, 28)
         size = x.shape[1] - 4
-        places = [(row, column) for row in range(5) for column in range(5)]
-        windows = [x[:, i : i + size, j : j + size] for i, j in places]
+        corners = [(row, column) for row in range(5) for column in range(5)]
+        windows = [x[:, i : i + size, j : j + size] for i, j in corners]
         return jnp.stack(windows, axis=-1) @ kernel[:, 0]
     size = x.shape[1] - 4
     wide = jnp.concatenate([x[:, :, j : j + size] for j in range(5)], axis=-1)

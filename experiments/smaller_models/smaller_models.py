@@ -457,9 +457,9 @@ def _plot_bytes(axes: Axes, rows: list[Row]) -> None:
 def _plot_times(axes: Axes, rows: list[Row]) -> None:
     """A line per way to compute, a mark per network and batch."""
     names = list(_inference.AGAINST)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         points = [
-            (row[f"ratio_{name}"], height + 0.1 * (place - len(rows) / 2))
+            (row[f"ratio_{name}"], height + 0.1 * (index - len(rows) / 2))
             for height, name in enumerate(names)
             if row.get(f"ratio_{name}")
         ]
