@@ -86,9 +86,25 @@ def test_every_marker_is_read_and_has_its_part_below(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_the_links_of_a_document_lead_to_files(document):
-    targets = re.findall(r"\]\(([^)#]+)\)", document.read_text())
-    for target in targets:
-        assert (document.parent / target).is_file(), target
+    for target in re.findall(r"\]\(([^)]*)\)", document.read_text()):
+        path, _, heading = target.partition("#")
+        page = document.parent / path if path else document
+        assert page.is_file(), target
+        assert not heading or heading in anchors_of(page), target
+
+
+def anchors_of(page):
+    titles = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", s).lower().replace(" ", "-") for s in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_block_is_of_a_kind_that_is_run_or_shown(document):
+    fences = re.findall(r"^ *```(.*)$", document.read_text(), re.MULTILINE)
+    assert fences[1::2] == [""] * (len(fences) // 2)
+    shown = {"text", "sh", "diff", "python train.py"}
+    for kind in fences[::2]:
+        assert re.fullmatch(r"python(?: \w+)?", kind) or kind in shown, kind
 
 
 def test_the_readme_example_leaves_the_zeros_the_readme_names(capsys):
