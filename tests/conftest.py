@@ -1,4 +1,4 @@
-"""What all tests share: compiled programs, and a small package of experiments."""
+"""Fixtures of all tests: compiled programs, and a small package of experiments."""
 
 import importlib
 import itertools
@@ -18,7 +18,7 @@ SHARE_ALL = {
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
-TOYS = Path(__file__).with_name("toys")
+TOYS = Path(__file__).parent / "experiments" / "toys"
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 
 

@@ -1,0 +1,1 @@
+"""Tests of jaxreg, its documents and its experiments."""

@@ -1,0 +1,1 @@
+"""Laws of all penalties, on every row of one table."""

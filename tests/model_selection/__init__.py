@@ -1,0 +1,1 @@
+"""Tests of `jaxreg.model_selection`."""

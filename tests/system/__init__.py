@@ -1,0 +1,1 @@
+"""Tests of the library as a whole, and with what surrounds it."""

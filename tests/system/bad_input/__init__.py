@@ -1,0 +1,1 @@
+"""The table of bad input, its test and its page."""

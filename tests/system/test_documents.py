@@ -1,0 +1,117 @@
+"""README, docs and docstrings: their code runs and their tables are the results'."""
+
+import doctest
+import importlib
+import pathlib
+import pkgutil
+import re
+
+import pytest
+
+import jaxreg
+from experiments.harness import docs
+
+MODULES = [
+    "jaxreg",
+    *(m.name for m in pkgutil.walk_packages(jaxreg.__path__, "jaxreg.")),
+]
+DOCUMENTS = docs.documents()
+WITH_CODE = [path for path in DOCUMENTS if "```python" in path.read_text()]
+
+
+def name_of(document: pathlib.Path) -> str:
+    return document.name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_in_docstrings_give_what_they_show(module):
+    failed, _ = doctest.testmod(importlib.import_module(module))
+    assert failed == 0
+
+
+def run_blocks(document, fence, capsys):
+    """Runs the blocks whose fence matches, in order; what they leave behind."""
+    namespace = {}
+    # A block of text right behind a block of code is what that prints.
+    blocks = re.findall(
+        fence + r"\n(.*?)```\n(?:\n```text\n(.*?)```\n)?",
+        document.read_text(),
+        re.DOTALL,
+    )
+    for block, shown in blocks:
+        exec(compile(block, str(document), "exec"), namespace)
+        printed = capsys.readouterr().out
+        assert not shown or printed == shown
+    return namespace
+
+
+@pytest.mark.parametrize("document", WITH_CODE, ids=name_of)
+def test_python_blocks_run_in_order_and_print_what_follows(document, capsys):
+    assert run_blocks(document, "```python", capsys)["jaxreg"] is jaxreg
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("document", "package"),
+    [
+        pytest.param(path, package, id=f"{path.name} {package}")
+        for path in DOCUMENTS
+        for package in re.findall(r"^```python (\w+)$", path.read_text(), re.MULTILINE)
+    ],
+)
+def test_blocks_that_need_a_package_run_behind_the_others(document, package, capsys):
+    pytest.importorskip(package)
+    assert package in run_blocks(document, f"```python(?: {package})?", capsys)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+@pytest.mark.usefixtures("committed_results")
+def test_the_tables_of_a_document_are_those_of_the_results(document):
+    text = document.read_text()
+    assert text == docs.filled(text), "run: python -m experiments.harness.docs"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_marker_is_read_and_has_its_part_below(document):
+    text = document.read_text()
+    comments = re.findall(r"<!--.*?-->", text, re.DOTALL)
+    # `docs.filled` writes between the markers that it can read, and only there.
+    part = re.compile(r"(?<!<!-- end )(-->\n)(.*?)(?=<!-- end)", re.DOTALL)
+    parts = [p[1] for p in part.findall(docs.filled(part.sub(r"\1", text)))]
+    assert comments[1::2] == ["<!-- end -->"] * (len(comments) // 2)
+    assert len(parts) == len(comments) / 2
+    for marker, part in zip(comments[::2], parts, strict=True):
+        assert part.strip(), f"experiments/harness/docs.py does not read {marker}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_links_of_a_document_lead_to_files(document):
+    for target in re.findall(r"\]\(([^)]*)\)", document.read_text()):
+        path, _, heading = target.partition("#")
+        page = document.parent / path if path else document
+        assert page.is_file(), target
+        assert not heading or heading in anchors_of(page), target
+
+
+def anchors_of(page):
+    titles = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", s).lower().replace(" ", "-") for s in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_block_is_of_a_kind_that_is_run_or_shown(document):
+    fences = re.findall(r"^ *```(.*)$", document.read_text(), re.MULTILINE)
+    assert fences[1::2] == [""] * (len(fences) // 2)
+    shown = {"text", "sh", "diff", "python train.py"}
+    for kind in fences[::2]:
+        assert re.fullmatch(r"python(?: \w+)?", kind) or kind in shown, kind
+
+
+def test_the_readme_example_leaves_the_zeros_the_readme_names(capsys):
+    text = (docs.ROOT / "README.md").read_text()
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], {})
+    kernels = [
+        line for line in capsys.readouterr().out.splitlines() if "kernel" in line
+    ]
+    shares = [float(line.split()[5]) for line in kernels[2:]]
+    assert shares == pytest.approx([0.99, 0.97], abs=0.005)
