@@ -23,7 +23,7 @@ def takes_one_kernel(row: Row) -> bool:
     """True if the penalty acts on a single kernel of any shape."""
     is_of_a_tree = isinstance(row.penalty, ByPath | jaxreg.Hierarchical)
     is_free = not (row.is_bound_to_tree or is_of_a_tree)
-    return row.has_prox and is_free and row.penalty.refusal(SHAPE) is None
+    return row.has_prox and is_free and row.penalty.layout.refusal(SHAPE) is None
 
 
 def whole_axes(penalty: Any) -> Any:
