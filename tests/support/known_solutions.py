@@ -19,6 +19,10 @@ def gradient(x: Any) -> Any:
     return (jnp.asarray(CURVATURE) * (x - jnp.asarray(CENTRE))).astype(x.dtype)
 
 
+def given_grads(steps: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).normal(0.4, 1.0, size=(steps, *shape))
+
+
 def from_the_solution(tx: Any, dtype: str) -> tuple[np.ndarray, np.ndarray, float]:
     """A run that begins there, where it should be at each step, and its rounding."""
     path = trajectory(tx, gradient, jnp.asarray(SOLUTION, dtype), STEPS)

@@ -9,43 +9,19 @@ import pytest
 from scipy import optimize
 
 import jaxreg
-from experiments.correctness import support_recovery
 from tests.support.known_solutions import (
     CENTRE,
     CURVATURE,
     SOLUTION,
     STRENGTH,
-    from_the_solution,
-    from_the_solution_of_groups,
+    given_grads,
     gradient,
 )
 from tests.support.training import answers, trajectory
 
 
-def given_grads(steps: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(0).normal(0.4, 1.0, size=(steps, *shape))
-
-
 def soft(v: np.ndarray, threshold: float) -> np.ndarray:
     return np.sign(v) * np.maximum(np.abs(v) - threshold, 0)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_started_at_the_solution_it_stays_there(dtype, momentum, x64) -> None:
-    tx = jaxreg.dual_average(0.01, jaxreg.L1(STRENGTH), momentum)
-    path, wanted, slack = from_the_solution(tx, dtype)
-    np.testing.assert_allclose(path, wanted, atol=slack)
-    assert not np.any(path[:, 2]) and not np.any(np.signbit(path[:, 2]))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_started_at_the_solution_of_a_group_lasso_it_stays_there(dtype, x64) -> None:
-    path, wanted, slack = from_the_solution_of_groups(
-        lambda penalty: jaxreg.dual_average(0.5, penalty), dtype
-    )
-    np.testing.assert_allclose(path, wanted, atol=slack)
-    assert not np.any(path[:, 1])
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -171,12 +147,6 @@ def test_a_warm_up_from_rate_zero_moves_nothing_and_makes_no_nan() -> None:
         assert np.all(np.isfinite(path)) and np.all(np.any(path[6:] != shaped, axis=1))
 
 
-def test_a_strong_penalty_gives_zeros_at_once_and_for_ever() -> None:
-    tx = jaxreg.dual_average(0.1, jaxreg.L1(1e3))
-    path = answers(tx, given_grads(30, (4,)).astype("f4"), jnp.array([1.0, -1, 2, -3]))
-    assert not np.any(path[1:]) and not np.any(np.signbit(path[1:]))
-
-
 def test_zeros_are_exact_once_momentum_has_ended() -> None:
     steps = 300
     tx = jaxreg.dual_average(
@@ -208,19 +178,6 @@ def test_a_rate_that_decays_to_zero_brings_the_start_back(x64) -> None:
     decayed = last(optax.cosine_decay_schedule(0.01, 20_000))
     assert abs(decayed[0] - 0.5) > 0.1
     assert abs(last(0.01)[0] - 0.5) < 0.004
-
-
-@pytest.mark.slow
-def test_it_finds_the_support_of_a_lasso_and_keeps_it() -> None:
-    config = support_recovery.Config(
-        rows=500, features=50, support=5, steps=3000, batch=16
-    )
-    ours = support_recovery.measure(config, "dual_average", "constant", seed=0)
-    assert ours["nonzeros"] == ours["lasso_nonzeros"] == 5
-    assert ours["flips"] == 0
-    loose = support_recovery.measure(config, "prox_sgd", "constant", seed=0)
-    assert loose["flips"] > 5
-    assert ours["gap"] < loose["gap"]
 
 
 def test_bad_arguments_raise_at_the_call() -> None:

@@ -10,21 +10,15 @@ import pytest
 from scipy import optimize
 
 import jaxreg
-from experiments.correctness import support_recovery
 from tests.support.known_solutions import (
     CENTRE,
     CURVATURE,
     SOLUTION,
     STRENGTH,
-    from_the_solution,
-    from_the_solution_of_groups,
+    given_grads,
     gradient,
 )
 from tests.support.training import answers, trajectory
-
-
-def given_grads(steps: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(0).normal(0.4, 1.0, size=(steps, *shape))
 
 
 def paper(grads, rate, beta, l1, l2, first=0.0, per_step=False):
@@ -91,24 +85,6 @@ def test_the_penalty_of_the_paper_fades_and_ours_does_not(x64) -> None:
     found = trajectory(ours, gradient, start, 20_000)[-1]
     np.testing.assert_allclose(found, SOLUTION, atol=1e-9)
     np.testing.assert_allclose(trajectory(theirs, gradient, start, 20_000)[-1], CENTRE)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_started_at_the_solution_it_stays_there(dtype, x64) -> None:
-    # beta bounds the first steps: below 2 / curvature, so that rounding does not grow.
-    tx = jaxreg.ftrl(0.1, jaxreg.L1(STRENGTH), beta=10.0)
-    path, wanted, slack = from_the_solution(tx, dtype)
-    np.testing.assert_allclose(path, wanted, atol=slack)
-    assert not np.any(path[:, 2]) and not np.any(np.signbit(path[:, 2]))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_started_at_the_solution_of_a_group_lasso_it_stays_there(dtype, x64) -> None:
-    path, wanted, slack = from_the_solution_of_groups(
-        lambda penalty: jaxreg.ftrl(0.5, penalty), dtype
-    )
-    np.testing.assert_allclose(path, wanted, atol=slack)
-    assert not np.any(path[:, 1])
 
 
 def test_off_zero_it_is_adagrad_on_loss_and_penalty(x64) -> None:
@@ -220,12 +196,6 @@ def test_learning_rate_zero_moves_nothing() -> None:
         np.testing.assert_allclose(path, np.tile(start, (6, 1)), rtol=2e-7)
 
 
-def test_a_strong_penalty_gives_zeros_at_once_and_for_ever() -> None:
-    tx = jaxreg.ftrl(0.1, jaxreg.L1(1e3))
-    path = answers(tx, given_grads(30, (4,)).astype("f4"), jnp.array([1.0, -1, 2, -3]))
-    assert not np.any(path[1:]) and not np.any(np.signbit(path[1:]))
-
-
 def test_an_injected_learning_rate_can_change_in_flight(x64) -> None:
     # The sums are in units of the learning rate: each step keeps its own.
     rates = jnp.array([0.1, 0.05, 0.3, 0.0, 0.2])
@@ -238,18 +208,6 @@ def test_an_injected_learning_rate_can_change_in_flight(x64) -> None:
         n = n + grad**2
         x = x - rate * (grad + 0.1) / (1 + np.sqrt(n))
         np.testing.assert_allclose(row, x, rtol=1e-12)
-
-
-def test_it_finds_the_support_of_a_lasso_and_keeps_it() -> None:
-    config = support_recovery.Config(
-        rows=500, features=50, support=5, steps=3000, batch=16
-    )
-    ours = support_recovery.measure(config, "ftrl", "constant", seed=0)
-    assert ours["nonzeros"] == ours["lasso_nonzeros"] == 5
-    assert ours["flips"] == 0
-    loose = support_recovery.measure(config, "prox_sgd", "constant", seed=0)
-    assert loose["flips"] > 5
-    assert ours["gap"] < loose["gap"]
 
 
 def test_bad_arguments_raise_at_the_call() -> None:

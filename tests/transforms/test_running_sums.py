@@ -1,5 +1,6 @@
 """`dual_average` and `ftrl` alike: states, dtypes, missing leaves, errors."""
 
+from functools import partial
 from typing import Any
 
 import flax.nnx as nnx
@@ -11,6 +12,13 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxreg
+from experiments.correctness import support_recovery
+from tests.support.known_solutions import (
+    STRENGTH,
+    from_the_solution,
+    from_the_solution_of_groups,
+    given_grads,
+)
 from tests.support.training import answers, make_step, train
 
 BUILD: dict[str, Any] = {
@@ -30,6 +38,53 @@ def make_params(dtype: Any = jnp.float32) -> Any:
 def grads_of(params: Any) -> Any:
     """The gradients of half the squared distance to 1/2."""
     return jax.tree.map(lambda leaf: leaf - 0.5, params)
+
+
+# Rates and betas that bound the first steps, so that rounding does not grow: below
+# 2 / curvature.
+STEADY: dict[str, Any] = {
+    "dual_average": lambda penalty: jaxreg.dual_average(0.01, penalty),
+    "dual_average, momentum": lambda penalty: jaxreg.dual_average(0.01, penalty, 0.9),
+    "ftrl": lambda penalty: jaxreg.ftrl(0.1, penalty, beta=10.0),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("build", STEADY.values(), ids=STEADY)
+def test_started_at_the_solution_it_stays_there(build, dtype, x64) -> None:
+    path, wanted, slack = from_the_solution(build(jaxreg.L1(STRENGTH)), dtype)
+    np.testing.assert_allclose(path, wanted, atol=slack)
+    assert not np.any(path[:, 2]) and not np.any(np.signbit(path[:, 2]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("build", [jaxreg.dual_average, jaxreg.ftrl])
+def test_started_at_the_solution_of_a_group_lasso_it_stays(build, dtype, x64) -> None:
+    path, wanted, slack = from_the_solution_of_groups(partial(build, 0.5), dtype)
+    np.testing.assert_allclose(path, wanted, atol=slack)
+    assert not np.any(path[:, 1])
+
+
+@pytest.mark.parametrize("build", [jaxreg.dual_average, jaxreg.ftrl])
+def test_a_strong_penalty_gives_zeros_at_once_and_for_ever(build) -> None:
+    grads, start = given_grads(30, (4,)).astype("f4"), jnp.array([1.0, -1, 2, -3])
+    path = answers(build(0.1, jaxreg.L1(1e3)), grads, start)
+    assert not np.any(path[1:]) and not np.any(np.signbit(path[1:]))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("dual_average", marks=pytest.mark.slow), "ftrl"]
+)
+def test_it_finds_the_support_of_a_lasso_and_keeps_it(name: str) -> None:
+    config = support_recovery.Config(
+        rows=500, features=50, support=5, steps=3000, batch=16
+    )
+    ours = support_recovery.measure(config, name, "constant", seed=0)
+    assert ours["nonzeros"] == ours["lasso_nonzeros"] == 5
+    assert ours["flips"] == 0
+    loose = support_recovery.measure(config, "prox_sgd", "constant", seed=0)
+    assert loose["flips"] > 5
+    assert ours["gap"] < loose["gap"]
 
 
 @both
