@@ -209,7 +209,7 @@ USES = {
 def test_a_rule_that_matches_nothing_raises_with_the_paths(use: str) -> None:
     penalty = jaxreg.by_path([("kernel$", L1), ("Dense_7", L1)])
     message = (
-        r"the rule 'Dense_7' \(L1\(strength=1.0\)\) matches no leaf. Leaves: : "
+        r"the rule 'Dense_7' \(L1\(strength=1.0\)\) matches no leaf. Leaves: "
         r"'Dense_0/bias', 'Dense_0/kernel'.*masks.*invisible"
     )
     with pytest.raises(ValueError, match=message):

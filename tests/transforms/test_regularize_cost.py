@@ -17,13 +17,13 @@ pytestmark = pytest.mark.skipif(
     ("way", "words"),
     [
         ("adamw", 10),
-        ("regularize(adam), L1", 15),
-        ("regularize(adam), rows", 17),
+        ("regularize(adam), L1", 16),
+        ("regularize(adam), rows", 19),
     ],
 )
 def test_a_step_moves_the_words_of_the_design_and_holds_no_leaf(way, words):
     row = step_cost.measure(ONE_ROUND, way=way, setup="large", parameters=TEN_MILLION)
-    # The sample of the loaded-weights check, 16 of 2,500 rows, comes on top.
+    # Some 20 numbers for each row of 1,000 come on top.
     assert row["words"] == pytest.approx(words, abs=0.1)
     assert row["temporaries"] <= 0.01
 

@@ -278,7 +278,7 @@ def test_half_precision_reaches_the_target_too(dtype: str) -> None:
         ({"penalty": jaxreg.L2(1.0)}, TypeError, "Allowed are penalties with a kink"),
         ({"penalty": jaxreg.L1(0.0)}, TypeError, "Allowed are penalties with a kink"),
         ({"penalty": jaxreg.TopK(3)}, TypeError, "Allowed are penalties with a kink"),
-        ({"penalty": jaxreg.nonnegative(jaxreg.L1(1.0))}, TypeError, "Allowed are pen"),
+        ({"penalty": jaxreg.anchored(jaxreg.L1(1.0), 1.0)}, TypeError, "Allowed are"),
         ({"penalty": jaxreg.envelope(jaxreg.L1(1.0), 0.1)}, TypeError, "Allowed are"),
         ({"penalty": jaxreg.NuclearNorm(1.0)}, TypeError, "zeroes no entries or gro"),
         ({"optimizer": 0.1}, TypeError, "optimizer is 0.1"),
