@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -205,27 +206,40 @@ class Leafwise(Penalty):
                 )
 
 
-# Formulas of one array, traced once for all leaves of one kind.
+def _traced_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A formula of one array, traced once for all leaves of one kind."""
+    jitted = jax.jit(formula)
+
+    def call(penalty: Leafwise, *arrays: jax.Array) -> jax.Array:
+        return jitted(jax.tree.map(_jax_number, penalty), *arrays)
+
+    return call
 
 
-@jax.jit
+def _jax_number(number: Any) -> Any:
+    """JAX's array for NumPy's: a float64 may be cached for a trace in float32."""
+    is_plain = type(number) in (int, float, bool) or isinstance(number, jax.Array)
+    return number if is_plain else jnp.asarray(number)
+
+
+@_traced_once
 def _leaf_value(penalty: Leafwise, leaf: jax.Array) -> jax.Array:
     return jnp.sum(penalty.leaf_values(leaf))
 
 
-@jax.jit
+@_traced_once
 def _leaf_subgradient(penalty: Leafwise, leaf: jax.Array) -> jax.Array:
     return penalty.leaf_subgradient(leaf)
 
 
-@jax.jit
+@_traced_once
 def _leaf_nearest(
     penalty: Leafwise, latent: jax.Array, leaf: jax.Array, step: jax.Array
 ) -> jax.Array:
     return penalty.leaf_nearest(latent, leaf, step)
 
 
-@jax.jit
+@_traced_once
 def _leaf_prox(penalty: Leafwise, leaf: jax.Array, step: jax.Array) -> jax.Array:
     """The prox of one leaf, in its dtype."""
     if not leaf.size:

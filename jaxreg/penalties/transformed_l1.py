@@ -32,7 +32,7 @@ class TransformedL1(Elementwise):
 
     >>> import jax.numpy as jnp, jaxreg
     >>> penalty = jaxreg.TransformedL1(0.25, scale=1.0)
-    >>> penalty.prox(jnp.array([1.125, -0.4, 0.0]), step=1.0)
+    >>> penalty.prox(jnp.array([1.125, -0.4, 0.0]), step=1.0).round(4)
     Array([1., 0., 0.], dtype=float32)
     """
 

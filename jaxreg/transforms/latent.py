@@ -56,6 +56,8 @@ def start_of(penalty: Penalty, leaves: list[Any], width: Number) -> list[Any]:
     # A leaf that the penalty cannot take is named by the error at the first update.
     is_refused = any(penalty.layout.refusal(jnp.shape(leaf)) for leaf in leaves)
     is_refused |= any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+    kinds = map(jnp.result_type, leaves)
+    is_refused |= not all(jnp.issubdtype(kind, jnp.floating) for kind in kinds)
     is_refused = is_refused or (
         not penalty.facts.is_separable and any(map(local_axes, leaves))
     )

@@ -1,6 +1,7 @@
 """Every prox on leaves spread over eight devices: it works, or says why not."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -26,10 +27,7 @@ def takes_one_kernel(row: Row) -> bool:
     return row.has_prox and is_free and row.penalty.layout.refusal(SHAPE) is None
 
 
-def whole_axes(penalty: Any) -> Any:
-    """The axes that the prox needs whole; a wrapper's are those of what it wraps."""
-    while not hasattr(penalty, "whole_axes"):
-        penalty = penalty.penalty
+def whole_axes(penalty: jaxreg.Penalty) -> Sequence[int]:
     return penalty.layout.whole_axes(SHAPE)
 
 

@@ -173,7 +173,7 @@ def test_a_varying_prox_is_exact_to_rounding(spread, length) -> None:
     np.testing.assert_array_equal(np.all(found == 0, axis=1), factor < 1)
 
 
-def test_an_expression_cuts_what_is_in_memory_and_computes_the_rest() -> None:
+def test_an_expression_cuts_memory_and_computes_the_rest() -> None:
     def function(x: Any, y: Any) -> Any:
         scale = 1 / jnp.linalg.norm(x)
         kept = 0.5 * x + y

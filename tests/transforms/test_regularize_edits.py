@@ -82,7 +82,7 @@ def test_weights_loaded_over_a_model_of_zeros_are_trained(penalty: Any) -> None:
     assert_close(params, step(loaded, tx.init(loaded))[0])
 
 
-def test_zeros_loaded_over_a_trained_model_stay_where_gradients_are_weak() -> None:
+def test_loaded_zeros_stay_where_gradients_are_weak() -> None:
     _, step, params, state = trained(jaxreg.L1(0.3))
     zeros = jax.tree.map(jnp.zeros_like, params)
     # The latents go to the edge of the dead zone; beyond it the strength pulls back.
@@ -201,7 +201,7 @@ def test_every_edit_is_kept_at_learning_rate_zero(
     [jaxreg.TotalVariation(0.1, axis=0), jaxreg.NuclearNorm(0.1)],
     ids=["TotalVariation", "NuclearNorm"],
 )
-def test_an_edit_of_coupled_entries_is_kept_to_the_proxs_rounding(
+def test_an_edit_of_coupled_entries_is_kept_to_rounding(
     penalty: Any, dtype: Any
 ) -> None:
     tx = jaxreg.regularize(optax.sgd(0.0), penalty)
