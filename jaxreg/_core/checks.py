@@ -1,6 +1,6 @@
-"""What is refused at the public edge: numbers no penalty can have, and such leaves.
+"""Validation of user input: out-of-range numbers and unsupported leaves.
 
-Only concrete numbers are looked at: JAX rebuilds penalties with tracers and
+Only concrete numbers are checked: JAX rebuilds penalties with tracers and
 placeholders inside, so constructors check static fields alone.
 """
 
@@ -9,19 +9,19 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeGuard
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.leafwise import no_prox
-from jaxreg._core.penalty import Number, Penalty, Tree
+from jaxreg._core.penalty import Leaf, Number, Penalty, Tree
 from jaxreg._core.shards import COUPLED, check_whole_leaf, local_axes
 
 # The fields that hold penalties.
 _INNER = {"penalty", "penalties"}
 
-# What an int32 counts; JAX has no wider integers unless asked to.
+# The largest int32: JAX has no wider integers unless x64 is enabled.
 MOST = 2**31 - 1
 
 # ArrayLike names NumPy's types; a tracer is a jax.Array and not among them.
@@ -29,7 +29,7 @@ _NUMBERS = (jax.Array, *typing.get_args(jax.typing.ArrayLike))
 
 
 def check_numbers(penalty: Penalty) -> None:
-    """Refuses what is no penalty, and numbers no penalty can have, if concrete."""
+    """Raises if `penalty` is not a penalty or holds an invalid concrete number."""
     if not isinstance(penalty, Penalty):
         raise TypeError(
             f"penalty is {penalty!r}; allowed: a jaxreg penalty, as jaxreg.L1(1e-4) "
@@ -49,13 +49,13 @@ def check_numbers(penalty: Penalty) -> None:
 
 
 def check_prox(transform: str, penalty: Penalty) -> None:
-    """Refuses a penalty without a prox where one is needed."""
+    """Raises if the penalty has no prox."""
     if not penalty.facts.has_prox:
         raise TypeError(f"{transform}: {no_prox(penalty)}")
 
 
 def check_params(transform: str, params: Tree | None) -> None:
-    """Refuses an update that was not given the parameters."""
+    """Raises if an update was called without the parameters."""
     if params is None:
         raise ValueError(
             f"{transform}: update was called without params, and the penalty is a "
@@ -63,7 +63,7 @@ def check_params(transform: str, params: Tree | None) -> None:
         )
 
 
-def check_leaf(penalty: Penalty, name_of: Callable[[], str], leaf: Any) -> None:
+def check_leaf(penalty: Penalty, name_of: Callable[[], str], leaf: object) -> None:
     """Raises if the penalty cannot take a leaf; `name_of()` is its path."""
     kind = f"dtype {jnp.result_type(leaf)}" if is_array(leaf) else f"type {type(leaf)}"
     if not is_array(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
@@ -82,7 +82,7 @@ def check_leaf(penalty: Penalty, name_of: Callable[[], str], leaf: Any) -> None:
 
 
 def check_countable(owner: str, total: int) -> None:
-    """Refuses more entries or groups than can be counted."""
+    """Raises if there are more entries or groups than an int32 can count."""
     if total > MOST:
         raise ValueError(
             f"{owner}: {total} entries or groups are counted together, in 32 bits; "
@@ -91,16 +91,15 @@ def check_countable(owner: str, total: int) -> None:
 
 
 def check_positive(name: str, number: Number) -> None:
-    """Refuses a number that is not a positive finite scalar, if it is concrete."""
+    """Raises if a number is not a finite scalar > 0, as far as it is concrete."""
     check_number(name, number)
     if is_known(lambda x: x <= 0, number):
         raise ValueError(f"{name} is {number}; allowed: a number above 0")
 
 
-def check_number(name: str, number: Any) -> None:
-    """Refuses what is not a finite scalar >= 0, as far as it is concrete."""
-    is_number = isinstance(number, _NUMBERS)
-    if not is_number or not _is_real(number):
+def check_number(name: str, number: object) -> None:
+    """Raises if `number` is not a finite scalar >= 0, as far as it is concrete."""
+    if not isinstance(number, _NUMBERS) or not _is_real(number):
         hint = "; a function of the step count belongs into schedule="
         raise TypeError(
             f"{name} is {number!r}; allowed: a real number >= 0"
@@ -116,19 +115,18 @@ def check_number(name: str, number: Any) -> None:
         raise ValueError(f"{name} is {number}; allowed: a finite number >= 0")
 
 
-def is_array(leaf: Any) -> bool:
-    """Whether a leaf is an array, a number, or the shape and dtype of one."""
+def is_array(leaf: object) -> TypeGuard[Leaf | jax.ShapeDtypeStruct]:
+    """True if a leaf is an array, a number, or the shape and dtype of an array."""
     return isinstance(leaf, (*_NUMBERS, jax.ShapeDtypeStruct))
 
 
-def is_number(content: Any) -> bool:
-    """Whether something is one real number, or a tracer of one."""
-    is_kind = isinstance(content, _NUMBERS) and _is_real(content)
-    return is_kind and jnp.ndim(content) == 0
+def is_number(content: object) -> bool:
+    """True for one real number or a tracer of one."""
+    return isinstance(content, _NUMBERS) and _is_real(content) and not jnp.ndim(content)
 
 
-def is_known(condition: Callable[..., Any], *numbers: Any) -> bool:
-    """Whether a condition holds somewhere, of numbers that are no tracers."""
+def is_known(condition: Callable[..., Leaf], *numbers: Tree) -> bool:
+    """True if a condition holds anywhere; False if a number is a tracer."""
     if any(isinstance(number, jax.core.Tracer) for number in jax.tree.leaves(numbers)):
         return False
     # Inside a trace, operations on concrete numbers would be traced too.
@@ -136,7 +134,7 @@ def is_known(condition: Callable[..., Any], *numbers: Any) -> bool:
         return bool(jnp.any(condition(*numbers)))
 
 
-def _check_field(name: str, content: Any, rules: Mapping[str, Any]) -> None:
+def _check_field(name: str, content: Tree, rules: Mapping[str, object]) -> None:
     if "array" not in rules:
         check_number(name, content)
         if "positive" in rules and is_known(lambda x: x <= 0, content):
@@ -147,16 +145,16 @@ def _check_field(name: str, content: Any, rules: Mapping[str, Any]) -> None:
             raise TypeError(
                 f"{name} holds {part!r}; allowed: real numbers, arrays or trees of them"
             )
-        wrong = jnp.isnan if "signed" in rules else _is_no_weight
-        if is_known(wrong, part):
+        is_invalid = jnp.isnan if "signed" in rules else _is_invalid_weight
+        if is_known(is_invalid, part):
             allowed = "numbers" if "signed" in rules else "finite numbers >= 0"
             raise ValueError(f"{name} holds {part}; allowed: {allowed}")
 
 
-def _is_no_weight(part: Any) -> Any:
+def _is_invalid_weight(part: Leaf) -> jax.Array:
     return ~(jnp.greater_equal(part, 0) & jnp.isfinite(part))
 
 
-def _is_real(number: Any) -> bool:
+def _is_real(number: Leaf | jax.ShapeDtypeStruct) -> bool:
     dtype = jnp.result_type(number)
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)

@@ -1,4 +1,4 @@
-"""Constraints: the penalty that is 0 on a set and infinite off it.
+"""Constraints: penalties that are 0 on a set and infinite off it.
 
 The prox of an indicator is the projection on its set, whatever the step.
 """
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxreg._core.leafwise import Leafwise
 from jaxreg._core.penalty import Facts, Number, Tree, is_untouched, widened
 
-# Norms of the set's own numbers by which a projection may round.
+# Units of rounding, relative to the norm, by which a projection may be off.
 _SLACK = 8
 
 
@@ -22,7 +22,7 @@ class Constraint(Leafwise):
     """The indicator of a set of arrays: subclasses write the projection of one array.
 
     `value` is 0 while the distance to the set is within rounding, else infinity, and
-    has gradient 0; `violation` is that distance. A step of 0 leaves its entry as it is.
+    has gradient 0; `violation` is that distance. A step of 0 keeps its entry.
     """
 
     @property
@@ -43,8 +43,8 @@ class Constraint(Leafwise):
         return jnp.sqrt(sum(jax.tree.leaves(squares), start=zero))
 
     def value(self, params: Tree) -> jax.Array:
-        given, nearest = jax.lax.stop_gradient(self._pair(params))
-        is_off = are_apart(*map(jax.tree.leaves, (params, given, nearest)))
+        pair = jax.lax.stop_gradient(self._pair(params))
+        is_off = are_apart(*map(jax.tree.leaves, (params, *pair)))
         return jnp.where(is_off, jnp.inf, 0.0)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
@@ -61,7 +61,7 @@ class Constraint(Leafwise):
     ) -> jax.Array:
         if not self.facts.is_separable:
             return super().leaf_nearest(latent, leaf, step)
-        # Every latent beyond a bound has the bound for its projection.
+        # Every latent beyond a bound projects to the bound.
         is_projected = is_untouched(self.leaf_projection(latent, step), leaf)
         return jnp.where(is_projected, latent, leaf)
 
@@ -73,25 +73,25 @@ class Constraint(Leafwise):
 
 def are_apart(
     params: Iterable[jax.Array],
-    leaves: Iterable[jax.Array],
-    others: Iterable[jax.Array],
+    points: Iterable[jax.Array],
+    projections: Iterable[jax.Array],
 ) -> jax.Array:
-    """Whether any leaf is off another by more than rounding in the dtype of `params`.
+    """True if a point misses its projection by more than the rounding of `params`.
 
-    Rounding is 8 units of the leaf's norm.
+    Rounding is 8 units, in the dtype of `params`, of the leaf's norm.
     """
     is_apart = jnp.array(False)
-    for leaf, wide, other in zip(params, leaves, others, strict=True):
-        if wide.size:
+    for leaf, point, projection in zip(params, points, projections, strict=True):
+        if point.size:
             eps = float(jnp.finfo(jnp.result_type(leaf)).eps)
-            is_apart |= ~_is_near(wide, other, eps)
+            is_apart |= ~_is_near(point, projection, eps)
     return is_apart
 
 
-def _is_near(leaf: jax.Array, other: jax.Array, eps: float) -> jax.Array:
-    largest = jnp.maximum(jnp.max(jnp.abs(leaf)), jnp.max(jnp.abs(other)))
+def _is_near(point: jax.Array, projection: jax.Array, eps: float) -> jax.Array:
+    largest = jnp.maximum(jnp.max(jnp.abs(point)), jnp.max(jnp.abs(projection)))
     # Divided by the largest first: squares of 1e30 overflow.
     scale = jnp.where(largest > 0, largest, 1)
-    one, two = leaf / scale, other / scale
-    square = jnp.maximum(jnp.sum(one * one), jnp.sum(two * two))
-    return jnp.sum((one - two) ** 2) <= (_SLACK * eps) ** 2 * square
+    point, projection = point / scale, projection / scale
+    square = jnp.maximum(jnp.sum(point * point), jnp.sum(projection * projection))
+    return jnp.sum((point - projection) ** 2) <= (_SLACK * eps) ** 2 * square

@@ -1,4 +1,4 @@
-"""How an array splits into groups.
+"""Groups of entries of an array.
 
 `group_axis` INDEXES the groups: `group_axis=0` of a `(784, 300)` kernel is one group
 per input feature, `group_axis=1` one per neuron; `group_axis=(0, 3)` of a
@@ -7,7 +7,7 @@ per input feature, `group_axis=1` one per neuron; `group_axis=(0, 3)` of a
 head, `Blocks((16, 16))` one per tile. `None`, where a penalty allows it, makes the
 whole leaf one group.
 
-A leaf is first seen in the shape `view` gives, in which axes index the groups.
+A leaf is first reshaped to its `view`, in which whole axes index the groups.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import math
 import numbers
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +23,13 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """Groups that are blocks of this shape, as a `group_axis`.
+    """A `group_axis` whose groups are blocks of one shape.
 
     Args:
       shape: the length of a block along each axis of the leaf; None takes a whole axis.
 
     Raises:
-      TypeError: `shape` is no tuple of ints >= 1 and None.
+      TypeError: `shape` is not a tuple of ints >= 1 and Nones.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> heads = jaxreg.GroupLasso(1.0, group_axis=jaxreg.Blocks((None, 2)))
@@ -43,7 +42,7 @@ class Blocks:
     def __post_init__(self) -> None:
         lengths = self.shape if isinstance(self.shape, tuple) else (0,)
         for length in lengths:
-            if length is not None and not (_is_int(length) and length >= 1):
+            if length is not None and not (is_int(length) and length >= 1):
                 raise TypeError(
                     f"Blocks({self.shape!r}); allowed: a tuple with the length of a "
                     "block along each axis, None for a whole axis, as Blocks((None, 4))"
@@ -51,21 +50,22 @@ class Blocks:
 
 
 GroupAxis = int | tuple[int, ...] | Blocks
+"""The axis or axes that index the groups of a leaf, or its blocks."""
 
 
-def check_group_axis(group_axis: Any) -> None:
-    """Refuses what does not say how leaves split into several groups."""
+def check_group_axis(group_axis: GroupAxis | None) -> None:
+    """Raises if `group_axis` is not an int, a tuple of ints or `Blocks`."""
     indexing(group_axis if group_axis is not None else ())
 
 
-def indexing(group_axis: Any) -> tuple[int, ...]:
-    """The axes that index the groups in the view of a leaf; () for one group."""
+def indexing(group_axis: GroupAxis | None) -> tuple[int, ...]:
+    """The axes that index the groups in the view of a leaf; () if it is one group."""
     if group_axis is None:
         return ()
     if isinstance(group_axis, Blocks):
         return tuple(range(0, 2 * len(group_axis.shape), 2))
     axes = group_axis if isinstance(group_axis, tuple) else (group_axis,)
-    if not axes or not all(map(_is_int, axes)):
+    if not axes or not all(map(is_int, axes)):
         raise TypeError(
             f"group_axis is {group_axis!r}; allowed: an int, or a tuple of ints, the "
             "axes that index the groups, or jaxreg.Blocks"
@@ -73,7 +73,7 @@ def indexing(group_axis: Any) -> tuple[int, ...]:
     return tuple(int(axis) for axis in axes)
 
 
-def view(group_axis: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+def view(group_axis: GroupAxis | None, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape in which the axes of `indexing` index the groups."""
     if not isinstance(group_axis, Blocks):
         return shape
@@ -82,18 +82,19 @@ def view(group_axis: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(part for n, block in pairs for part in (n // max(block, 1), block))
 
 
-def _is_int(axis: Any) -> bool:
+def is_int(axis: object) -> bool:
+    """True for an int of Python or NumPy that is not a bool."""
     return isinstance(axis, numbers.Integral) and not isinstance(axis, bool)
 
 
 def within_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     """The axes along which the members of one group lie."""
-    indexing = {axis % ndim for axis in axes} if ndim else set()
-    return tuple(axis for axis in range(ndim) if axis not in indexing)
+    indexed = {axis % ndim for axis in axes} if ndim else set()
+    return tuple(axis for axis in range(ndim) if axis not in indexed)
 
 
-def refusal(group_axis: Any, shape: tuple[int, ...]) -> str | None:
-    """Why an array of this shape does not split into groups, or None."""
+def refusal(group_axis: GroupAxis | None, shape: tuple[int, ...]) -> str | None:
+    """The reason why an array of this shape does not split into groups, or None."""
     ndim = len(shape)
     if group_axis is None:
         return None
@@ -129,16 +130,16 @@ def size(axes: tuple[int, ...], shape: tuple[int, ...]) -> int:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def root_mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Per group, kept as axes of length 1; its gradient at a zero group is 0.
+    """RMS per group, kept as axes of length 1; its gradient at a zero group is 0.
 
-    Right at every scale: entries are divided by the largest of their group first.
+    Accurate at every scale: entries are first divided by the largest of their group.
     """
     within = within_axes(axes, leaf.ndim)
     if not leaf.size:
         return jnp.sum(leaf, axis=within, keepdims=True)
     largest = jnp.max(jnp.abs(leaf), axis=within, keepdims=True)
-    # XLA may multiply by 1 / scale, which must be neither infinite nor subnormal, and
-    # where the leaf is a quotient divide by the product, which must not be 0.
+    # XLA may multiply by 1 / scale, which must be neither infinite nor subnormal. If
+    # the leaf is a quotient, XLA may divide by the product, which must not be 0.
     bounds = jnp.finfo(leaf.dtype)
     scale = jnp.where(largest > 0, largest.clip(bounds.tiny, 1 / bounds.tiny), 1.0)
     return scale * jnp.sqrt(mean_square(leaf / scale, axes))
@@ -172,5 +173,5 @@ def clipped_root(square: jax.Array) -> jax.Array:
 
 
 def mean_square(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Per group, kept as axes of length 1, in one pass."""
+    """Mean square per group, kept as axes of length 1, in one pass."""
     return jnp.mean(leaf * leaf, axis=within_axes(axes, leaf.ndim), keepdims=True)

@@ -1,8 +1,8 @@
-"""How the leaves that one penalty acts on split into units.
+"""Layouts: the split of a penalty's leaves into units.
 
-A unit is what a prox may zero as one: an entry, a group, or in a layout of one's own
-what lies in several leaves. A layout also knows the shape in which a penalty sees a
-leaf, which leaves it cannot take, and which of their axes cannot be sharded.
+A unit is what a prox may zero as a whole: an entry, a group or, in a custom layout,
+entries of several leaves. A layout also gives the shape in which a penalty sees a leaf,
+the leaves it cannot take, and the axes that cannot be sharded.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from jaxreg._core import groups
 from jaxreg._core.shards import reshaped
 
 Shape = tuple[int, ...]
+"""The length of an array along each axis."""
 
 
 class Layout:
     """The units of the leaves that one rule gives to a penalty.
 
-    The methods on lists of leaves answer for all leaves of a rule together. A layout
-    whose units lie within leaves writes `leaf_sizes` and `leaf_spread`; one whose units
-    span leaves overrides the methods on lists.
+    Methods on lists take all leaves of a rule together. A layout whose units lie within
+    leaves overrides `leaf_sizes` and `leaf_spread`; if they span leaves, it overrides
+    the methods on lists.
     """
 
     def refusal(self, shape: Shape) -> str | None:
-        """Why a leaf of this shape cannot carry the penalty, or None."""
+        """The reason why a leaf of this shape cannot carry the penalty, or None."""
         del shape
         return None
 
@@ -43,12 +44,12 @@ class Layout:
         return ()
 
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
-        """Whether a step of this shape differs among entries that the prox couples."""
+        """True if a step of this shape differs among entries that the prox couples."""
         del shape
         return math.prod(step_shape) > 1
 
     def unit_count(self, shape: Shape) -> int | None:
-        """The units that a leaf takes part in; None where these are its entries."""
+        """The number of units with entries in a leaf; None if each entry is one."""
         del shape
         return None
 
@@ -61,7 +62,7 @@ class Layout:
         return jnp.broadcast_to(units, shape)
 
     def unit_sizes(self, leaves: Sequence[jax.Array]) -> list[jax.Array]:
-        """The sizes of all units, in as many arrays as suits; each unit counts once."""
+        """The sizes of all units, each unit once, in any number of arrays."""
         return list(map(self.leaf_sizes, leaves))
 
     def spread(
@@ -77,7 +78,7 @@ class Layout:
         return [jnp.sum(sizes == 0) for sizes in self.unit_sizes(leaves)]
 
     def is_dead(self, leaves: Sequence[jax.Array]) -> list[jax.Array]:
-        """At every entry, whether all of its unit is exactly zero."""
+        """Per entry, True if all of its unit is exactly zero."""
         dead = [sizes == 0 for sizes in self.unit_sizes(leaves)]
         return self.spread(dead, [leaf.shape for leaf in leaves])
 
@@ -86,7 +87,7 @@ class Layout:
 class Entries(Layout):
     """Every entry is a unit; `is_whole` if the prox needs leaves that are not sharded.
 
-    A prox that couples the entries of a leaf takes one step for all of it.
+    A prox that couples the entries of a leaf takes one step per leaf.
     """
 
     is_whole: bool = False
@@ -99,8 +100,8 @@ class Entries(Layout):
 class Groups(Layout):
     """The groups that `group_axis` indexes; None makes each leaf one group.
 
-    Layers that are stacked along leading axes have groups of their own if these axes
-    are named too: `group_axis=(0, 2)` on kernels `(layers, inputs, outputs)`.
+    Layers stacked along leading axes have groups of their own if these axes are named
+    too: `group_axis=(0, 2)` on kernels `(layers, inputs, outputs)`.
     """
 
     group_axis: groups.GroupAxis | None
@@ -122,7 +123,7 @@ class Groups(Layout):
         return not self.is_uniform(step_shape, len(shape))
 
     def is_uniform(self, step_shape: Shape, ndim: int) -> bool:
-        """Whether a step of this shape is one number within each group."""
+        """True if a step of this shape is constant within each group."""
         lengths = (1,) * (ndim - len(step_shape)) + step_shape
         return all(lengths[axis] == 1 for axis in groups.within_axes(self.axes, ndim))
 

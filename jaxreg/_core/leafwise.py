@@ -1,4 +1,4 @@
-"""Penalties that are sums over leaves: a concrete one writes the formula of one array.
+"""Penalties that are sums over leaves: subclasses write the formula for one array.
 
 `Leafwise` adds up leaves; `Elementwise` adds up entries, `Groupwise` groups;
 `GradientOnly` has no prox.
@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
-from jaxreg._core.layout import Groups
+from jaxreg._core.layout import Groups, Shape
 from jaxreg._core.penalty import (
     GRADS_HINT,
     Facts,
+    Leaf,
     Number,
     Penalty,
     Tree,
@@ -28,15 +29,15 @@ from jaxreg._core.penalty import (
 )
 from jaxreg._core.shards import COUPLED, WHOLE_HINT, check_whole_leaf, reshaped
 
-# The width of the prox step in residuals: that of `regularize` by default.
+# The width of the prox step in residuals: the default of `regularize`.
 RESIDUAL_WIDTH = 0.05
 
-# With at most this many equal leaves a loop is compiled for each: stacking them copies.
+# Trees with at most this many leaves are unrolled: stacking leaves copies them.
 _MOST_UNROLLED = 8
 
 
 class Leafwise(Penalty):
-    """A sum over leaves: subclasses write the formula of one array.
+    """A sum over leaves: subclasses write the formula for one array.
 
     The `leaf_*` methods get arrays of at least float32 with at least one entry, in the
     shape of `layout.view`. A prox that `has_loop` is compiled once for many equal
@@ -90,7 +91,7 @@ class Leafwise(Penalty):
         return sum(values, start=jnp.zeros((), jnp.float32))
 
     def subgradient(self, params: Tree) -> Tree:
-        def slope(leaf: Any) -> jax.Array:
+        def slope(leaf: Leaf) -> jax.Array:
             leaf = jnp.asarray(leaf)
             if not leaf.size:
                 return leaf
@@ -119,8 +120,8 @@ class Leafwise(Penalty):
     def _proxes_of_alike(
         self, leaves: list[jax.Array], steps: list[jax.Array]
     ) -> list[jax.Array]:
-        """The proxes, with one compiled body for leaves of the same kind."""
-        kinds: dict[Any, list[int]] = {}
+        """The proxes, with one compiled body per kind of leaf."""
+        kinds: dict[tuple[object, ...], list[int]] = {}
         for index, pair in enumerate(zip(leaves, steps, strict=True)):
             kinds.setdefault(tuple(map(jax.typeof, pair)), []).append(index)
         out = list(leaves)
@@ -140,15 +141,13 @@ class Leafwise(Penalty):
                 out[index] = prox
         return out
 
-    def leaves_at_once(
-        self, shape: tuple[int, ...], step_shape: tuple[int, ...]
-    ) -> int:
-        """How many equal leaves one compiled body takes; 0 where each has its own."""
+    def leaves_at_once(self, shape: Shape, step_shape: Shape) -> int:
+        """The number of equal leaves per pass of one compiled body; 0 to unroll."""
         del shape, step_shape
         return 1 if self.has_loop else 0
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
-        def distance(leaf: Any, grad: Any) -> jax.Array:
+        def distance(leaf: Leaf, grad: Leaf) -> jax.Array:
             leaf, grad = widened(leaf), widened(grad)
             if not leaf.size:
                 return leaf
@@ -171,7 +170,7 @@ class Leafwise(Penalty):
         return jax.tree.map(nearest, latent, params)
 
     def _seen(self, leaf: jax.Array) -> jax.Array:
-        """The leaf as the formulas see it."""
+        """The leaf in the shape that the formulas take, after validation."""
         self._check_shape(leaf.shape)
         if not self.facts.is_separable:
             check_whole_leaf(repr(self), leaf, COUPLED)
@@ -180,12 +179,12 @@ class Leafwise(Penalty):
     def _as_leaf(self, seen: jax.Array, leaf: jax.Array) -> jax.Array:
         return reshaped(repr(self), seen, leaf.shape)
 
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
+    def _check_shape(self, shape: Shape) -> None:
         reason = self.layout.refusal(shape)
         if reason is not None:
             raise ValueError(f"{self!r} on a leaf of shape {shape}: the leaf {reason}")
 
-    def _check_step(self, shape: tuple[int, ...], step_shape: tuple[int, ...]) -> None:
+    def _check_step(self, shape: Shape, step_shape: Shape) -> None:
         if not self.facts.varying_step and self.layout.step_varies(shape, step_shape):
             raise ValueError(
                 f"prox of {self!r}: a step of shape {step_shape} varies among entries "
@@ -195,7 +194,7 @@ class Leafwise(Penalty):
             )
 
     def _check_leaf(self, leaf: jax.Array) -> None:
-        """Raises where an axis that the prox needs whole is sharded."""
+        """Raises if an axis that the prox needs whole is sharded."""
         spec = jax.typeof(leaf).sharding.spec
         for axis in self.layout.whole_axes(leaf.shape):
             if axis < len(spec) and spec[axis] is not None:
@@ -249,16 +248,16 @@ def _leaf_prox(penalty: Leafwise, leaf: jax.Array, step: jax.Array) -> jax.Array
         step = penalty._seen(jnp.broadcast_to(step, leaf.shape))
     out = penalty.leaf_prox(wide, step.astype(wide.dtype))
     out = without_negative_zero(penalty._as_leaf(out, leaf).astype(leaf.dtype))
-    # Comparisons with NaN are false: without this a NaN comes out as an exact zero.
+    # Comparisons with NaN are false: without this a NaN would become an exact zero.
     return jax.lax.select(leaf != leaf, leaf, out)
 
 
 class Elementwise(Leafwise):
     """A sum over entries of one function of a number, even and rising from 0.
 
-    A penalty of one's own is a subclass with `leaf_values`, `leaf_prox` and `step_for`,
-    and `is_convex = False` if it is not convex. What else is asked of it follows, or is
-    overridden where a formula is known.
+    Subclasses write `leaf_values`, `leaf_prox` and `step_for`, and `is_convex = False`
+    if they are not convex. Everything else follows; override it where a formula is
+    known.
     """
 
     is_convex: bool = True
@@ -275,10 +274,10 @@ class Elementwise(Leafwise):
 
     @property
     def slope_at_zero(self) -> Number:
-        """The derivative at 0 from the right: what a gradient must exceed at 0."""
+        """The derivative at 0 from the right: gradients below it keep a zero."""
         tiny = jnp.asarray(jnp.finfo(jnp.float32).tiny)
         slope = jax.grad(lambda x: jnp.sum(self.leaf_values(x)))(tiny)
-        # What is left of a curvature is no kink.
+        # A slope this small comes from a curvature, not from a kink.
         return jnp.where(slope > jnp.sqrt(tiny), slope, 0.0)
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
@@ -289,8 +288,8 @@ class Elementwise(Leafwise):
     def dead_zone(self, step: jax.Array) -> jax.Array:
         """The size up to which the prox gives 0; `step_for` is its inverse.
 
-        Here `step` times the slope at 0, as for every convex penalty; 0, a safe part of
-        it, for others.
+        Here `step` times the slope at 0, exact for convex penalties; for others 0, a
+        lower bound.
         """
         return step * (self.slope_at_zero if self.is_convex else 0.0)
 
@@ -298,17 +297,17 @@ class Elementwise(Leafwise):
         self, latent: jax.Array, leaf: jax.Array, step: jax.Array
     ) -> jax.Array:
         start = self.leaf_start(leaf, step)
-        is_kept = is_untouched(latent, start)
+        is_unchanged = is_untouched(latent, start)
         zone = jnp.asarray(self.dead_zone(step)).astype(leaf.dtype)
         within = jnp.clip(latent, -zone, zone)
         if not self.is_convex:
-            # Where the prox jumps the zone may be a part of what it zeroes.
+            # A prox that jumps may zero more than this zone.
             within = jnp.where(self.leaf_prox(latent, step) == 0, latent, within)
-        return jnp.where(leaf == 0, within, jnp.where(is_kept, latent, start))
+        return jnp.where(leaf == 0, within, jnp.where(is_unchanged, latent, start))
 
 
-def _is_flat(slope: Any) -> bool:
-    """Whether a slope is known to be 0."""
+def _is_flat(slope: Number) -> bool:
+    """True if a slope is known to be 0."""
     is_concrete = jnp.ndim(slope) == 0 and not isinstance(slope, jax.core.Tracer)
     return is_concrete and float(slope) <= 0
 
@@ -337,7 +336,7 @@ class Groupwise(Leafwise):
 
 
 class GradientOnly(Leafwise):
-    """A regularizer without a useful prox: its gradient is all that acts."""
+    """A regularizer without a useful prox: it acts by its gradient alone."""
 
     facts = Facts(is_convex=False, has_prox=False)
 
@@ -358,7 +357,7 @@ class GradientOnly(Leafwise):
 
 
 def no_prox(penalty: Penalty) -> str:
-    """What to say where a prox is asked of a penalty that has none."""
+    """The error message where a penalty without a prox is asked for one."""
     return (
         f"{penalty!r} has no prox, only a gradient: put "
         "jaxreg.add_penalty_gradient(it) first in the chain, before the optimizer or "
@@ -367,7 +366,7 @@ def no_prox(penalty: Penalty) -> str:
 
 
 def check_floating(penalty: Penalty, leaf: jax.Array) -> None:
-    """Refuses to take the prox at integers and complex numbers."""
+    """Raises if a leaf is not real floating point."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise TypeError(
             f"prox of {penalty!r} on a leaf of dtype {leaf.dtype}; allowed: real "
@@ -376,11 +375,11 @@ def check_floating(penalty: Penalty, leaf: jax.Array) -> None:
 
 
 def magnitude(leaf: jax.Array) -> jax.Array:
-    """`|leaf|` with derivative sign(leaf), 0 at 0, where that of jnp.abs is 1."""
+    """`|leaf|` with derivative sign(leaf): 0 at 0, where jnp.abs has 1."""
     return leaf * jax.lax.stop_gradient(jnp.sign(leaf))
 
 
 def without_negative_zero(leaf: jax.Array) -> jax.Array:
-    """The leaf with 0.0 for -0.0, which products with a factor of zero leave."""
+    """Replaces -0.0, which products with a factor of zero leave, by 0.0."""
     zeros = jnp.zeros_like(leaf)
     return leaf - jax.lax.stop_gradient(jax.lax.select(leaf == zeros, leaf, zeros))

@@ -1,10 +1,10 @@
-"""The contract of penalties, and what prox means.
+"""The interface of penalties and the definition of the prox.
 
 A penalty `h` maps parameters to a scalar. Its proximal operator with step `s`,
 
     prox_s(v) = argmin_x  h(x) + sum_i (x_i - v_i)^2 / (2 s_i),
 
-is what leaves exact zeros; its subgradient is what a loss would add. Penalties are
+leaves exact zeros; its subgradient is what a loss would add. Penalties are
 frozen dataclasses and pytrees: their numbers are leaves (so a grid of strengths is one
 vmapped penalty, and a jitted run compiles once for all strengths), their sizes and axes
 are static. `jaxreg._core.leafwise` has the penalties that are sums over leaves.
@@ -20,17 +20,26 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.layout import Entries, Layout
+from jaxreg._core.layout import Entries, Layout, Shape
 
 Number = float | jax.Array
+"""A scalar, such as a strength; or an array where a field or argument says so."""
+
+Leaf = jax.typing.ArrayLike
+"""A leaf of a tree: an array of any shape, or a number."""
+
 Tree = Any
+"""A pytree of arrays, such as parameters or gradients."""
+
+SumRule = Callable[[Any, Any], "Penalty"]
+"""The sum of a penalty of one class and a penalty of another."""
 
 GRADS_HINT = "pass the gradient of the loss at params"
 
-_EXACT_SUMS: dict[tuple[type, type], Callable[[Any, Any], Penalty]] = {}
+_EXACT_SUMS: dict[tuple[type, type], SumRule] = {}
 
-# Units of rounding by which a latent may differ from that of its parameter and still
-# count as untouched: prox, its inverse and `params + update` round once each, and the
+# Units of rounding by which an untouched latent may differ from that computed from its
+# parameter: prox, its inverse and `params + update` round once each, and the
 # mean square of a group once more.
 _SLACK = 4
 
@@ -81,11 +90,11 @@ class Penalty(abc.ABC):
     @property
     @abc.abstractmethod
     def facts(self) -> Facts:
-        """Whether it is convex, what it zeroes, which steps its prox takes, ..."""
+        """Its convexity, the units it zeroes, the steps its prox takes, ..."""
 
     @property
     def layout(self) -> Layout:
-        """How leaves split into units: entries, groups, a matrix or lines."""
+        """The split of leaves into units: entries, groups, a matrix or lines."""
         return Entries()
 
     @abc.abstractmethod
@@ -94,7 +103,7 @@ class Penalty(abc.ABC):
 
     @abc.abstractmethod
     def subgradient(self, params: Tree) -> Tree:
-        """An element of the subdifferential at `params`; the one nearest to 0."""
+        """The element of the subdifferential at `params` that is nearest to 0."""
 
     @abc.abstractmethod
     def prox(self, params: Tree, step: Number | Tree) -> Tree:
@@ -115,7 +124,7 @@ class Penalty(abc.ABC):
 
     @abc.abstractmethod
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
-        """Per coordinate, how far `-grads` is from the subdifferential at `params`.
+        """Per coordinate, the distance of `-grads` to the subdifferential at `params`.
 
         It is 0 everywhere exactly when `params` is a stationary point of the loss with
         gradient `grads` plus this penalty. The fact `stationarity_kind` says how it is
@@ -128,7 +137,7 @@ class Penalty(abc.ABC):
         """The point nearest to `latent` whose prox is `params`.
 
         It is the projection of `latent` on `params + step * subdifferential(params)`,
-        up to rounding: a latent whose prox is `params` is returned as it is. So an
+        up to rounding: a latent whose prox is `params` is returned unchanged. So an
         entry that has not been edited keeps its latent, and an edited one gets a latent
         of its new value; entry by entry for sums over entries, group by group for group
         penalties, leaf by leaf where a penalty couples a leaf. Where no latent has
@@ -138,7 +147,7 @@ class Penalty(abc.ABC):
 
         Args:
           latent: the structure of `params`, in at least float32.
-          params: what the prox is to be. Half precision counts as equal to the prox
+          params: the target of the prox. Half precision counts as equal to the prox
             that rounds to it.
           step: >= 0, one number.
         """
@@ -153,20 +162,17 @@ class Penalty(abc.ABC):
         return jax.tree.map(lambda z, x: jnp.where(z == z, z, x), nearest, points)
 
     def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
-        """`nearest_latent` of trees in at least float32; what is NaN starts anew."""
+        """`nearest_latent` of trees in at least float32, up to NaN latents."""
         proxes = self.prox(latent, step)
         slopes = self.subgradient(params)
 
-        def nearest(
-            z: jax.Array, x: jax.Array, prox: jax.Array, slope: jax.Array
-        ) -> Any:
-            start = x + step * slope
-            return jnp.where(self._is_prox(prox, x), z, start)
-
-        return jax.tree.map(nearest, latent, params, proxes, slopes)
+        return jax.tree.map(
+            lambda z, x, y, slope: jnp.where(self._is_prox(y, x), z, x + step * slope),
+            *(latent, params, proxes, slopes),
+        )
 
     def _is_prox(self, prox: jax.Array, leaf: jax.Array) -> jax.Array:
-        """Whether a leaf is this prox, up to rounding on the scale of its largest."""
+        """True if a leaf is this prox up to rounding, relative to the largest entry."""
         largest = jnp.max(jnp.abs(prox), initial=0.0)
         slack = _SLACK * (jnp.finfo(leaf.dtype).eps + self.facts.prox_tolerance)
         return jnp.all(jnp.abs(prox - leaf) <= slack * largest)
@@ -174,11 +180,11 @@ class Penalty(abc.ABC):
     def distribute(
         self, lift: Callable[[Penalty, Tree], Penalty], tree: Tree
     ) -> Penalty:
-        """`lift(self, tree)`; rules give each of their penalties its part of `tree`."""
+        """`lift(self, tree)`; `by_path` lifts each penalty with its part of `tree`."""
         return lift(self, tree)
 
     def __add__(self, other: object) -> Penalty:
-        """The sum, where its joint prox is exact; elsewhere an error that says so."""
+        """The sum, if its joint prox is exact; raises otherwise."""
         if not isinstance(other, Penalty):
             return NotImplemented
         forward = _EXACT_SUMS.get((type(self), type(other)))
@@ -198,15 +204,13 @@ class Penalty(abc.ABC):
         )
 
 
-def exact_sum(
-    first: type, second: type
-) -> Callable[[Callable[[Any, Any], Penalty]], Callable[[Any, Any], Penalty]]:
-    """Registers the penalty that `first + second` is, in either order.
+def exact_sum(first: type, second: type) -> Callable[[SumRule], SumRule]:
+    """Registers the penalty that equals `first + second`, in either order.
 
     The file of the richer class owns the rule of the sum.
     """
 
-    def register(rule: Callable[[Any, Any], Penalty]) -> Callable[[Any, Any], Penalty]:
+    def register(rule: SumRule) -> SumRule:
         _EXACT_SUMS[first, second] = rule
         return rule
 
@@ -219,7 +223,7 @@ def ratio(width: Number, slope: Number) -> jax.Array:
     Where the slope is 0 no step moves anything and every step has the same prox;
     `width` is returned, so that nothing downstream meets an infinity.
     """
-    # In at least float32: 5e-5 is subnormal in float16, and would pass for 0.
+    # In at least float32: 5e-5 is subnormal in float16 and would count as 0.
     wide = jnp.promote_types(jnp.result_type(width, slope, float), jnp.float32)
     width, slope = jnp.asarray(width, wide), jnp.asarray(slope, wide)
     is_flat = slope <= jnp.finfo(wide).tiny
@@ -232,30 +236,33 @@ def steps_like(params: Tree, step: Number | Tree) -> list[jax.Array]:
     is_one_array = jax.tree_util.all_leaves([step])
     if is_one_array and jnp.ndim(step) == 0:
         return [jnp.asarray(step)] * len(paths_and_leaves)
-    mend = "allowed: a scalar, or a tree with the structure of params"
-    steps = [jnp.asarray(s) for s in flatten_like(treedef, step, "step", mend)]
-    for (path, leaf), one in zip(paths_and_leaves, steps, strict=True):
-        if _broadcast_shape(one, leaf) != jnp.shape(leaf):
+    hint = "allowed: a scalar, or a tree with the structure of params"
+    steps = [jnp.asarray(s) for s in flatten_like(treedef, step, "step", hint)]
+    for (path, leaf), leaf_step in zip(paths_and_leaves, steps, strict=True):
+        if _broadcast_shape(leaf_step, leaf) != jnp.shape(leaf):
             raise ValueError(
-                f"step{jax.tree_util.keystr(path)} has shape {one.shape}; allowed: a "
-                f"shape that broadcasts to that of its leaf, {jnp.shape(leaf)}"
+                f"step{jax.tree_util.keystr(path)} has shape {leaf_step.shape}; "
+                "allowed: a shape that broadcasts to that of its leaf, "
+                f"{jnp.shape(leaf)}"
             )
     return steps
 
 
-def flatten_like(treedef: Any, tree: Tree, name: str, mend: str) -> list[Any]:
-    """The subtrees of `tree` at the leaves of `treedef`; refuses another structure."""
+def flatten_like(
+    treedef: jax.tree_util.PyTreeDef, tree: Tree, name: str, hint: str
+) -> list[Tree]:
+    """The subtrees of `tree` at the leaves of `treedef`, or a ValueError."""
     try:
         return treedef.flatten_up_to(tree)
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{name} and params differ in structure: {jax.tree.structure(tree)} "
-            f"against {treedef}; {mend}"
+            f"against {treedef}; {hint}"
         ) from error
 
 
-def unrounded(leaf: Any, prox: jax.Array) -> jax.Array:
-    """The prox where it rounds to the entry of a leaf in half precision, else that."""
+def unrounded(leaf: Leaf, prox: jax.Array) -> jax.Array:
+    """The prox at entries where it rounds to the leaf, else the leaf."""
     dtype = jnp.result_type(leaf)
     if prox.dtype == dtype:
         return jnp.asarray(leaf)
@@ -263,23 +270,23 @@ def unrounded(leaf: Any, prox: jax.Array) -> jax.Array:
 
 
 def is_untouched(latent: jax.Array, nearest: jax.Array) -> jax.Array:
-    """Where a latent is the nearest of its parameter, up to rounding."""
+    """Mask of latents that equal `nearest` up to rounding."""
     slack = _SLACK * jnp.finfo(latent.dtype).eps
     return jnp.abs(latent - nearest) <= slack * jnp.abs(nearest)
 
 
-def wide_dtype(leaf: Any) -> Any:
-    """At least float32: half precision loses a step below half a unit."""
+def wide_dtype(leaf: Leaf | jax.ShapeDtypeStruct) -> jax.typing.DTypeLike:
+    """The dtype, at least float32: half precision loses steps below half a unit."""
     return jnp.promote_types(jnp.result_type(leaf), jnp.float32)
 
 
-def widened(leaf: Any) -> jax.Array:
+def widened(leaf: Leaf) -> jax.Array:
     """The leaf in its wide dtype."""
     leaf = jnp.asarray(leaf)
     return leaf.astype(wide_dtype(leaf))
 
 
-def _broadcast_shape(step: jax.Array, leaf: Any) -> tuple[int, ...] | None:
+def _broadcast_shape(step: jax.Array, leaf: Leaf) -> Shape | None:
     try:
         return jnp.broadcast_shapes(step.shape, jnp.shape(leaf))
     except ValueError:

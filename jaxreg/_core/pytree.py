@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 T = typing.TypeVar("T")
+Static = tuple[object, ...]  # The values of the static fields.
+KeyAndChild = tuple[jax.tree_util.GetAttrKey, object]
 
 
-def static(default: Any = dataclasses.MISSING) -> Any:
-    """A dataclass field that is part of the structure: a size, an axis, a pattern."""
+def static(default: object = dataclasses.MISSING) -> Any:
+    """A field that is part of the tree structure: a size, an axis, a pattern."""
     return dataclasses.field(default=default, metadata={"static": True})
 
 
-def positive(default: Any = dataclasses.MISSING) -> Any:
-    """A number that must be above 0, as a knot; other numbers may be 0."""
+def positive(default: object = dataclasses.MISSING) -> Any:
+    """A field for a number > 0, such as a knot; other numbers may be 0."""
     return dataclasses.field(default=default, metadata={"positive": True})
 
 
-def signed(default: Any = dataclasses.MISSING) -> Any:
-    """A number, array or tree of arrays of any sign, as a bound or a reference."""
+def signed(default: object = dataclasses.MISSING) -> Any:
+    """A field for a number, array or tree of arrays of any sign, such as a bound."""
     return dataclasses.field(default=default, metadata={"signed": True, "array": True})
 
 
-def array(default: Any = dataclasses.MISSING) -> Any:
-    """A number, array or tree of arrays >= 0, as weights."""
+def array(default: object = dataclasses.MISSING) -> Any:
+    """A field for a number, array or tree of arrays >= 0, such as weights."""
     return dataclasses.field(default=default, metadata={"array": True})
 
 
@@ -39,8 +42,8 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
     """Makes a class a frozen dataclass and a pytree; numbers are leaves.
 
     `jax.tree_util.register_dataclass` would not do: it gives `L1(s)` and `L2(s)`, which
-    have the same field names, equal structures, and a jitted function now and then runs
-    the code compiled for the other. Arrays among the numbers compare entry by entry,
+    have the same field names, equal structures, so that a jitted function may run the
+    code compiled for the other. Arrays among the numbers compare entry by entry,
     and are shown by dtype and shape. `docs/write_your_own.md` has a whole penalty.
 
     >>> import jax, jaxreg
@@ -57,31 +60,33 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
     meta = [field.name for field in fields if "static" in field.metadata]
     keys = [jax.tree_util.GetAttrKey(name) for name in data]
 
-    def flatten(penalty: Any) -> tuple[Any, Any]:
+    def flatten(penalty: object) -> tuple[list[object], Static]:
         values = vars(penalty)
         return [values[name] for name in data], tuple(values[name] for name in meta)
 
-    def flatten_with_keys(penalty: Any) -> tuple[Any, Any]:
+    def flatten_with_keys(penalty: object) -> tuple[list[KeyAndChild], Static]:
         children, static_values = flatten(penalty)
         return list(zip(keys, children, strict=True)), static_values
 
-    def unflatten(static_values: Any, children: Any) -> Any:
+    def unflatten(static_values: Static, children: Iterable[object]) -> object:
         penalty = object.__new__(frozen)
         names = (*data, *meta)
         vars(penalty).update(zip(names, (*children, *static_values), strict=True))
         return penalty
 
-    def equal(self: Any, other: Any) -> Any:
+    def equal(self: object, other: object) -> bool:
         if type(other) is not frozen:
             return NotImplemented
-        (ours, treedef), (theirs, other_treedef) = map(_flat, (self, other))
+        treedef: Any  # To mypy, JAX's type of structures has no `==`.
+        ours, treedef = jax.tree.flatten(self)
+        theirs, other_treedef = jax.tree.flatten(other)
         return treedef == other_treedef and all(map(_is_same, ours, theirs))
 
-    def show(self: Any) -> str:
+    def show(self: object) -> str:
         pairs = (f"{f.name}={_short(getattr(self, f.name))}" for f in fields)
         return f"{frozen.__name__}({', '.join(pairs)})"
 
-    def hash_of(self: Any) -> int:
+    def hash_of(self: object) -> int:
         return hash((frozen, flatten(self)[1]))
 
     frozen.__eq__, frozen.__repr__, frozen.__hash__ = equal, show, hash_of
@@ -91,40 +96,32 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
     return frozen
 
 
-def _flat(tree: Any) -> tuple[list[Any], Any]:
-    return jax.tree.flatten(tree)
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    if one is other:
+def _is_same(left: Any, right: Any) -> bool:
+    if left is right:
         return True
-    if not (is_array(one) or is_array(other)):
-        return bool(one == other)
-    return jnp.shape(one) == jnp.shape(other) and bool((one == other).all())
+    if not (is_array(left) or is_array(right)):
+        return bool(left == right)
+    return jnp.shape(left) == jnp.shape(right) and bool((left == right).all())
 
 
-def _short(content: Any) -> str:
-    def one(leaf: Any) -> Any:
+def _short(content: object) -> str:
+    def shown(leaf: object) -> object:
         return _Shown(leaf) if is_array(leaf) else leaf
 
-    return repr(jax.tree.map(one, content, is_leaf=_is_penalty))
+    return repr(jax.tree.map(shown, content, is_leaf=dataclasses.is_dataclass))
 
 
-def is_array(leaf: Any) -> bool:
-    """Whether a leaf is an array of at least one axis, of JAX or NumPy."""
+def is_array(leaf: object) -> typing.TypeGuard[jax.Array]:
+    """True for an array of JAX or NumPy that has at least one axis."""
     # ArrayLike names NumPy's types; a list or a placeholder is not among them.
     kinds = (jax.Array, *typing.get_args(jax.typing.ArrayLike))
     return isinstance(leaf, kinds) and jnp.ndim(leaf) > 0
 
 
-def _is_penalty(node: Any) -> bool:
-    return dataclasses.is_dataclass(node)
-
-
 class _Shown:
-    """An array by dtype and shape."""
+    """An array, shown by dtype and shape."""
 
-    def __init__(self, leaf: Any) -> None:
+    def __init__(self, leaf: jax.Array) -> None:
         self.text = f"{leaf.dtype}{list(leaf.shape)}"
 
     def __repr__(self) -> str:

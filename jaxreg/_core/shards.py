@@ -1,14 +1,16 @@
-"""Leaves that lie in shards on several devices."""
+"""Leaves that are sharded over several devices."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+MeshAxes = str | tuple[str, ...] | None
+"""The mesh axis, or axes, over which an axis of a leaf is sharded, if any."""
 
 WHOLE_HINT = (
     "Shard another axis, gather this leaf first with jax.sharding.reshard(leaf, "
@@ -16,27 +18,25 @@ WHOLE_HINT = (
     "jax.sharding.AxisType.Auto, where XLA gathers by itself"
 )
 
-
 COUPLED = "the penalty couples its entries with those of other parts"
 
 
 def reshaped(owner: str, leaf: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The leaf in another shape, every shard on the device where it is.
+    """Reshapes a leaf, with every shard left on its device.
 
     Raises:
-      ValueError: on an explicit mesh, what is one axis in the other shape would be cut
-        by the shards.
+      ValueError: on an explicit mesh, shards would cut an axis of the new shape.
     """
-    sharding: Any = jax.typeof(leaf).sharding
+    sharding: NamedSharding = jax.typeof(leaf).sharding
     if leaf.shape == shape or not any(sharding.spec):
         return leaf.reshape(shape)
-    parts: list[Any] = []
+    parts: list[MeshAxes] = []
     for old, new in _runs(leaf.shape, shape):
         lengths = [shape[axis] for axis in new]
-        run: list[Any] = [None] * len(new)
+        run: list[MeshAxes] = [None] * len(new)
         for axis in (axis for axis in old if sharding.spec[axis] is not None):
             name = sharding.spec[axis]
-            # The shards are those of the first axis along which there are any.
+            # Contiguous shards cut only the first axis of a run that is longer than 1.
             is_first = all(leaf.shape[before] == 1 for before in old if before < axis)
             first = next((i for i, n in enumerate(lengths) if n > 1), 0)
             if not is_first or lengths[first] % count(sharding.mesh, name):
@@ -52,16 +52,16 @@ def reshaped(owner: str, leaf: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.reshape(leaf, shape, out_sharding=spec)
 
 
-def count(mesh: Any, names: Any) -> int:
-    """Into how many shards a mesh axis, or several, or None, cut an axis of a leaf."""
+def count(mesh: Mesh | AbstractMesh, names: MeshAxes) -> int:
+    """The number of shards into which mesh axes cut an axis of a leaf; 1 for None."""
     listed = names if isinstance(names, tuple) else (names,)
     return math.prod(mesh.shape[name] for name in listed if name is not None)
 
 
-def local_axes(leaf: Any) -> tuple[str, ...]:
+def local_axes(leaf: object) -> tuple[str, ...]:
     """Mesh axes along which `leaf` is a per-device shard inside `shard_map`.
 
-    With `check_vma=False`, and in a `pmap`, nothing is known of a leaf: it counts as
+    With `check_vma=False`, and in a `pmap`, a leaf does not show its axes: it counts as
     whole.
     """
     mesh = jax.sharding.get_abstract_mesh()
@@ -73,8 +73,10 @@ def local_axes(leaf: Any) -> tuple[str, ...]:
     )
 
 
-def check_whole_leaf(owner: str, leaf: Any, why: str) -> None:
-    """Raises if a leaf is one device's part, inside a `shard_map`."""
+def check_whole_leaf(
+    owner: str, leaf: jax.typing.ArrayLike | jax.ShapeDtypeStruct, why: str
+) -> None:
+    """Raises if, inside a `shard_map`, a leaf is one device's part."""
     axes = local_axes(leaf)
     if axes:
         raise ValueError(
@@ -90,18 +92,18 @@ def check_whole_leaf(owner: str, leaf: Any, why: str) -> None:
 def _runs(
     old: Sequence[int], new: Sequence[int]
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """The axes of two shapes of one size, in the shortest runs of equal products."""
+    """Splits the axes of two shapes of equal size into runs of equal product."""
     i = j = 0
     while i < len(old) or j < len(new):
-        begin, start = i, j
-        one = other = 1
+        old_start, new_start = i, j
+        old_size = new_size = 1
         if i < len(old):
-            one, i = old[i], i + 1
+            old_size, i = old[i], i + 1
         else:
             j = len(new)
-        while one != other:
-            if other < one:
-                other, j = other * new[j], j + 1
+        while old_size != new_size:
+            if new_size < old_size:
+                new_size, j = new_size * new[j], j + 1
             else:
-                one, i = one * old[i], i + 1
-        yield list(range(begin, i)), list(range(start, j))
+                old_size, i = old_size * old[i], i + 1
+        yield list(range(old_start, i)), list(range(new_start, j))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,20 +19,21 @@ from jaxreg.calculus.lift import (
     is_single,
     one_per_leaf,
     step_tree,
+    unless_zero_step,
     widened_tree,
 )
 
 
 @pytree_dataclass
 class Anchored(Lift):
-    """What `anchored` returns."""
+    """The result of `anchored`."""
 
     penalty: Penalty
     reference: Tree = signed()
 
     @property
     def facts(self) -> Facts:
-        # Its zeros are the reference.
+        # The prox returns the reference where the inner penalty returns 0.
         facts = self.penalty.facts
         return facts.but(
             is_joint=facts.is_joint or not is_single(self.reference),
@@ -58,12 +58,7 @@ class Anchored(Lift):
         steps = step_tree(params, step)
         wide = widened_tree(params)
         moves = self.penalty.prox(self._moves(params), steps)
-
-        def one(leaf: jax.Array, target: jax.Array, s: jax.Array) -> jax.Array:
-            return jnp.where(s > 0, target, leaf)
-
-        proxes = jax.tree.map(one, wide, self._back(moves), steps)
-        return cast_like(proxes, params)
+        return cast_like(unless_zero_step(steps, self._back(moves), wide), params)
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         return self.penalty.stationarity(self._moves(params), grads)
@@ -73,7 +68,7 @@ class Anchored(Lift):
         nearest = self._back(self.penalty._nearest(*moves, step))
 
         def untouched(z: jax.Array, new: jax.Array, leaf: jax.Array) -> jax.Array:
-            # The sum with the reference rounds as that does.
+            # The sum with the reference rounds relative to the reference.
             slack = 4 * jnp.finfo(z.dtype).eps * (jnp.abs(leaf - new) + jnp.abs(new))
             return jnp.where(jnp.abs(z - new) <= slack, z, new)
 
@@ -104,7 +99,7 @@ class Anchored(Lift):
         return jax.tree.unflatten(treedef, [_origin(o, x) + x for o, x in pairs])
 
 
-def _origin(origin: Any, leaf: jax.Array) -> jax.Array:
+def _origin(origin: Number, leaf: jax.Array) -> jax.Array:
     return jnp.asarray(origin).astype(leaf.dtype)
 
 
@@ -128,9 +123,9 @@ def anchored(penalty: Penalty, reference: Number | Tree) -> Penalty:
         or a tree with the structure of the parameters, with rules their paths.
 
     Raises:
-      TypeError: what is anchored is no penalty, or a constraint.
-      ValueError: a rule catches no leaf of `reference`; at use, a reference that does
-        not fit its leaf.
+      TypeError: `penalty` is not a penalty, or is a constraint.
+      ValueError: a rule catches no leaf of `reference`; at use, the reference does not
+        fit its leaf.
 
     Reference: Li, Grandvalet and Davoine 2018, Explicit inductive bias for transfer
     learning with convolutional networks.

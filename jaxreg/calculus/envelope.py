@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_numbers
-from jaxreg._core.leafwise import no_prox
+from jaxreg._core.checks import check_numbers, check_prox
 from jaxreg._core.penalty import (
     GRADS_HINT,
     Facts,
@@ -24,7 +21,7 @@ from jaxreg.calculus.lift import Lift, cast_like, step_tree, widened_tree
 
 @pytree_dataclass
 class Envelope(Lift):
-    """What `envelope` returns."""
+    """The result of `envelope`."""
 
     penalty: Penalty
     step: Number = positive()
@@ -36,12 +33,12 @@ class Envelope(Lift):
         )
 
     def step_for(self, width: Number) -> jax.Array:
-        # Of L2 it takes 2 width to width, of other convex penalties to that or lower.
+        # With it the prox maps 2 width to width for L2, to at most width if convex.
         return self.penalty.step_for(width) + self.step
 
     def value(self, params: Tree) -> jax.Array:
         wide = widened_tree(params)
-        # With the minimiser held still, the derivative is that of the envelope.
+        # With the minimiser held constant, the derivative is that of the envelope.
         nearest = jax.lax.stop_gradient(self.penalty.prox(wide, self.step))
         value = self.penalty.value(nearest)
         for leaf, near in zip(
@@ -59,11 +56,11 @@ class Envelope(Lift):
         total = jax.tree.map(lambda s: s + self.step, steps)
         far = self.penalty.prox(wide, total)
 
-        def one(leaf: jax.Array, end: jax.Array, s: jax.Array) -> jax.Array:
-            own = s.astype(leaf.dtype)
-            return leaf + own / (own + self._step(leaf)) * (end - leaf)
+        def moved(leaf: jax.Array, end: jax.Array, s: jax.Array) -> jax.Array:
+            s = s.astype(leaf.dtype)
+            return leaf + s / (s + self._step(leaf)) * (end - leaf)
 
-        return cast_like(jax.tree.map(one, wide, far, steps), params)
+        return cast_like(jax.tree.map(moved, wide, far, steps), params)
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         slopes = self._slopes(widened_tree(params))
@@ -90,11 +87,12 @@ def envelope(penalty: Penalty, step: Number) -> Penalty:
     is half the squared distance over `step`. Half precision is computed in float32.
 
     Args:
-      penalty: any penalty with a prox, or rules of such penalties.
-      step: > 0, as of the prox.
+      penalty: a convex penalty with a prox, or rules of such penalties.
+      step: > 0, as in the prox.
 
     Raises:
-      TypeError: what is smoothed is no penalty, or has no prox.
+      TypeError: `penalty` is not a penalty, or has no prox.
+      ValueError: the penalty is not convex.
 
     Reference: Moreau 1965; Parikh and Boyd 2014, Proximal algorithms, section 3.1.
 
@@ -115,11 +113,11 @@ def conjugate_prox(penalty: Penalty, params: Tree, step: Number | Tree) -> Tree:
 
     Args:
       penalty: a convex penalty with a prox, or rules of such penalties.
-      params: where to take it, a tree that the penalty takes.
-      step: >= 0, a number or a tree with the structure of `params`, as of the prox.
+      params: the tree `v`, as in the prox.
+      step: >= 0, a number or a tree with the structure of `params`, as in the prox.
 
     Raises:
-      TypeError: what is conjugated is no penalty, or has no prox.
+      TypeError: `penalty` is not a penalty, or has no prox.
       ValueError: the penalty is not convex.
 
     Reference: Moreau 1965; Parikh and Boyd 2014, Proximal algorithms, section 2.5.
@@ -130,25 +128,21 @@ def conjugate_prox(penalty: Penalty, params: Tree, step: Number | Tree) -> Tree:
     """
     _check(f"conjugate_prox({penalty!r}, ...)", penalty)
     wide, steps = widened_tree(params), step_tree(params, step)
-    plain = jax.tree.map(lambda s: jnp.where(s > 0, s, 1.0), steps)
-    inverse = jax.tree.map(lambda s: 1 / s, plain)
-    near = penalty.prox(jax.tree.map(_divided, wide, plain), inverse)
+    divisors = jax.tree.map(lambda s: jnp.where(s > 0, s, 1.0), steps)
+    inverse = jax.tree.map(lambda s: 1 / s, divisors)
+    scaled = jax.tree.map(lambda x, s: x / s.astype(x.dtype), wide, divisors)
+    near = penalty.prox(scaled, inverse)
 
-    def one(leaf: jax.Array, s: jax.Array, own: jax.Array, end: jax.Array) -> Any:
-        return jnp.where(s > 0, leaf - own.astype(leaf.dtype) * end, leaf)
+    def moved(leaf: jax.Array, s: jax.Array, end: jax.Array) -> jax.Array:
+        return jnp.where(s > 0, leaf - s.astype(leaf.dtype) * end, leaf)
 
-    return cast_like(jax.tree.map(one, wide, steps, plain, near), params)
-
-
-def _divided(leaf: jax.Array, step: jax.Array) -> jax.Array:
-    return leaf / step.astype(leaf.dtype)
+    return cast_like(jax.tree.map(moved, wide, steps, near), params)
 
 
 def _check(call: str, penalty: Penalty) -> None:
     if not isinstance(penalty, Penalty):
         raise TypeError(f"{call}: allowed is a jaxreg penalty")
-    if not penalty.facts.has_prox:
-        raise TypeError(f"{call}: {no_prox(penalty)}")
+    check_prox(call, penalty)
     if not penalty.facts.is_convex:
         raise ValueError(
             f"{call}: the penalty is not convex: its conjugate belongs to its convex "

@@ -1,21 +1,21 @@
-"""The group lift: a scalar penalty laid on the size of each group."""
+"""The group lift: a scalar penalty on the size of each group."""
 
 from __future__ import annotations
 
 import abc
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
+from jaxreg._core.layout import Shape
 from jaxreg._core.leafwise import Elementwise, Groupwise
 from jaxreg._core.penalty import Facts, Number, is_untouched
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.group_size import group_size
 
-# Entries that a loop over groups takes at a time: 1 MiB in float32, a core's own cache.
+# Entries per pass of a loop over groups: 1 MiB in float32, the cache of one core.
 BLOCK = 2**18
 
 
@@ -28,7 +28,7 @@ class GroupPenalty(Groupwise):
 
     For a step that is constant within a group, `prox(v) = v prox_phi(r) / r`: it is as
     exact as the prox of `phi`. For steps that vary, stationarity reads
-    `x_i = v_i t / (t + s_i phi'(t))` with `t` the RMS of the answer: `group_results`.
+    `x_i = v_i t / (t + s_i phi'(t))` with `t` the RMS of the result: `group_results`.
     """
 
     group_axis: groups.GroupAxis
@@ -78,19 +78,19 @@ class GroupPenalty(Groupwise):
         square = groups.mean_square(leaf, self._axes)
         size = groups.clipped_root(square)
         start = leaf * (self.magnitude.leaf_start(size, step) / size)
-        is_kept = is_untouched(latent, start)
+        is_unchanged = is_untouched(latent, start)
         length = groups.clipped_root(groups.mean_square(latent, self._axes))
         within = self.magnitude.leaf_nearest(length, jnp.zeros_like(length), step)
-        held = latent * _share(within, length)
-        return jnp.where(square == 0, held, jnp.where(is_kept, latent, start))
+        at_zero = latent * _share(within, length)
+        return jnp.where(square == 0, at_zero, jnp.where(is_unchanged, latent, start))
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return self.prox_of(leaf, step, self.group_results(leaf, step))
 
     def group_results(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        """What the prox makes of each group, from which it follows entry by entry.
+        """One number per group from which its prox follows entry by entry.
 
-        A factor where the step is uniform, else the root mean square of the answer.
+        It is a factor where the step is uniform, else the root mean square of the prox.
         """
         if self.layout.is_uniform(step.shape, leaf.ndim):
             return self._factor(leaf, step)
@@ -111,25 +111,25 @@ class GroupPenalty(Groupwise):
         size = groups.clipped_root(groups.mean_square(leaf, self._axes))
         return _share(self.magnitude.leaf_prox(size, step), size)
 
-    def leaves_at_once(
-        self, shape: tuple[int, ...], step_shape: tuple[int, ...]
-    ) -> int:
+    def leaves_at_once(self, shape: Shape, step_shape: Shape) -> int:
         varies = self.layout.step_varies(shape, step_shape)
         return BLOCK // max(math.prod(shape), 1) if varies else 0
 
 
 @jax.custom_jvp
 def _share(part: jax.Array, whole: jax.Array) -> jax.Array:
-    """`part / whole`, and 1 where both are the same.
+    """`part / whole`, and exactly 1 where they are equal.
 
-    XLA's quotient on a GPU is off by up to two units, also of a number and itself: a
-    group that is left alone would grow or shrink by rounding at every step.
+    On a GPU XLA's quotient is off by up to two units, even of a number by itself: a
+    group that should stay would grow or shrink by rounding at every step.
     """
     return jnp.where(part == whole, 1.0, part / whole)
 
 
 @_share.defjvp
-def _share_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+def _share_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     share, (_, whole) = _share(*primals), primals
     part_moves, whole_moves = tangents
     return share, (part_moves - share * whole_moves) / whole
@@ -137,7 +137,7 @@ def _share_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
 
 @pytree_dataclass
 class Grouped(GroupPenalty):
-    """What `grouped` returns."""
+    """The result of `grouped`."""
 
     penalty: Elementwise
     group_axis: groups.GroupAxis = static()
@@ -158,7 +158,7 @@ def grouped(penalty: Elementwise, group_axis: groups.GroupAxis) -> Grouped:
       group_axis: the axis, or axes, that index the groups, or `Blocks`.
 
     Raises:
-      TypeError: `penalty` is not elementwise, or `group_axis` holds other than ints.
+      TypeError: `penalty` is not elementwise, or `group_axis` holds anything but ints.
 
     Reference: Yuan and Lin 2006, Model selection and estimation in regression with
     grouped variables, eq. 2.1 (weights sqrt of the group size).

@@ -1,12 +1,12 @@
-"""Wrappers around one penalty, and trees of numbers that go with the parameters."""
+"""Wrappers around one penalty, and trees of numbers that match the parameters."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxreg._core.layout import Layout, Shape
 from jaxreg._core.penalty import (
@@ -39,9 +39,9 @@ class Lift(Penalty):
 
 @dataclasses.dataclass(frozen=True)
 class Fitted(Layout):
-    """The layout `inner`, for leaves that an array beside them fits.
+    """The layout `inner`, for leaves that match a given array.
 
-    `misfit(shape)` says why it does not fit a leaf of this shape, or None.
+    `misfit(shape)` is the reason why a leaf of this shape does not match, or None.
     """
 
     inner: Layout
@@ -72,7 +72,7 @@ class Fitted(Layout):
 
 
 def broadcasts(small: Shape, shape: Shape) -> bool:
-    """Whether an array of one shape broadcasts to another without making it larger."""
+    """True if an array of shape `small` broadcasts to `shape` without enlarging it."""
     pairs = zip(small[::-1], shape[::-1], strict=False)
     return len(small) <= len(shape) and all(n in (1, whole) for n, whole in pairs)
 
@@ -88,20 +88,25 @@ def widened_tree(params: Tree) -> Tree:
 
 
 def cast_like(tree: Tree, params: Tree) -> Tree:
-    """The leaves in the dtypes of those of `params`."""
+    """Casts the leaves to the dtypes of those of `params`."""
     return jax.tree.map(lambda new, leaf: new.astype(leaf.dtype), tree, params)
 
 
+def unless_zero_step(steps: Tree, proxes: Tree, params: Tree) -> Tree:
+    """`proxes` at entries whose step is positive, else `params`."""
+    return jax.tree.map(lambda s, x, v: jnp.where(s > 0, x, v), steps, proxes, params)
+
+
 def is_single(companion: Tree) -> bool:
-    """Whether one number or array goes with every leaf."""
+    """True if one number or array goes with every leaf."""
     return jax.tree_util.all_leaves([companion])
 
 
-def one_per_leaf(params: Tree, companion: Tree, name: str) -> list[Any]:
-    """What goes with each leaf of `params`: the same for all, or a tree like it.
+def one_per_leaf(params: Tree, companion: Tree, name: str) -> list[Number]:
+    """The entry of `companion` for each leaf of `params`; one number serves all.
 
-    Rules hand a penalty the leaves it catches as a list, in the order of the tree; a
-    companion of as many leaves goes with them by place.
+    Rules pass a penalty the leaves they catch as a list, in the order of the tree; a
+    companion with as many leaves is matched to them by position.
     """
     leaves, treedef = jax.tree.flatten(params)
     if is_single(companion):
@@ -110,8 +115,8 @@ def one_per_leaf(params: Tree, companion: Tree, name: str) -> list[Any]:
     is_flat = isinstance(params, list) and jax.tree_util.all_leaves(params)
     if is_flat and len(parts) == len(leaves):
         return parts
-    mend = "allowed: one number, one array, or a tree with the structure of params"
-    parts = flatten_like(treedef, companion, name, mend)
+    hint = "allowed: one number, one array, or a tree with the structure of params"
+    parts = flatten_like(treedef, companion, name, hint)
     if not jax.tree_util.all_leaves(parts):
-        raise ValueError(f"{name} has several numbers where params has a leaf; {mend}")
+        raise ValueError(f"{name} has several numbers where params has a leaf; {hint}")
     return parts

@@ -15,12 +15,12 @@ from jaxreg._core.penalty import (
     widened,
 )
 from jaxreg._core.pytree import pytree_dataclass
-from jaxreg.calculus.lift import Lift, step_tree
+from jaxreg.calculus.lift import Lift, step_tree, unless_zero_step
 
 
 @pytree_dataclass
 class Nonnegative(Lift):
-    """What `nonnegative` returns."""
+    """The result of `nonnegative`."""
 
     penalty: Penalty
 
@@ -37,27 +37,23 @@ class Nonnegative(Lift):
     def prox(self, params: Tree, step: Number | Tree) -> Tree:
         steps = step_tree(params, step)
         nearest = self.penalty.prox(_positive(params), steps)
-
-        def one(leaf: jax.Array, new: jax.Array, s: jax.Array) -> jax.Array:
-            return jnp.where(s > 0, new, leaf)
-
-        return jax.tree.map(one, params, nearest, steps)
+        return unless_zero_step(steps, nearest, params)
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
-        def one(leaf: jax.Array, grad: jax.Array) -> jax.Array:
-            # At 0 the constraint takes any pull towards negative weights.
+        def pull(leaf: jax.Array, grad: jax.Array) -> jax.Array:
+            # At 0 the constraint balances any pull towards negative weights.
             grad = widened(grad)
             return jnp.where(jnp.asarray(leaf) == 0, jnp.minimum(grad, 0.0), grad)
 
         leaves, treedef = jax.tree.flatten(params)
         pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
-        pulls = jax.tree.unflatten(treedef, map(one, leaves, pulls))
+        pulls = jax.tree.unflatten(treedef, map(pull, leaves, pulls))
         return self.penalty.stationarity(params, pulls)
 
     def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
         inner = self.penalty._nearest(_positive(latent), _positive(params), step)
 
-        # Where that is 0 every latent below 0 has the same prox.
+        # Where that is 0, every latent below 0 has the same prox.
         def nearest(z: jax.Array, new: jax.Array) -> jax.Array:
             return jnp.where(new > 0, new, jnp.minimum(z, 0))
 
@@ -72,8 +68,8 @@ def nonnegative(penalty: Penalty) -> Penalty:
     """The penalty on weights >= 0, and infinite elsewhere.
 
     Its prox, `prox_h(max(v, 0))`, is exact whenever the penalty depends on magnitudes
-    alone and rises in each: negative weights become exactly 0, and positive ones what
-    the penalty makes of them. `nonnegative(L1(s))` is scikit-learn's
+    alone and rises in each: negative weights become exactly 0, and positive ones are
+    shrunk as without the constraint. `nonnegative(L1(s))` is scikit-learn's
     `Lasso(s, positive=True)`. The subgradient is that of the penalty; under
     `regularize` negative weights start at 0. bfloat16 is as with `penalty`.
 
@@ -93,7 +89,7 @@ def nonnegative(penalty: Penalty) -> Penalty:
     """
     if not isinstance(penalty, Penalty):
         raise TypeError(f"nonnegative({penalty!r}): allowed is a jaxreg penalty")
-    return penalty.distribute(lambda one, _: _nonnegative(one), 0.0)
+    return penalty.distribute(lambda inner, _: _nonnegative(inner), 0.0)
 
 
 def _nonnegative(penalty: Penalty) -> Nonnegative:

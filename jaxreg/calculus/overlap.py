@@ -1,25 +1,26 @@
-"""Groups that overlap, as groups of a latent that does not."""
+"""Overlapping groups, as disjoint groups of a latent."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.penalty import Leaf
+
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    r"""Overlapping groups of the entries along axis 0, in the latent form.
+    r"""Overlapping groups of entries along axis 0, in latent form.
 
     Each group gets entries of its own, `w = merge(latent)` adds them up, and the group
     lasso acts on the latent: `weighted(GroupLasso(s, 0), overlap.weights)` there is
     `s sum_g sqrt(n_g) ||v_g||`. Train the latent, with `loss(overlap.merge(latent))`:
-    what stays of `w` is then a union of groups. (A group lasso on `w` itself would keep
-    the complement of such a union.) Rows of the latent are padded with zeros, which get
-    no gradient and stay zero.
+    the support of `w` is then a union of groups. (A group lasso on `w` itself would
+    keep the complement of such a union.) Rows of the latent are padded with zeros,
+    which get no gradient and stay zero.
 
     Args:
       groups: the indices of each group; every entry in at least one group, no index
@@ -49,19 +50,19 @@ class Overlap:
     def __post_init__(self) -> None:
         groups = tuple(tuple(int(i) for i in group) for group in self.groups)
         object.__setattr__(self, "groups", groups)
-        for place, group in enumerate(groups):
+        for index, group in enumerate(groups):
             if not group or len(set(group)) < len(group):
                 raise ValueError(
-                    f"Overlap: group {place} is {group}; allowed: at least one index, "
+                    f"Overlap: group {index} is {group}; allowed: at least one index, "
                     "and none twice"
                 )
-        found = {i for group in groups for i in group}
-        outside = sorted(found - set(range(self.size)))
+        covered = {i for group in groups for i in group}
+        outside = sorted(covered - set(range(self.size)))
         if outside:
             raise ValueError(
                 f"Overlap: indices {outside[:5]} are outside 0 to {self.size - 1}"
             )
-        lone = sorted(set(range(self.size)) - found)
+        lone = sorted(set(range(self.size)) - covered)
         if lone:
             raise ValueError(
                 f"Overlap: entries {lone[:5]} are in no group, and the latent would "
@@ -70,14 +71,14 @@ class Overlap:
 
     @property
     def weights(self) -> jax.Array:
-        """What makes a group of the padded latent weigh `sqrt(n_g)`: shape (groups, 1).
+        """Weights of shape (groups, 1) that give padded groups the factor `sqrt(n_g)`.
 
         For a latent of more axes, `weights[..., None]`.
         """
         lengths = [[len(group) / self._longest] for group in self.groups]
         return jnp.sqrt(jnp.array(lengths, jnp.float32))
 
-    def duplicate(self, entries: Any) -> jax.Array:
+    def duplicate(self, entries: Leaf) -> jax.Array:
         """The latent of shape `(groups, longest, ...)`, each entry split evenly."""
         entries = jnp.asarray(entries)
         if entries.ndim == 0 or entries.shape[0] != self.size:
@@ -85,28 +86,28 @@ class Overlap:
                 f"Overlap.duplicate: shape {entries.shape}; allowed: {self.size} "
                 "entries along axis 0"
             )
-        found = collections.Counter(i for group in self.groups for i in group)
-        counts = jnp.array([found[i] for i in range(self.size)], entries.dtype)
+        uses = collections.Counter(i for group in self.groups for i in group)
+        counts = jnp.array([uses[i] for i in range(self.size)], entries.dtype)
         share = entries / counts.reshape(-1, *(1,) * (entries.ndim - 1))
-        return jnp.take(share, self._places, axis=0, mode="fill", fill_value=0)
+        return jnp.take(share, self._indices, axis=0, mode="fill", fill_value=0)
 
-    def merge(self, latent: Any) -> jax.Array:
-        """The entries: over the groups, the sum of what the latent has for each."""
-        latent, places = jnp.asarray(latent), self._places
-        if latent.shape[:2] != places.shape:
+    def merge(self, latent: Leaf) -> jax.Array:
+        """The entries: each is the sum of its copies in the latent."""
+        latent, indices = jnp.asarray(latent), self._indices
+        if latent.shape[:2] != indices.shape:
             raise ValueError(
-                f"Overlap.merge: shape {latent.shape}; allowed: {places.shape} along "
+                f"Overlap.merge: shape {latent.shape}; allowed: {indices.shape} along "
                 "axes 0 and 1, as duplicate returns"
             )
-        nothing = jnp.zeros((self.size, *latent.shape[2:]), latent.dtype)
-        return nothing.at[places].add(latent, mode="drop")
+        zeros = jnp.zeros((self.size, *latent.shape[2:]), latent.dtype)
+        return zeros.at[indices].add(latent, mode="drop")
 
     @property
     def _longest(self) -> int:
         return max(map(len, self.groups))
 
     @property
-    def _places(self) -> jax.Array:
+    def _indices(self) -> jax.Array:
         """The index of each entry of the latent; `size` where it is padding."""
         pads = (self.size,) * self._longest
         return jnp.array([(*group, *pads)[: self._longest] for group in self.groups])

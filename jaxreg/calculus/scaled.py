@@ -13,7 +13,7 @@ from jaxreg.calculus.lift import Lift, step_tree
 
 @pytree_dataclass
 class Scaled(Lift):
-    """What `scaled` returns."""
+    """The result of `scaled`."""
 
     penalty: Penalty
     factor: Number
@@ -26,10 +26,10 @@ class Scaled(Lift):
         return jnp.asarray(self.factor).astype(value.dtype) * value
 
     def subgradient(self, params: Tree) -> Tree:
-        def one(slope: jax.Array) -> jax.Array:
+        def times(slope: jax.Array) -> jax.Array:
             return (self.factor * widened(slope)).astype(slope.dtype)
 
-        return jax.tree.map(one, self.penalty.subgradient(params))
+        return jax.tree.map(times, self.penalty.subgradient(params))
 
     def prox(self, params: Tree, step: Number | Tree) -> Tree:
         steps = step_tree(params, step)
@@ -41,10 +41,10 @@ class Scaled(Lift):
         pulls = jax.tree.map(lambda grad: widened(grad) / factor, grads)
         distances = self.penalty.stationarity(params, pulls)
 
-        def one(distance: jax.Array, grad: jax.Array) -> jax.Array:
+        def restored(distance: jax.Array, grad: jax.Array) -> jax.Array:
             return jnp.where(weighs, factor * distance, jnp.abs(widened(grad)))
 
-        return jax.tree.map(one, distances, grads)
+        return jax.tree.map(restored, distances, grads)
 
     def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
         return self.penalty._nearest(latent, params, self._times(jnp.asarray(step)))
@@ -58,7 +58,7 @@ def scaled(penalty: Penalty, factor: Number) -> Penalty:
 
     It makes a grid of strengths of any penalty: `scaled(penalty, factor)` under
     `jax.vmap` over `factor`, from `max_strength(penalty, grads)` down. Factor 0 is no
-    penalty. A constraint, being 0 or infinite, stays what it is. Zeros and bfloat16 are
+    penalty. A constraint, being 0 or infinite, is unchanged. Zeros and bfloat16 are
     as with `penalty`.
 
     Args:
@@ -66,7 +66,7 @@ def scaled(penalty: Penalty, factor: Number) -> Penalty:
       factor: >= 0.
 
     Raises:
-      TypeError: `penalty` is no penalty.
+      TypeError: `penalty` is not a penalty.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> double = jaxreg.scaled(jaxreg.on_kernels(jaxreg.L1(0.5)), 2.0)

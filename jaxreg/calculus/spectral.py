@@ -1,15 +1,14 @@
-"""The spectral lift: a scalar penalty laid on the singular values of a matrix."""
+"""The spectral lift: a scalar penalty on the singular values of a matrix."""
 
 from __future__ import annotations
 
 import abc
 import math
-import numbers
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.groups import is_int
 from jaxreg._core.layout import Matrix
 from jaxreg._core.leafwise import Elementwise, Leafwise
 from jaxreg._core.penalty import Facts, Number
@@ -39,14 +38,14 @@ class MatrixPenalty(Leafwise):
         return Matrix(self.split)
 
     def _seen(self, leaf: jax.Array) -> jax.Array:
-        # Every method decomposes the leaf, not the prox alone.
+        # Every method decomposes the leaf, so every method needs it whole.
         self._check_leaf(leaf)
         return super()._seen(leaf)
 
 
-def check_split(name: str, split: Any) -> None:
-    """Refuses a `split` that is no int."""
-    if not isinstance(split, numbers.Integral) or isinstance(split, bool):
+def check_split(name: str, split: object) -> None:
+    """Raises if `split` is not an int."""
+    if not is_int(split):
         raise TypeError(
             f"{name}: split is {split!r}; allowed: an int, the number of leading axes "
             "that make up the rows, or -1 for all but the last"
@@ -84,9 +83,9 @@ class SpectralPenalty(MatrixPenalty):
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
         left, sizes, right = decompose(leaf)
         idle = outside(left, sizes, right, grad)
-        held = on_singular_values(_excess, self.magnitude, idle)
+        excess = on_singular_values(_excess, self.magnitude, idle)
         slope = product(left, _slope(self.magnitude, sizes), right)
-        return jnp.abs(grad - idle + slope + held)
+        return jnp.abs(grad - idle + slope + excess)
 
     def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return on_singular_values(_start, (self.magnitude, step), leaf)
@@ -106,7 +105,7 @@ def _excess(magnitude: Elementwise, pulls: jax.Array) -> jax.Array:
 def _start(numbers: tuple[Elementwise, jax.Array], sizes: jax.Array) -> jax.Array:
     magnitude, step = numbers
     start = magnitude.leaf_start(sizes, step)
-    # At the edge of a dead zone, what rounding the largest moves the others by counts.
+    # Rounding, relative to the largest, must not push a value into the dead zone.
     noise = NOISE * jnp.finfo(sizes.dtype).eps * math.sqrt(sizes.size) * sizes[:1]
     is_safe = magnitude.leaf_prox(start - noise, step) > 0
     return jnp.where(sizes > 0, jnp.where(is_safe, start, start + noise), 0.0)
@@ -124,7 +123,7 @@ def _total(magnitude: Elementwise, matrix: jax.Array) -> jax.Array:
 
 @_total.defjvp
 def _total_jvp(
-    primals: tuple[Elementwise, jax.Array], tangents: tuple[Any, jax.Array]
+    primals: tuple[Elementwise, jax.Array], tangents: tuple[Elementwise, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (magnitude, matrix), (magnitude_move, move) = primals, tangents
     sizes = decompose(matrix)[1]
@@ -139,7 +138,7 @@ def _total_jvp(
 
 @pytree_dataclass
 class Spectral(SpectralPenalty):
-    """What `spectral` returns."""
+    """The result of `spectral`."""
 
     penalty: Elementwise
     split: int = static(default=-1)
@@ -154,15 +153,15 @@ def spectral(penalty: Elementwise, split: int = -1) -> Spectral:
 
     `sum_i phi(sigma_i)`, with `phi` the given penalty: `spectral(L1(s))` is
     `NuclearNorm(s)`, `spectral(L2(s))` has the values of `L2(s)`, and a penalty that
-    flattens out, as MCP, lowers the rank without shrinking what it keeps.
+    flattens out, such as MCP, lowers the rank without shrinking what remains.
 
     Args:
       penalty: an elementwise penalty; its numbers, and `width` in `regularize`, are in
         units of a singular value.
-      split: how many leading axes make up the rows; -1 for all but the last.
+      split: the number of leading axes that make up the rows; -1 for all but the last.
 
     Raises:
-      TypeError: `penalty` is not elementwise, or `split` is no int.
+      TypeError: `penalty` is not elementwise, or `split` is not an int.
 
     Reference: Lewis 1995, The convex analysis of unitarily invariant matrix functions.
 

@@ -1,10 +1,9 @@
-"""Weights: how much of a penalty each entry, group or leaf carries."""
+"""Weights of a penalty per entry, group or leaf."""
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jaxreg._core.leafwise import Leafwise
 from jaxreg._core.penalty import (
     GRADS_HINT,
     Facts,
+    Leaf,
     Number,
     Penalty,
     Tree,
@@ -53,7 +53,7 @@ class WeightedLeaf(Leafwise):
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         factor = self._factor(leaf)
         prox = self.penalty.leaf_prox(leaf, step * factor)
-        # The derivative of a free piece is 1 at its kink too.
+        # Weight 0 is the identity: its derivative is 1 at a kink too.
         return jnp.where(factor > 0, prox, leaf)
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
@@ -93,14 +93,14 @@ class WeightedLeaf(Leafwise):
 
 @pytree_dataclass
 class Weighted(Lift):
-    """What `weighted` returns."""
+    """The result of `weighted`."""
 
     penalty: Leafwise
     weights: Tree = array()
 
     @property
     def facts(self) -> Facts:
-        # A tree of weights needs all its leaves at once.
+        # A tree of weights needs all leaves at once.
         facts = self.penalty.facts
         return facts.but(is_joint=facts.is_joint or not is_single(self.weights))
 
@@ -114,43 +114,45 @@ class Weighted(Lift):
         step = self.penalty.step_for(width)
         if self.facts.is_convex:
             return step
-        # The step that keeps the prox from jumping must do so at the largest weight.
+        # The prox must not jump at the largest weight either.
         tops = (jnp.max(jnp.asarray(w)) for w in jax.tree.leaves(self.weights))
         return step / functools.reduce(jnp.maximum, tops, jnp.ones(()))
 
     def value(self, params: Tree) -> jax.Array:
-        values = [one.value(leaf) for one, leaf in self._pairs(params)]
+        values = [penalty.value(leaf) for penalty, leaf in self._pairs(params)]
         return sum(values, start=jnp.zeros((), jnp.float32))
 
     def subgradient(self, params: Tree) -> Tree:
-        slopes = [one.subgradient(leaf) for one, leaf in self._pairs(params)]
+        slopes = [penalty.subgradient(leaf) for penalty, leaf in self._pairs(params)]
         return jax.tree.unflatten(jax.tree.structure(params), slopes)
 
     def prox(self, params: Tree, step: Number | Tree) -> Tree:
         pairs = zip(self._pairs(params), steps_like(params, step), strict=True)
-        proxes = [one.prox(leaf, s) for (one, leaf), s in pairs]
+        proxes = [penalty.prox(leaf, s) for (penalty, leaf), s in pairs]
         return jax.tree.unflatten(jax.tree.structure(params), proxes)
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         treedef = jax.tree.structure(params)
         pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
         pairs = zip(self._pairs(params), pulls, strict=True)
-        distances = [one.stationarity(leaf, pull) for (one, leaf), pull in pairs]
+        distances = [
+            penalty.stationarity(leaf, pull) for (penalty, leaf), pull in pairs
+        ]
         return jax.tree.unflatten(treedef, distances)
 
     def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
         latents, treedef = jax.tree.flatten(latent)
         pairs = zip(self._pairs(params), latents, strict=True)
-        nearest = [one._nearest(z, leaf, step) for (one, leaf), z in pairs]
+        nearest = [penalty._nearest(z, leaf, step) for (penalty, leaf), z in pairs]
         return jax.tree.unflatten(treedef, nearest)
 
-    def _pairs(self, params: Tree) -> list[tuple[WeightedLeaf, Any]]:
+    def _pairs(self, params: Tree) -> list[tuple[WeightedLeaf, Leaf]]:
         paths_and_leaves = jax.tree_util.tree_flatten_with_path(params)[0]
         weights = one_per_leaf(params, self.weights, "weights")
         pairs = []
-        for (path, leaf), own in zip(paths_and_leaves, weights, strict=True):
-            one = WeightedLeaf(self.penalty, own)
-            reason = one._misfit(jnp.shape(leaf))
+        for (path, leaf), leaf_weights in zip(paths_and_leaves, weights, strict=True):
+            penalty = WeightedLeaf(self.penalty, leaf_weights)
+            reason = penalty._misfit(jnp.shape(leaf))
             if reason is not None:
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise ValueError(
@@ -158,12 +160,12 @@ class Weighted(Lift):
                     f"{reason}. Reshape the weights, with axes of length 1 where they "
                     "do not vary"
                 )
-            pairs.append((one, leaf))
+            pairs.append((penalty, leaf))
         return pairs
 
 
 def weighted(penalty: Penalty, weights: Number | Tree) -> Penalty:
-    """Each piece of a penalty times its own weight: `sum_i weights_i h_i(x)`.
+    """Multiplies each piece of a penalty by its own weight: `sum_i weights_i h_i(x)`.
 
     The pieces are entries for an elementwise penalty, groups for a group penalty, whole
     leaves for a penalty that couples a leaf. Weight 0 leaves a piece unpenalised: its
@@ -179,7 +181,7 @@ def weighted(penalty: Penalty, weights: Number | Tree) -> Penalty:
 
     Raises:
       TypeError: the penalty has no pieces to weigh.
-      ValueError: a rule catches no leaf of `weights`; at use, weights that do not fit
+      ValueError: a rule catches no leaf of `weights`; at use, the weights do not fit
         the pieces of a leaf.
 
     Reference: Zou 2006, The adaptive lasso and its oracle properties, eq. 4.

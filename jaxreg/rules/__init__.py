@@ -1,1 +1,1 @@
-"""Which penalty acts on which leaf."""
+"""Rules that assign penalties to leaves."""

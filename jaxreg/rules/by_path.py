@@ -1,8 +1,9 @@
-"""Which penalty acts on which leaf, by the leaf's path.
+"""Rules that assign penalties to leaves by their path.
 
-Paths are slash-joined (`Dense_0/kernel`) and alike for Linen, NNX, Equinox and plain
-trees: the `.value` that Flax puts behind a variable is dropped, so that a rule sees one
-path in `init`, where NNX passes variables, and in `update`, where it passes arrays.
+Paths are slash-joined (`Dense_0/kernel`) and the same for Linen, NNX, Equinox and
+plain trees: the `.value` that Flax appends to a variable is dropped, so that a rule
+sees one path in `init`, where NNX passes variables, and in `update`, where it passes
+arrays.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import collections
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from jaxreg._core.checks import check_leaf, check_numbers
 from jaxreg._core.penalty import (
     GRADS_HINT,
     Facts,
+    Leaf,
     Number,
     Penalty,
     Tree,
@@ -28,6 +30,8 @@ from jaxreg._core.penalty import (
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg.rules.patterns import Kernels, Pattern, catches, check_pattern
 
+T = TypeVar("T")
+
 
 class Part(NamedTuple):
     """The leaves that one rule gives to its penalty, by their index in the tree."""
@@ -36,12 +40,12 @@ class Part(NamedTuple):
     indices: tuple[int, ...]
     pattern: Pattern | None
 
-    def pick(self, leaves: Sequence[Any] | Mapping[int, Any]) -> list[Any]:
+    def pick(self, leaves: Sequence[T] | Mapping[int, T]) -> list[T]:
         return [leaves[index] for index in self.indices]
 
 
 class Leaves:
-    """A tree as the rules of a penalty see it, read once: leaves, structure, parts.
+    """A tree split by the rules of a penalty, once: leaves, structure and parts.
 
     `parts` has the leaves of each rule; without `by_path` all leaves are one part.
     """
@@ -67,11 +71,11 @@ class Leaves:
     def _name_of(self, index: int) -> str:
         return self.names[index]
 
-    def like(self, tree: Tree, name: str, hint: str) -> list[Any]:
+    def like(self, tree: Tree, name: str, hint: str) -> list[Tree]:
         """The subtrees of another tree at these leaves; raises on another structure."""
         return flatten_like(self.treedef, tree, name, hint)
 
-    def tree(self, leaves: Iterable[Any]) -> Tree:
+    def tree(self, leaves: Iterable[Tree]) -> Tree:
         """Leaves put back into the structure."""
         return jax.tree.unflatten(self.treedef, list(leaves))
 
@@ -99,21 +103,21 @@ class Leaves:
 
 
 def read(penalty: Penalty, params: Tree) -> Leaves:
-    """Parameters as the rules of a penalty see them, after validation of both."""
+    """The parameters split by the rules of a penalty, after validation of both."""
     check_numbers(penalty)
     return Leaves(penalty, params).checked()
 
 
 @pytree_dataclass
 class ByPath(Penalty):
-    """A penalty that is one of several, leaf by leaf; `by_path` makes it."""
+    """A penalty that differs from leaf to leaf; the result of `by_path`."""
 
     penalties: tuple[Penalty, ...]
     patterns: tuple[Pattern, ...] = static()
 
     @property
     def facts(self) -> Facts:
-        """Those that hold for all rules."""
+        """The facts that hold for all rules."""
         facts = [penalty.facts for penalty in self.penalties]
         kinds = {each.stationarity_kind for each in facts}
         zeros = {each.zeros for each in facts}
@@ -133,8 +137,7 @@ class ByPath(Penalty):
     def value(self, params: Tree) -> jax.Array:
         read_leaves = read(self, params)
         values = (
-            part.penalty.value(part.pick(read_leaves.leaves))
-            for part in read_leaves.parts
+            p.penalty.value(p.pick(read_leaves.leaves)) for p in read_leaves.parts
         )
         return sum(values, start=jnp.zeros((), jnp.float32))
 
@@ -162,7 +165,7 @@ class ByPath(Penalty):
         )
 
     def nearest_latent(self, latent: Tree, params: Tree, step: Number | Tree) -> Tree:
-        """As of every penalty; `step` may be the tree that `step_for` gives."""
+        """As for every penalty; `step` may be the tree that `step_for` returns."""
         steps = steps_like(latent, step)
         hint = "pass the parameters of this latent"
         leaves = flatten_like(jax.tree.structure(latent), params, "params", hint)
@@ -174,7 +177,7 @@ class ByPath(Penalty):
             ),
         )
 
-    def step_for(self, width: Number, params: Tree | None = None) -> Any:
+    def step_for(self, width: Number, params: Tree | None = None) -> Tree:
         """A tree of steps with the structure of `params`: each rule has its own.
 
         Free leaves get 0, the step whose prox changes nothing.
@@ -212,8 +215,8 @@ class ByPath(Penalty):
     def _on_parts(
         self,
         params: Tree,
-        free: Callable[[int, Any], Any],
-        matched: Callable[[Part, list[Any]], Iterable[Any]],
+        free: Callable[[int, Leaf], Leaf],
+        matched: Callable[[Part, list[Tree]], Iterable[Tree]],
     ) -> Tree:
         read_leaves = read(self, params)
         out = [free(index, leaf) for index, leaf in enumerate(read_leaves.leaves)]
@@ -228,20 +231,20 @@ def by_path(rules: Iterable[tuple[Pattern, Penalty] | ByPath]) -> ByPath:
     """One penalty per leaf, chosen by the leaf's path; the first match wins.
 
     Each penalty gets all the leaves of its rule at once, so a penalty over a whole tree
-    stays over the whole of its leaves. Leaves that no rule matches are free.
+    covers all of them together. Leaves that no rule matches are free.
 
     Args:
       rules: pairs (pattern, penalty). A pattern is a regular expression that is
         searched, with `re.search`, in the slash-joined path (`Dense_0/kernel`). The
-        rules of another `by_path`, or of `neurons` and the like, may stand among them:
-        they take its place in the list.
+        rules of another `by_path`, or of `neurons` and the like, may be items too:
+        they are inserted at that position.
 
     Raises:
-      ValueError: there is no rule, a pattern is no regular expression, a pair holds
+      ValueError: there is no rule, a pattern is not a regular expression, a pair holds
         rules, or a number is negative. At the first update, and wherever parameters
-        are at hand, a rule that catches no leaf. Never in `init`, which Optax also
+        are passed, a rule catches no leaf. Never in `init`, which Optax also
         calls with placeholders.
-      TypeError: what a rule names is no penalty.
+      TypeError: a rule names something that is not a penalty.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> params = {"embed": jnp.ones((2, 2)), "out": {"kernel": jnp.ones((2, 2))}}
@@ -272,8 +275,8 @@ def by_path(rules: Iterable[tuple[Pattern, Penalty] | ByPath]) -> ByPath:
     return ByPath(penalties, patterns)
 
 
-def _pairs_of(rule: Any) -> list[Any]:
-    """The rules that an item of `by_path`'s list stands for."""
+def _pairs_of(rule: tuple[Pattern, Penalty] | ByPath) -> list[tuple[Pattern, Penalty]]:
+    """The pairs of an item of `by_path`'s list."""
     if isinstance(rule, ByPath):
         return list(zip(rule.patterns, rule.penalties, strict=True))
     return [rule]
@@ -309,7 +312,7 @@ def _check_rule(part: Part, names: list[str]) -> None:
         raise ValueError(_no_match(part, names))
 
 
-def _axes_misfit(pattern: Pattern | None, leaf: Any) -> str | None:
+def _axes_misfit(pattern: Pattern | None, leaf: Leaf) -> str | None:
     return pattern.refusal(jnp.shape(leaf)) if isinstance(pattern, Kernels) else None
 
 
@@ -338,9 +341,9 @@ def _first_match(patterns: Sequence[Pattern], name: str) -> int | None:
     return next(hits, None)
 
 
-def _path_text(path: tuple[Any, ...], is_alone: bool) -> str:
-    # By type and place, not by text: multi-head attention has a submodule `value`, and
-    # only in a Flax variable is the attribute `value` all there is.
+def _path_text(path: tuple[object, ...], is_alone: bool) -> str:
+    # By key type and position, not by text: multi-head attention has a submodule
+    # `value`, and only a Flax variable has `value` as its single attribute.
     is_variable = is_alone and path[-1:] == (jax.tree_util.GetAttrKey("value"),)
     trimmed = path[:-1] if is_variable else path
     return jax.tree_util.keystr(trimmed, simple=True, separator="/")

@@ -7,8 +7,7 @@ stay free.
 
 from __future__ import annotations
 
-import numbers
-
+from jaxreg._core.groups import is_int
 from jaxreg._core.leafwise import Elementwise
 from jaxreg._core.penalty import Penalty
 from jaxreg.calculus.grouped import grouped
@@ -160,8 +159,7 @@ class _Layout:
 
     def __init__(self, name: str, layers: str, counts: dict[str, int]) -> None:
         for option, count in counts.items():
-            is_int = isinstance(count, numbers.Integral) and not isinstance(count, bool)
-            if not is_int or count < 0:
+            if not is_int(count) or count < 0:
                 raise TypeError(f"{name}: {option} is {count!r}; allowed: an int >= 0")
         check_pattern(f"{name}: layers", layers)
         options = [f"{option}={count}" for option, count in counts.items() if count]

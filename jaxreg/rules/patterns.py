@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -44,7 +43,7 @@ class Kernels:
 Pattern = str | Kernels
 
 
-def check_pattern(call: str, pattern: Any) -> None:
+def check_pattern(call: str, pattern: object) -> None:
     """Raises a ValueError if `pattern` is not a regular expression."""
     if not isinstance(pattern, str):
         raise ValueError(f"{call}: {pattern!r} is no regular expression: no str")
