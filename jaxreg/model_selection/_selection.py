@@ -16,7 +16,7 @@ from jaxreg._core.penalty import Number
 
 
 class ValidationCurve(NamedTuple):
-    """Mean and standard error per strength, and the indices of two choices."""
+    """Mean and standard error per strength, and the indices of two selections."""
 
     mean: jax.Array
     standard_error: jax.Array

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +114,7 @@ def fold_masks(
 
 
 def sweep(
-    fit: Callable[..., tuple[Tree, Any]],
+    fit: Callable[..., tuple[Tree, Tree]],
     strengths: ArrayLike,
     *axes: Tree,
     start: Callable[..., Tree],
@@ -196,12 +195,12 @@ def sweep(
     return fit_all(*axes)
 
 
-def _check_count(name: str, count: Any) -> None:
+def _check_count(name: str, count: int) -> None:
     if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 2:
         raise ValueError(f"{name} is {count!r}; allowed: an int of at least 2")
 
 
-def _check_functions(**functions: Any) -> None:
+def _check_functions(**functions: object) -> None:
     for name, function in functions.items():
         if not callable(function):
             raise TypeError(
@@ -232,7 +231,7 @@ def _check_axis(number: int, axis: Tree) -> None:
         )
 
 
-def _checked_pair(pair: Any) -> tuple[Tree, Tree]:
+def _checked_pair(pair: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise TypeError(
             f"sweep: fit gave {type(pair).__name__}; allowed: a pair (params, result)"

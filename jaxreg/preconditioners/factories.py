@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxreg._core.checks import is_known
+from jaxreg._core.penalty import Tree
 from jaxreg.preconditioners.from_state import (
     AdagradPreconditioner,
     AdamaxPreconditioner,
@@ -23,8 +22,12 @@ from jaxreg.preconditioners.from_state import (
     read_preconditioner,
 )
 
-# Sizes over six decades, as the gradients of a badly scaled problem have.
+# Sizes over six decades, as in a badly scaled problem; 1e-5 shows a wrong `eps_root`.
 _GRADS = ([1.0, -0.03, 20.0, 1e-5], [[-0.5, 2.0]])
+
+
+_Carry = tuple[Tree, optax.OptState]
+"""Updates and state of a direction."""
 
 
 def identity() -> Preconditioner:
@@ -43,7 +46,7 @@ def momentum(
 ) -> Preconditioner:
     """For `optax.trace(decay)`, Nesterov or not: `1 / (1 - decay)`.
 
-    `preconditioner` is that of the rest of the direction; the two are multiplied.
+    `preconditioner` is that of the rest of the direction; the result is their product.
 
     Raises:
       ValueError: `decay` is not from 0 to below 1.
@@ -192,7 +195,7 @@ def check(
     params = jax.tree.map(jnp.ones_like, grads)
     full = optax.with_extra_args_support(direction)
 
-    def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
+    def step(carry: _Carry, _: None) -> tuple[_Carry, None]:
         _, state = carry
         return full.update(grads, state, params), None
 
@@ -214,12 +217,11 @@ def check(
     return max(errors)
 
 
-def check_type(caller: str, preconditioner: Any) -> None:
-    """Raises a TypeError if `preconditioner` is not one."""
+def check_type(caller: str, preconditioner: object) -> None:
+    """Raises a TypeError if `preconditioner` is not a `Preconditioner`."""
     if not isinstance(preconditioner, Preconditioner):
         raise TypeError(
             f"{caller}: preconditioner is {preconditioner!r}; allowed: that of the "
-            "direction, as jaxreg.preconditioners.adam() for "
-            "optax.scale_by_adam(), or "
+            "direction, as jaxreg.preconditioners.adam() for optax.scale_by_adam(), or "
             "jaxreg.preconditioners.identity() for plain gradients"
         )

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import PyTreeDef
 
-from jaxreg._core.penalty import flatten_like, widened
+from jaxreg._core.penalty import Tree, flatten_like, widened
 
-Leaves = list[Any]
+Leaves = list[jax.Array | float]
 """One element per leaf: an array of its shape, or one number for all entries."""
 States = dict[type, Any]
 """The states of Optax transformations in a direction's state, each type once."""
@@ -50,11 +50,11 @@ class Preconditioner(abc.ABC):
 
 def read_preconditioner(
     preconditioner: Preconditioner,
-    direction_state: Any,
+    direction_state: optax.OptState,
     treedef: PyTreeDef,
     updates: Leaves,
 ) -> Leaves:
-    """Returns the preconditioner of each leaf for the direction in this state.
+    """Returns the preconditioner of each leaf, read from the direction's state.
 
     Raises:
       ValueError: the state is that of another direction, or ambiguous.
@@ -94,7 +94,7 @@ def read_preconditioner(
     return preconditioner.values(states, treedef, updates)
 
 
-def _transformation_states(state: Any) -> Iterator[Any]:
+def _transformation_states(state: optax.OptState) -> Iterator[optax.OptState]:
     """Iterates over the states in a chain, behind masks and injected numbers too."""
     if isinstance(state, _WRAPPERS):
         yield from _transformation_states(state.inner_state)
@@ -108,7 +108,7 @@ def _transformation_states(state: Any) -> Iterator[Any]:
 
 
 def _by_leaf(
-    treedef: PyTreeDef, function: Callable[..., jax.Array], *moments: Any
+    treedef: PyTreeDef, function: Callable[..., jax.Array], *moments: Tree
 ) -> Leaves:
     """Applies `function` to the moments of each leaf; 1 for leaves that are masked."""
     name, hint = "the direction's state", "make a new state"
@@ -162,7 +162,7 @@ class AdamPreconditioner(Preconditioner):
         return self.from_moments(treedef, state.nu, state.count)
 
     def from_moments(
-        self, treedef: PyTreeDef, moments: Any, count: jax.Array
+        self, treedef: PyTreeDef, moments: Tree, count: jax.Array
     ) -> Leaves:
         """Returns `1 / (sqrt(moment / (1 - b2^count) + eps_root) + eps)`."""
         correction = 1 - self.b2 ** jnp.asarray(count, float)
@@ -289,7 +289,7 @@ class LambPreconditioner(Preconditioner):
         ]
 
 
-def _trust_ratio(update: jax.Array, adam: jax.Array) -> jax.Array:
+def _trust_ratio(update: jax.Array | float, adam: jax.Array) -> jax.Array:
     """`||update|| / ||adam||`, by which the trust ratio has scaled Adam's update."""
     adam_norm = jnp.linalg.norm(jnp.ravel(adam))
     ratio = jnp.linalg.norm(jnp.ravel(update)) / jnp.where(adam_norm > 0, adam_norm, 1)

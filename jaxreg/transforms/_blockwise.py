@@ -37,10 +37,11 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from jaxreg._core.leafwise import without_negative_zero
+from jaxreg._core.penalty import Tree
 from jaxreg.calculus.grouped import BLOCK, GroupPenalty
 from jaxreg.rules.by_path import Part
 
-Prox = Callable[[Part, list[Any], list[Any]], list[jax.Array]]
+Prox = Callable[[Part, list[jax.Array], list[jax.Array]], list[jax.Array]]
 """The prox of a rule's leaves, from their points and steps."""
 
 _Slice = Callable[[jax.Array], jax.Array]
@@ -76,13 +77,12 @@ _Memory = dict[_Expression, Any]
 
 
 def with_blockwise_prox(
-    parts: list[Part], before_prox: Callable[..., Any], *inputs: Any
-) -> tuple[Any, Prox]:
+    parts: list[Part], before_prox: Callable[..., Tree], *inputs: Tree
+) -> tuple[Tree, Prox]:
     """Returns `before_prox(*inputs)` and the prox for its points and steps.
 
-    `before_prox` returns points and steps by the index of their leaf, then a state, and
-    more. In the blocks, points and steps are computed again from the inputs and from
-    that state.
+    `before_prox` returns points and steps by the index of their leaf, a state, and
+    anything else. The blocks recompute points and steps from the inputs and that state.
     """
     result = before_prox(*inputs)
     points, steps, state = result[:3]
@@ -98,7 +98,9 @@ def with_blockwise_prox(
             _keep_if_needed(step, memory, steps[leaf.leaf_index])
             group_results[leaf.leaf_index] = _group_results(leaf, [point, step], memory)
 
-    def prox(part: Part, points: list[Any], steps: list[Any]) -> list[jax.Array]:
+    def prox(
+        part: Part, points: list[jax.Array], steps: list[jax.Array]
+    ) -> list[jax.Array]:
         whole = [i for i, leaf in enumerate(part.indices) if leaf not in group_results]
         proxes = part.penalty.prox(
             [points[i] for i in whole], [steps[i] for i in whole]
@@ -114,11 +116,11 @@ def with_blockwise_prox(
 
 
 def _large_leaves(
-    parts: list[Part], points: dict[int, Any], steps: dict[int, Any]
+    parts: list[Part], points: dict[int, jax.Array], steps: dict[int, jax.Array]
 ) -> list[_Large]:
-    """The leaves worth splitting, none outside a trace or on several devices.
+    """Leaves worth splitting into blocks; none outside a trace or on several devices.
 
-    A leaf whose steps the penalty rejects is not among them: its prox raises.
+    A leaf whose steps the penalty rejects stays whole: its prox raises.
     """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return []
@@ -146,7 +148,7 @@ def _group_axis(penalty: GroupPenalty, shape: tuple[int, ...]) -> int | None:
 
 
 def _group_results(leaf: _Large, pair: list[_Expression], memory: _Memory) -> jax.Array:
-    """Returns `group_results` of a leaf from its point and step, block after block."""
+    """Computes `group_results` of a leaf from its point and step, block by block."""
     shape, axis = pair[0].shape, leaf.axis
     length = shape[axis]
     slices = max(1, BLOCK * length // math.prod(shape))
@@ -166,11 +168,11 @@ def _group_results(leaf: _Large, pair: list[_Expression], memory: _Memory) -> ja
     return jnp.concatenate([head, rest], axis)
 
 
-def _expressions(function: Callable[..., Any], *inputs: Any) -> Any:
+def _expressions(function: Callable[..., Tree], *inputs: Tree) -> Tree:
     """The expressions of the arrays that a function returns for trees of arrays."""
     leaves, treedef = jax.tree.flatten(inputs)
 
-    def flat(*leaves: Any) -> Any:
+    def flat(*leaves: Any) -> Tree:
         return function(*jax.tree.unflatten(treedef, leaves))
 
     jaxpr, shapes = jax.make_jaxpr(flat, return_shape=True)(*leaves)
@@ -179,7 +181,7 @@ def _expressions(function: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def _trace(closed: ClosedJaxpr, inputs: list[_Expression]) -> list[_Expression]:
-    """The outputs of a traced function as expressions of its inputs."""
+    """Expresses the outputs of a traced function by those of its inputs."""
     jaxpr = closed.jaxpr
     expressions = dict(zip(jaxpr.invars, inputs, strict=True))
     expressions |= zip(jaxpr.constvars, map(_known, closed.consts), strict=True)
@@ -205,7 +207,7 @@ def _known(value: Any) -> _Expression:
 def _apply(
     equation: JaxprEqn, operands: list[_Expression], shape: tuple[int, ...]
 ) -> _Expression:
-    """An output of one equation; without an operation if it mixes entries.
+    """The expression of an output; without an operation if the equation mixes entries.
 
     The broadcast of a scalar stays a scalar until a slice of it is needed.
     """
@@ -215,15 +217,15 @@ def _apply(
         return _Expression(shape, None, tuple(operands), lambda scalar: scalar)
     if primitive.name in _ELEMENTWISE and shapes <= {(), shape}:
 
-        def operation(*values: Any) -> Any:
+        def operation(*values: jax.Array) -> jax.Array:
             return primitive.bind(*values, **equation.params)
 
         return _Expression(shape, None, tuple(operands), operation)
     return _Expression(shape)
 
 
-def _keep_if_needed(expression: _Expression, memory: _Memory, value: Any) -> None:
-    """Adds a value to the memory unless its entries can be computed from there."""
+def _keep_if_needed(expression: _Expression, memory: _Memory, value: jax.Array) -> None:
+    """Adds `value` to `memory` unless its entries can be computed from it."""
     computable = dict[_Expression, bool]()
 
     def is_computable(e: _Expression) -> bool:
@@ -239,7 +241,7 @@ def _keep_if_needed(expression: _Expression, memory: _Memory, value: Any) -> Non
 def _evaluate(
     expressions: Sequence[_Expression], memory: _Memory, cut: _Slice
 ) -> list[jax.Array]:
-    """The slices `cut` of arrays, by cutting nothing but values and the memory."""
+    """Evaluates expressions on the slice `cut`; only known arrays are cut."""
     slices = dict[_Expression, jax.Array]()
 
     def slice_of(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One reading of an update, and updates that take parameters to a target."""
+"""Reads and validates an update, and turns targets into updates."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from jaxreg.rules.by_path import Leaves, Part
 NEW_STATE = "call tx.init(params) after a change of the parameters"
 
 Schedule = Callable[[jax.Array], Number]
-# For a part: its leaves in at least float32, and where the updates would take them.
 Targets = Callable[[Part, list[jax.Array], list[jax.Array]], list[jax.Array]]
+"""The new leaves of a part, from its leaves and leaves + updates, both widened."""
 
 
 def read_update(
     transform: str, penalty: Penalty, updates: Tree, params: Tree | None
 ) -> tuple[Leaves, list[Any]]:
-    """The parameters, read once, and the updates of their leaves, after validation."""
+    """Returns the parameters' leaves and their updates, after validation."""
     check_params(transform, params)
     params_read = Leaves(penalty, params).checked()
     params_read.leaves = list(map(jnp.asarray, params_read.leaves))
@@ -40,9 +40,9 @@ def updates_to(
     params: Tree | None,
     targets: Targets,
 ) -> Tree:
-    """The updates, those of penalised leaves led to `targets(part, leaves, points)`.
+    """Redirects the updates of penalised leaves to `targets(part, leaves, points)`.
 
-    These get the dtype of their leaf. A missing update stays missing: that leaf is not
+    They get the dtype of their leaf. A missing update stays missing: that leaf is not
     being trained.
     """
     leaves, moves = read_update(transform, penalty, updates, params)
@@ -72,7 +72,7 @@ def update_to(target: jax.Array, leaf: jax.Array) -> jax.Array:
 def stateless(
     transform: str, penalty: Penalty, targets: Targets
 ) -> optax.GradientTransformationExtraArgs:
-    """A transformation without a state that leads leaves to targets."""
+    """A transformation without state that moves penalised leaves to targets."""
     check_numbers(penalty)
 
     def init(params: Tree) -> optax.EmptyState:
@@ -80,8 +80,11 @@ def stateless(
         return optax.EmptyState()
 
     def update(
-        updates: Tree, state: Any, params: Tree | None = None, **extra: Any
-    ) -> tuple[Tree, Any]:
+        updates: Tree,
+        state: optax.EmptyState,
+        params: Tree | None = None,
+        **extra: Any,
+    ) -> tuple[Tree, optax.EmptyState]:
         del extra
         return updates_to(transform, penalty, updates, params, targets), state
 
@@ -89,9 +92,9 @@ def stateless(
 
 
 def check_updates(transform: str, leaves: Leaves, updates: list[Any]) -> None:
-    """Raises on updates of another shape than their leaf, or not real where penalised.
+    """Raises on updates of the wrong shape, or not real floating where penalised.
 
-    What has no arrays, as None or what a mask hides, is left to the caller.
+    Updates without arrays (None, masked nodes) are left to the caller.
     """
     penalised = leaves.penalised
     for index, (update, leaf) in enumerate(zip(updates, leaves.leaves, strict=True)):
@@ -114,8 +117,10 @@ def check_updates(transform: str, leaves: Leaves, updates: list[Any]) -> None:
             )
 
 
-def check_gradients(transform: str, leaves: Leaves, grads: list[Any]) -> None:
-    """Raises on a missing gradient of a penalised leaf."""
+def check_gradients(
+    transform: str, leaves: Leaves, grads: list[jax.Array | None]
+) -> None:
+    """Raises if a penalised leaf has no gradient."""
     for index in leaves.penalised:
         if grads[index] is None:
             raise ValueError(
@@ -125,8 +130,8 @@ def check_gradients(transform: str, leaves: Leaves, grads: list[Any]) -> None:
             )
 
 
-def check_state(transform: str, state: Any, kind: type) -> None:
-    """Raises on the state of another transformation."""
+def check_state(transform: str, state: object, kind: type) -> None:
+    """Raises if `state` is that of another transformation."""
     if not isinstance(state, kind):
         raise TypeError(
             f"{transform}: state is of type {type(state).__name__}; allowed: the "
@@ -136,12 +141,12 @@ def check_state(transform: str, state: Any, kind: type) -> None:
 
 
 def zeroed_units(penalty: Penalty) -> Layout:
-    """The layout of what the penalty's prox zeroes as one: its units, or entries."""
+    """The layout of the units that the prox zeroes jointly, or single entries."""
     return penalty.layout if penalty.facts.zeros == "units" else Entries()
 
 
-def check_schedule(transform: str, schedule: Any) -> None:
-    """Raises on a schedule that is no function."""
+def check_schedule(transform: str, schedule: object) -> None:
+    """Raises if `schedule` is neither a function nor None."""
     if schedule is not None and not callable(schedule):
         raise TypeError(
             f"{transform}: schedule is {schedule!r}; allowed: a function of the step "
@@ -150,13 +155,13 @@ def check_schedule(transform: str, schedule: Any) -> None:
         )
 
 
-def at_count(number: Number | Schedule | None, count: jax.Array) -> Any:
-    """A number, or a schedule at the step count; 1 for None."""
+def at_count(number: Number | Schedule | None, count: jax.Array) -> Number:
+    """Evaluates a number or schedule at the step count; 1 for None."""
     if number is None:
         return 1.0
     return number(count) if callable(number) else number
 
 
-def as_factor(factor: Any) -> jax.Array:
-    """The factor on the penalty as a state keeps it, a strong float32 scalar."""
+def as_factor(factor: Number) -> jax.Array:
+    """Converts the factor on the penalty for a state: a strongly typed float32."""
     return jax.lax.convert_element_type(factor, jnp.float32)

@@ -1,10 +1,10 @@
-"""What `target_sparsity` counts, and how it steers: a ramp and a controller."""
+"""The ramp and the controller of `target_sparsity`, and the units it counts."""
 
 from __future__ import annotations
 
 import dataclasses
 import numbers
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,20 @@ from jaxreg._core.shards import check_whole_leaf
 from jaxreg.rules.by_path import Part
 from jaxreg.transforms._leaves import zeroed_units
 
-_LOOKS, _AHEAD, _MARGIN, _GAIN = 100, 10, 0.15, 0.1
+# Checks of the sparsity during the ramp: ten for each delay of its response.
+_CHECKS = 100
+# Checks to look ahead: units die a tenth of a run after the strength has risen, and a
+# controller on the present share overshoots by 1 to 3 points.
+_AHEAD = 10
+# Relative number of survivors above the ramp to aim at: dead units do not revive.
+_MARGIN = 0.15
+# Log-change of the factor per check; twice that overshoots.
+_GAIN = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Ramp:
-    """When the zeros are to come, and how the factor answers to their share."""
+    """The cubic ramp of sparsity, and the controller that follows it."""
 
     target: Number
     begin_step: int
@@ -57,63 +65,60 @@ class Ramp:
                 "around 1, where the factor starts"
             )
 
-    def looks(self, count: jax.Array) -> jax.Array:
-        """Whether the zeros are counted after this many updates."""
+    def is_check_due(self, count: jax.Array) -> jax.Array:
+        """True if the zeros are counted after this many updates."""
         since = count - self.begin_step
         is_due = (since > 0) & (since % self._interval == 0) & (count < self.end_step)
         return is_due | (count == self.end_step)
 
-    def answer(
+    def next_factor(
         self, factor: jax.Array, before: jax.Array, zero: jax.Array, count: jax.Array
     ) -> jax.Array:
-        """The factor after a look at the share of zero units, once `before`."""
-        then = count + _AHEAD * self._interval - self.begin_step
-        progress = jnp.clip(then / (self.end_step - self.begin_step), 0.0, 1.0)
+        """The factor after a check; the share of zero units is `zero`, was `before`."""
+        steps_ahead = count + _AHEAD * self._interval - self.begin_step
+        progress = jnp.clip(steps_ahead / (self.end_step - self.begin_step), 0.0, 1.0)
         wanted = 1 - self.target * (1 - (1 - progress) ** 3)
         wanted = jnp.minimum(wanted * (1 + _MARGIN), 1.0)
-        # What dies is slow to answer: without looking ahead the factor runs too far.
+        # Sparsity responds with delay: without look-ahead the controller overshoots.
         alive = jnp.log(1 - zero)
         ahead = alive + _AHEAD * (alive - jnp.log(1 - before))
         excess = jnp.nan_to_num(ahead, nan=-jnp.inf) - jnp.log(wanted)
-        moved = factor * jnp.exp(_GAIN * jnp.clip(excess, -1.0, 1.0))
-        return jnp.clip(moved, *self.factor_range).astype(jnp.float32)
+        factor = factor * jnp.exp(_GAIN * jnp.clip(excess, -1.0, 1.0))
+        return jnp.clip(factor, *self.factor_range).astype(jnp.float32)
 
-    def kept(self, total: int) -> jax.Array:
-        """How many of all units are to stay."""
+    def survivor_count(self, total: int) -> jax.Array:
+        """The number of units out of `total` that survive the landing."""
         if isinstance(self.target, jax.core.Tracer):
             share = 1 - jnp.asarray(self.target, jnp.float32)
             return jnp.round(share * total).astype(jnp.int32)
-        # Float32 would miss some of ten million.
+        # In float64: float32 would be off by some of ten million units.
         return jnp.asarray(total - round(float(self.target) * total), jnp.int32)
 
     @property
     def _interval(self) -> int:
-        return max((self.end_step - self.begin_step) // _LOOKS, 1)
+        return max((self.end_step - self.begin_step) // _CHECKS, 1)
 
 
 def makes_zeros(penalty: Penalty) -> bool:
-    """Whether its prox zeroes entries or units, as far as its numbers are known."""
+    """True if its prox zeroes entries or units, as far as its numbers are known."""
     return penalty.facts.zeros is not None
 
 
-def zeroing(parts: list[Part]) -> list[Part]:
-    """The rules that make zeros: the controller scales and the landing holds them."""
+def zeroing_parts(parts: list[Part]) -> list[Part]:
+    """The parts with zeros: the controller scales them, the landing holds them."""
     return [part for part in parts if makes_zeros(part.penalty)]
 
 
-def counted(parts: list[Part], points: Any) -> list[Part]:
-    """The rules whose units count: those with units of several entries, else all that
-
-    make zeros.
-    """
+def counted_parts(parts: list[Part], points: Mapping[int, jax.Array]) -> list[Part]:
+    """The parts whose units count: those with groups, else all that make zeros."""
     counts = []
-    for part in zeroing(parts):
-        own = part.pick(points)
-        for point in own:
+    for part in zeroing_parts(parts):
+        part_points = part.pick(points)
+        for point in part_points:
             check_whole_leaf("target_sparsity", point, "zeros are counted in all parts")
-        sizes = jax.eval_shape(zeroed_units(part.penalty).unit_sizes, own)
+        sizes = jax.eval_shape(zeroed_units(part.penalty).unit_sizes, part_points)
         units = sum(size.size for size in sizes)
-        counts.append((part, units, sum(point.size for point in own)))
+        counts.append((part, units, sum(point.size for point in part_points)))
     grouped = [(part, units) for part, units, entries in counts if units < entries]
     chosen = grouped or [(part, units) for part, units, _ in counts]
     check_countable("target_sparsity", sum(units for _, units in chosen))
@@ -127,10 +132,11 @@ def zero_share(sizes: list[jax.Array]) -> jax.Array:
     return (zeros / max(total, 1)).astype(jnp.float32)
 
 
-def relative(sizes: jax.Array) -> jax.Array:
-    """Sizes in units of the root mean square of those in the leaf that are not zero.
+def relative_sizes(sizes: jax.Array) -> jax.Array:
+    """Divides the sizes of a leaf's units by the root mean square of the non-zero ones.
 
-    Layers differ in scale: by plain sizes a landing can empty the finest of them.
+    Layers differ in scale: by plain sizes a landing can empty the layer of the
+    smallest weights.
     """
     alive = jnp.maximum(jnp.sum(sizes > 0), 1)
     scale = jnp.sqrt(jnp.sum(sizes**2) / alive)

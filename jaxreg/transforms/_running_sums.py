@@ -1,17 +1,17 @@
 """Running sums of gradients and the prox of them, for `dual_average` and `ftrl`.
 
-Their parameters are the prox of the sums so far, and not of the parameters before.
+Their parameters are the prox of the sums, not of the previous parameters.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.checks import check_numbers, check_prox
-from jaxreg._core.penalty import Penalty, Tree, wide_dtype, widened
+from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg.rules.by_path import Leaves
 from jaxreg.transforms._leaves import (
     NEW_STATE,
@@ -22,15 +22,15 @@ from jaxreg.transforms._leaves import (
 
 
 class Arrays(NamedTuple):
-    """What an update reads: the leaves, their gradients (or None) and their sums."""
+    """The leaves of an update, their gradients (or None) and their running sums."""
 
     leaves: Leaves
-    grads: list[Any]
-    sums: list[list[Any]]
+    grads: list[jax.Array | None]
+    sums: list[list[jax.Array]]
 
 
-def check_arguments(transform: str, penalty: Penalty, schedule: Any) -> None:
-    """Raises on what running sums cannot work with."""
+def check_arguments(transform: str, penalty: Penalty, schedule: object) -> None:
+    """Raises if the penalty is not convex or has no prox, or on a bad schedule."""
     check_numbers(penalty)
     check_prox(transform, penalty)
     if not penalty.facts.is_convex:
@@ -42,8 +42,8 @@ def check_arguments(transform: str, penalty: Penalty, schedule: Any) -> None:
     check_schedule(transform, schedule)
 
 
-def number_dtype(params: Tree) -> Any:
-    """That of the numbers beside the sums: the widest real dtype of these."""
+def number_dtype(params: Tree) -> jnp.dtype:
+    """The widest real dtype of the running sums, for the scalars beside them."""
     dtypes = [wide_dtype(leaf) for leaf in jax.tree.leaves(params)]
     return jnp.finfo(jnp.result_type(jnp.float32, *dtypes)).dtype
 
@@ -55,7 +55,7 @@ def read(
     params: Tree | None,
     sums: tuple[Tree, ...],
 ) -> Arrays:
-    """The arrays of an update, after validation."""
+    """Returns the arrays of an update, after validation."""
     leaves, grads = read_update(transform, penalty, updates, params)
     columns = [leaves.like(tree, "the state", NEW_STATE) for tree in sums]
     for index, leaf in enumerate(leaves.leaves):
@@ -75,19 +75,19 @@ def prox_moves(
     arrays: Arrays,
     points: list[jax.Array],
     steps: list[jax.Array],
-    momentum: Any = 0.0,
-) -> list[Any]:
-    """The updates to the prox of the points, short of it by the share `momentum`.
+    momentum: Number = 0.0,
+) -> list[jax.Array | None]:
+    """Updates of `1 - momentum` times the way to the prox of the points.
 
-    They have the dtype of their leaf. Free leaves move to their point, and a leaf
-    without a gradient nowhere.
+    They have the dtype of their leaf. Free leaves move towards their point; a leaf
+    without a gradient gets None.
     """
     targets = list(points)
     for part in arrays.leaves.parts:
         proxes = part.penalty.prox(part.pick(points), part.pick(steps))
         for index, prox in zip(part.indices, proxes, strict=True):
             targets[index] = prox
-    moves: list[Any] = []
+    moves: list[jax.Array | None] = []
     rows = zip(arrays.leaves.leaves, arrays.grads, targets, strict=True)
     for leaf, grad, target in rows:
         move = (1 - momentum) * (target - widened(leaf))

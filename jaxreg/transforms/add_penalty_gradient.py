@@ -22,7 +22,7 @@ from jaxreg.transforms._leaves import (
 
 
 class AddPenaltyGradientState(NamedTuple):
-    """The step count, and the factor that the schedule gave last."""
+    """The step count, and the last factor of the schedule."""
 
     penalty_gradient_count: jax.Array
     strength_factor: jax.Array
@@ -38,7 +38,7 @@ def add_penalty_gradient(
     the preconditioner and the learning rate it is decoupled decay, another problem:
     with `L2(d / 2)` there, `chain(scale_by_adam(), ..., scale_by_learning_rate(lr))` is
     `adamw(lr, weight_decay=d)`. It leaves no exact zeros in either place; for those
-    use `regularize`. Sums are made in at least float32 and keep the updates' dtype.
+    use `regularize`. It adds in at least float32 and keeps the updates' dtype.
 
     Args:
       penalty: any penalty; it sees the leaves that Optax's masks leave visible.
@@ -46,8 +46,8 @@ def add_penalty_gradient(
         penalty.
 
     Raises:
-      TypeError, ValueError: the penalty, or its rules on these leaves, cannot be right
-        (at the call and at the first update).
+      TypeError, ValueError: the penalty is invalid (at the call), or its rules do not
+        fit these leaves (at the first update).
 
     Reference: Loshchilov and Hutter 2019, Decoupled weight decay regularization,
     algorithm 2.

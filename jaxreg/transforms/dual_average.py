@@ -1,8 +1,8 @@
 """Regularized dual averaging: the prox of all gradients so far, with a stable support.
 
-The last parameters enter only by their gradients. A coordinate is exactly 0 as long as
-the weighted mean of all its gradients stays within the penalty's slope at 0, and the
-noise of a mean falls with the step count: the support settles, and then stays.
+The last parameters enter only through their gradients. A coordinate is exactly 0 as
+long as the weighted mean of all its gradients stays within the penalty's slope at 0,
+and the noise of a mean falls with the step count: the support settles, and then stays.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from jaxreg.transforms._running_sums import (
 class DualAverageState(NamedTuple):
     """The first parameters, the weighted sums since, and the step count.
 
-    `gradient_sum` is of the gradients, `penalty_sum` of the schedule's factors, and
-    `strength_factor` the last of these.
+    `gradient_sum` adds up gradients, `penalty_sum` the factors of the schedule;
+    `strength_factor` is the last of these.
     """
 
     first_params: Tree
@@ -56,18 +56,19 @@ def dual_average(
 
     It is a whole optimizer. Use it where the gradients are noisy and the support has to
     be right: zeros are exact and, once the noise has averaged out, they stay. Entries
-    that are not 0 move as under SGD, but for a pull to `x_0` of share `1 / (2 t)` a
-    step. So the error falls like `(x_0 - x) / (2 learning_rate curvature t)`, and a
-    learning rate that decays to 0 lets it grow again: keep it constant. To lower it,
-    start anew with `tx.init(params)`, as the authors do. So too after an edit of the
-    parameters, which the next step undoes: the sums alone say where they are.
+    that are not 0 move as under SGD, but each step also pulls them towards `x_0` by
+    `1 / (2 t)` of the distance. So the error falls like
+    `(x_0 - x) / (2 learning_rate curvature t)`, and a learning rate that decays to 0
+    lets it grow again: keep it constant. To lower it, start anew with
+    `tx.init(params)`, as the authors do. Do so too after an edit of the parameters: the
+    next step would undo it, since it follows from the sums alone.
 
     With momentum above 0 zeros are not exact; it may be a schedule that ends at 0. The
     sums are kept in at least float32, so bfloat16 weights do not stagnate. They grow,
     and in float32 resolve a gradient to `6e-8 t` of its mean: start anew before a
-    million steps. Leaves without a rule are trained alike, without penalty. With `x_0 =
-    0` and the learning rate `lambda count: rate / jnp.sqrt(count + 1.0)` it is the
-    method of Xiao.
+    million steps. Leaves without a rule are trained in the same way, without penalty.
+    With `x_0 = 0` and the learning rate `lambda count: rate / jnp.sqrt(count + 1.0)` it
+    is the method of Xiao.
 
     Args:
       learning_rate: a number, or a function of the step count (from 0).
@@ -100,12 +101,12 @@ def dual_average(
     check_arguments("dual_average", penalty, schedule)
     _check_numbers(learning_rate, momentum)
 
-    average = _Average(penalty, learning_rate, momentum, schedule)
-    return optax.GradientTransformationExtraArgs(average.init, average.update)
+    transform = _DualAverage(penalty, learning_rate, momentum, schedule)
+    return optax.GradientTransformationExtraArgs(transform.init, transform.update)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Average:
+class _DualAverage:
     """The transformation that `dual_average` returns."""
 
     penalty: Penalty
@@ -165,19 +166,21 @@ class _Average:
         )
 
 
-def _copy(leaf: Any) -> jax.Array:
-    # A step that donates params and state may not find one array in both.
+def _copy(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+    # No array may be in both params and state, since a step may donate both.
     is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
     return jnp.zeros_like(leaf) if is_shape else jnp.array(leaf, copy=True)
 
 
-def _starts(leaves: list[Any], starts: list[Any], is_first: Any) -> list[Any]:
-    """The first parameters, which a state made of shapes alone has yet to see."""
+def _starts(
+    leaves: list[jax.Array], starts: list[jax.Array], is_first: jax.Array
+) -> list[jax.Array]:
+    """The first parameters, read at the first step if `init` got shapes alone."""
     pairs = zip(leaves, starts, strict=True)
     return [jnp.where(is_first, leaf, start) for leaf, start in pairs]
 
 
-def _check_numbers(learning_rate: Any, momentum: Any) -> None:
+def _check_numbers(learning_rate: object, momentum: object) -> None:
     if not callable(learning_rate):
         check_number("dual_average: learning_rate", learning_rate)
     if callable(momentum):

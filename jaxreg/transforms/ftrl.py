@@ -1,8 +1,8 @@
-"""FTRL-Proximal: AdaGrad whose penalty acts on the sums, for zeros that stay.
+"""FTRL-Proximal: AdaGrad whose penalty acts on running sums, for zeros that stay.
 
-Per coordinate it follows the leader of all gradients so far, regularized by squares
-around every past point. Off zero that is AdaGrad on loss + penalty; at zero the sum of
-all gradients must outgrow the sum of all penalties to move it.
+Each step minimises the sum of all linearised losses and penalties so far, regularized
+by squares around every past point. Off zero that is AdaGrad on loss + penalty; a zero
+moves once the sum of all its gradients outgrows the sum of all penalties.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from jaxreg.transforms._running_sums import (
 
 
 class FtrlState(NamedTuple):
-    """The sums of the paper, z and n, that of the penalties, and the step count.
+    """The sums z and n of the paper, the sum of penalty factors, and the step count.
 
     `linear_sum` and `penalty_sum` are in units of the learning rate; `strength_factor`
-    is the schedule's last.
+    is the last factor of the schedule.
     """
 
     linear_sum: Tree
@@ -68,16 +68,16 @@ def ftrl(
     The sums are kept in at least float32, so bfloat16 weights do not stagnate. They
     grow, and in float32 resolve a gradient to `6e-8 t` of its mean after t steps: start
     anew before a million. The next step undoes most of an edit of the parameters; call
-    `tx.init(params)` after one. Leaves without a rule are trained alike, without
-    penalty. With `beta = 0` a coordinate that has had no gradient is left alone.
+    `tx.init(params)` after one. Leaves without a rule are trained in the same way,
+    without penalty. With `beta = 0` a coordinate that has had no gradient is left
+    alone.
 
     Args:
-      learning_rate: a number >= 0: the steps fall by themselves, with the gradients
-        seen.
+      learning_rate: a number >= 0; the steps fall by themselves as gradients add up.
       penalty: any convex penalty whose prox takes steps that differ between entries
         (`varying_step`).
-      beta: >= 0, in units of a gradient: what bounds the first steps.
-      initial_accumulator_value: >= 0, what n starts at (Keras: 0.1, and beta 0).
+      beta: >= 0, in units of a gradient; it bounds the first steps.
+      initial_accumulator_value: >= 0, the first n (Keras: 0.1, and beta 0).
       schedule: a function of the step count (from 0) that returns a factor >= 0 on the
         penalty.
 
@@ -106,12 +106,12 @@ def ftrl(
     _check_numbers(learning_rate, beta, initial_accumulator_value)
 
     numbers = learning_rate, beta, initial_accumulator_value
-    leader = _Leader(penalty, *numbers, schedule)
-    return optax.GradientTransformationExtraArgs(leader.init, leader.update)
+    transform = _Ftrl(penalty, *numbers, schedule)
+    return optax.GradientTransformationExtraArgs(transform.init, transform.update)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Leader:
+class _Ftrl:
     """The transformation that `ftrl` returns."""
 
     penalty: Penalty
@@ -139,11 +139,9 @@ class _Leader:
         check_state("ftrl", state, FtrlState)
         sums = state.linear_sum, state.square_sum
         arrays = read("ftrl", self.penalty, updates, params, sums)
-        factor, dtype = (
-            at_count(self.schedule, state.led_steps),
-            state.penalty_sum.dtype,
-        )
-        penalty_sum = (state.penalty_sum + self.rate * factor).astype(dtype)
+        factor = at_count(self.schedule, state.led_steps)
+        penalty_sum = state.penalty_sum + self.rate * factor
+        penalty_sum = penalty_sum.astype(state.penalty_sum.dtype)
 
         # A state made of shapes alone has no parameters yet.
         linear, squares = arrays.sums
@@ -151,65 +149,70 @@ class _Leader:
             jnp.where(state.led_steps == 0, _start(leaf, self.beta + _root(n)), z)
             for leaf, z, n in zip(arrays.leaves.leaves, linear, squares, strict=True)
         ]
-        rows = arrays.leaves.leaves, arrays.grads, linear, squares
-        led = [self._led(*column) for column in zip(*rows, strict=True)]
-        points = [point for point, _, _, _ in led]
-        steps = [(penalty_sum * gain).astype(gain.dtype) for _, gain, _, _ in led]
+        columns = arrays.leaves.leaves, arrays.grads, linear, squares
+        results = [self._advance(*row) for row in zip(*columns, strict=True)]
+        points = [result.point for result in results]
+        steps = [
+            (penalty_sum * result.preconditioner).astype(result.preconditioner.dtype)
+            for result in results
+        ]
         moves = prox_moves(arrays, points, steps)
         tree = arrays.leaves.tree
         return tree(moves), FtrlState(
-            linear_sum=tree(z for _, _, z, _ in led),
-            square_sum=tree(n for _, _, _, n in led),
+            linear_sum=tree(result.linear for result in results),
+            square_sum=tree(result.square for result in results),
             penalty_sum=penalty_sum,
             led_steps=optax.safe_increment(state.led_steps),
             strength_factor=as_factor(factor),
         )
 
-    def _led(self, leaf: jax.Array, grad: Any, z: jax.Array, n: jax.Array) -> _Led:
+    def _advance(
+        self, leaf: jax.Array, grad: jax.Array | None, z: jax.Array, n: jax.Array
+    ) -> _Minimum:
         x = widened(leaf)
         if grad is not None:
             before, n = n, (n + (grad * jnp.conj(grad)).real).astype(n.dtype)
-            # As the roots that divide differ, and not as g^2 / (the sum of the roots)
-            # has it: where rounding parted the two, z would drift from -H x.
-            grown = _root(n) - _root(before)
-            z = (z + self.rate * grad - grown * x).astype(z.dtype)
+            # The roots are subtracted since H holds them, rounded. g^2 / (sum of the
+            # roots) rounds differently, and would let z drift from -H x.
+            increase = _root(n) - _root(before)
+            z = (z + self.rate * grad - increase * x).astype(z.dtype)
         scale = (self.beta + _root(n)).astype(n.dtype)
         # `scale <= 0`, not `~(scale > 0)`: a NaN must propagate.
         is_unseen = scale <= 0
-        gain = jnp.where(is_unseen, 0, 1 / jnp.where(is_unseen, 1, scale))
-        return _Led(jnp.where(is_unseen, x, -gain * z), gain, z, n)
+        inverse = jnp.where(is_unseen, 0, 1 / jnp.where(is_unseen, 1, scale))
+        return _Minimum(jnp.where(is_unseen, x, -inverse * z), inverse, z, n)
 
 
-class _Led(NamedTuple):
-    """Of one leaf, the minimum without the penalty, 1 / (beta + sqrt(n)), z and n.
+class _Minimum(NamedTuple):
+    """A leaf's minimum without the penalty, 1 / (beta + sqrt(n)), z and n.
 
-    Where the two add up to 0 the gain is 0, and the minimum where the leaf is.
+    Where `beta + sqrt(n)` is 0 the preconditioner is 0 and the point the leaf itself.
     """
 
     point: jax.Array
-    gain: jax.Array
+    preconditioner: jax.Array
     linear: jax.Array
     square: jax.Array
 
 
 def _root(n: jax.Array) -> jax.Array:
     """The square root, with the gradient 0 at 0."""
-    is_some = n > 0
-    return jnp.where(is_some, jnp.sqrt(jnp.where(is_some, n, 1)), 0)
+    is_positive = n > 0
+    return jnp.where(is_positive, jnp.sqrt(jnp.where(is_positive, n, 1)), 0)
 
 
-def _filled(leaf: Any, number: Number) -> jax.Array:
+def _filled(leaf: jax.Array | jax.ShapeDtypeStruct, number: Number) -> jax.Array:
     dtype = jnp.finfo(wide_dtype(leaf)).dtype
     return jnp.full_like(leaf, number, dtype=dtype)
 
 
-def _start(leaf: Any, scale: jax.Array) -> jax.Array:
+def _start(leaf: jax.Array | jax.ShapeDtypeStruct, scale: jax.Array) -> jax.Array:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return jnp.zeros_like(leaf, dtype=wide_dtype(leaf))
     return (-scale * widened(leaf)).astype(wide_dtype(leaf))
 
 
-def _check_numbers(learning_rate: Any, beta: Any, initial: Any) -> None:
+def _check_numbers(learning_rate: object, beta: object, initial: object) -> None:
     if callable(learning_rate):
         raise TypeError(
             f"ftrl: learning_rate is {learning_rate!r}; allowed: a number, which falls "

@@ -1,8 +1,6 @@
-"""Groups that turn against themselves become zero."""
+"""Zeroes groups whose step leaves their half-space."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +22,11 @@ def half_space(
 
         `x <- x + u` where `<x + u, x> >= margin |x|^2`, else 0.
 
-    Larger margins zero more. What is zero stays so.
+    Larger margins zero more groups. Zero groups stay zero.
 
     Args:
-      penalty: a penalty with `group_axis`, or `by_path` of such: it determines the
-        groups.
+      penalty: a penalty with `group_axis`, or `by_path` of such penalties; it
+        determines the groups.
       margin: from 0 to below 1.
 
     Raises:
@@ -47,7 +45,9 @@ def half_space(
            [0., 0.]], dtype=float32)
     """
 
-    def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
+    def targets(
+        part: Part, leaves: list[jax.Array], points: list[jax.Array]
+    ) -> list[jax.Array]:
         layout = part.penalty.layout
         if not isinstance(layout, Groups):
             raise TypeError(
@@ -56,15 +56,15 @@ def half_space(
                 "entries use jaxreg.orthant"
             )
         pairs = zip(leaves, points, strict=True)
-        return [_kept(leaf, point, layout, margin) for leaf, point in pairs]
+        return [_zero_outside(leaf, point, layout, margin) for leaf, point in pairs]
 
     return stateless("half_space", penalty, targets)
 
 
-def _kept(
+def _zero_outside(
     leaf: jax.Array, point: jax.Array, layout: Groups, margin: Number
 ) -> jax.Array:
-    """The point, with the groups that left their half-space at zero."""
+    """Zeroes the groups of the point that left their half-space."""
     view = layout.view(leaf.shape)
     before, after = (shards.reshaped("half_space", x, view) for x in (leaf, point))
     within = groups.within_axes(layout.axes, len(view))
@@ -73,5 +73,5 @@ def _kept(
     is_dead = jnp.all(before == 0, axis=within, keepdims=True)
     # A NaN or infinity must propagate: zeros would pass for a pruned group.
     is_out = is_dead | ((along < margin * square) & jnp.isfinite(along))
-    kept = jnp.where(is_out, 0.0, after)
-    return shards.reshaped("half_space", kept, leaf.shape)
+    after = jnp.where(is_out, 0.0, after)
+    return shards.reshaped("half_space", after, leaf.shape)

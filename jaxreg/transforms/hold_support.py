@@ -1,8 +1,6 @@
-"""Zeros that stay zero: refits, and the orthant of the signs."""
+"""Refits that hold zeros, on the support or in the orthant of the signs."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +14,8 @@ from jaxreg.transforms._leaves import stateless, zeroed_units
 def hold_support(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
     """Keeps the zeros of a penalty's leaves zero, last in a chain.
 
-    What is zero when an update arrives does not move: entries, or whole groups where
-    the penalty has groups. It refits what a penalty chose without its bias:
+    Entries that are zero when an update arrives do not move; where the penalty has
+    groups, groups that are wholly zero. It refits a chosen support without bias:
 
         `optax.chain(optax.adam(1e-3), jaxreg.hold_support(penalty))`
 
@@ -39,7 +37,9 @@ def hold_support(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
     Array([-0.25,  0.  ], dtype=float32)
     """
 
-    def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
+    def targets(
+        part: Part, leaves: list[jax.Array], points: list[jax.Array]
+    ) -> list[jax.Array]:
         dead = zeroed_units(part.penalty).is_dead(leaves)
         pairs = zip(dead, points, strict=True)
         return [jnp.where(is_dead, 0.0, point) for is_dead, point in pairs]
@@ -48,11 +48,11 @@ def hold_support(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
 
 
 def orthant(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
-    """Holds zeros, and stops at zero what would change its sign: last in a chain.
+    """Holds zeros, and stops at zero weights that would change sign; last in a chain.
 
     The second phase of OBProx: after a proximal phase has found a support, it goes on
-    in the orthant of its signs, `x <- x + u where (x + u) x > 0, else 0`, and what has
-    become zero stays so. Only the leaves of `penalty` are held.
+    in the orthant of its signs, `x <- x + u where (x + u) x > 0, else 0`, and
+    zeros stay zero. Only the leaves of `penalty` are held.
 
     Raises:
       TypeError, ValueError: at the first update missing params, or a rule that catches
@@ -68,12 +68,14 @@ def orthant(penalty: Penalty) -> optax.GradientTransformationExtraArgs:
     Array([0.5, 0. , 0. ], dtype=float32)
     """
 
-    def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
-        def held(leaf: jax.Array, point: jax.Array) -> jax.Array:
+    def targets(
+        part: Part, leaves: list[jax.Array], points: list[jax.Array]
+    ) -> list[jax.Array]:
+        def in_orthant(leaf: jax.Array, point: jax.Array) -> jax.Array:
             # A NaN or infinity must propagate: a zero would pass for a pruned weight.
             is_over = (jnp.sign(leaf) * point <= 0) & jnp.isfinite(point)
             return jnp.where(is_over | (leaf == 0), 0.0, point)
 
-        return list(map(held, leaves, points))
+        return list(map(in_orthant, leaves, points))
 
     return stateless("orthant", penalty, targets)

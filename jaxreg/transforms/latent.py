@@ -1,4 +1,4 @@
-"""The state of `regularize`: how to read it, and what is refused."""
+"""The state of `regularize`: its start, its validation, and how to read it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from jaxreg.transforms._leaves import check_gradients
 
 
 class RegularizeState(NamedTuple):
-    """The latent (`MaskedNode` for free leaves), and what is inside.
+    """The latent (`MaskedNode` for free leaves), and the optimizer's state.
 
-    That is the optimizer's state, the step count, and the schedule's last factor.
+    Beside them, the step count and the last factor of the schedule.
     """
 
     latent: Tree
-    inner_optimizer: Any
+    inner_optimizer: optax.OptState
     update_count: jax.Array
     strength_factor: jax.Array
 
 
-def latent(opt_state: Any) -> tuple[Tree, Any]:
+def latent(opt_state: optax.OptState) -> tuple[Tree, optax.OptState]:
     """The latent of `regularize` and its optimizer's state, from any optimizer state.
 
     The latent has the structure of the parameters, `optax.MaskedNode` on free leaves.
-    Of an `nnx.Optimizer` pass `nnx.as_pure(optimizer.opt_state)`: its plain arrays.
+    For an `nnx.Optimizer` pass `nnx.as_pure(optimizer.opt_state)`, its plain arrays.
 
     Raises:
       ValueError: the state holds no `regularize`, or more than one.
@@ -40,20 +40,22 @@ def latent(opt_state: Any) -> tuple[Tree, Any]:
     >>> jaxreg.latent(tx.init(jnp.array([1.0, 0.0])))[0]
     Array([1.5, 0. ], dtype=float32)
     """
-    found = states_of(opt_state, RegularizeState)
-    if len(found) != 1:
+    states = _states_of(opt_state, RegularizeState)
+    if len(states) != 1:
         raise ValueError(
-            f"latent: the optimizer state holds {len(found)} states of regularize; "
+            f"latent: the optimizer state holds {len(states)} states of regularize; "
             "allowed: exactly one. Pass the part of the state that you mean"
         )
-    return found[0].latent, found[0].inner_optimizer
+    return states[0].latent, states[0].inner_optimizer
 
 
-def start_of(penalty: Penalty, leaves: list[Any], width: Number) -> list[Any]:
-    """Latents whose prox is the params, or the nearest that the prox can return."""
+def start_of(
+    penalty: Penalty, leaves: list[jax.Array], width: Number
+) -> list[jax.Array]:
+    """Latents whose prox is the params, or the nearest point the prox can return."""
     if not leaves:
         return []
-    # A leaf that the penalty cannot take is named by the error at the first update.
+    # If the penalty cannot take a leaf, the error at the first update names it.
     is_refused = any(penalty.layout.refusal(jnp.shape(leaf)) for leaf in leaves)
     is_refused |= any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
     kinds = map(jnp.result_type, leaves)
@@ -67,19 +69,19 @@ def start_of(penalty: Penalty, leaves: list[Any], width: Number) -> list[Any]:
     return penalty.nearest_latent(wide, wide, penalty.step_for(width))
 
 
-def states_of(state: Any, kinds: Any) -> list[Any]:
-    """The nodes of the given types in an optimizer state."""
+def _states_of(state: optax.OptState, kinds: type | tuple[type, ...]) -> list[Any]:
+    """The nodes of these types in an optimizer state."""
     nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kinds))
     return [node for node in nodes if isinstance(node, kinds)]
 
 
-def check_inner(inner_optimizer: Any, extra_args: dict[str, Any]) -> None:
-    """Raises on optimizers that cannot work on a latent."""
+def check_inner(state: optax.OptState, extra_args: dict[str, Any]) -> None:
+    """Raises if an optimizer with this state cannot work on a latent."""
     searches = (
         optax.ScaleByBacktrackingLinesearchState,
         optax.ScaleByZoomLinesearchState,
     )
-    if states_of(inner_optimizer, searches):
+    if _states_of(state, searches):
         raise ValueError(
             "regularize: the optimizer has a line search, which evaluates the loss at "
             "latents where the parameters never are. Give it a learning rate instead, "
@@ -90,7 +92,7 @@ def check_inner(inner_optimizer: Any, extra_args: dict[str, Any]) -> None:
             "regularize: grad_fn gives gradients at latents, where the parameters "
             "never are. Use optax.contrib.sam with opaque_mode=False"
         )
-    if states_of(inner_optimizer, optax.LookaheadState):
+    if _states_of(state, optax.LookaheadState):
         raise ValueError(
             "regularize: lookahead inside keeps two copies of the latent and its slow "
             "copy has no prox. Use the optimizer that lookahead wraps"
@@ -98,7 +100,7 @@ def check_inner(inner_optimizer: Any, extra_args: dict[str, Any]) -> None:
 
 
 def check_latents(leaves: Leaves, latents: list[Any], grads: list[Any]) -> None:
-    """Raises on a state that was made for other parameters or other rules."""
+    """Raises if the state was made for other parameters or rules."""
     penalised = leaves.penalised
     for index, leaf in enumerate(leaves.leaves):
         latent_leaf = latents[index]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import jax
 import optax
 
 from jaxreg._core.constraint import Constraint
@@ -18,8 +17,8 @@ def project(constraint: Penalty) -> optax.GradientTransformationExtraArgs:
     `x <- argmin |y - (x + updates)|^2` over the set. After plain SGD, and for `Box` and
     `NonNegative` after any optimizer, its fixed points solve the constrained problem.
     Those of an adaptive optimizer with another set do not, since it measures distance
-    by its own metric: use `regularize` or `proximal` there. Feasible after every step
-    it is always, to rounding in the parameters' dtype.
+    by its own metric: use `regularize` or `proximal` there. The parameters are always
+    feasible after every step, up to rounding in their dtype.
 
     Args:
       constraint: a constraint, or `by_path` of constraints.
@@ -37,7 +36,9 @@ def project(constraint: Penalty) -> optax.GradientTransformationExtraArgs:
     Array([0., 0.], dtype=float32)
     """
 
-    def targets(part: Part, _: list[Any], points: list[Any]) -> list[Any]:
+    def targets(
+        part: Part, _: list[jax.Array], points: list[jax.Array]
+    ) -> list[jax.Array]:
         if not isinstance(part.penalty, Constraint):
             raise TypeError(
                 f"project({part.penalty!r}): allowed are constraints, such as "

@@ -1,13 +1,13 @@
-"""Optax's optimizers with a penalty: the same arguments, and its prox at the end."""
+"""Optax's optimizers, with the same arguments, followed by the prox of a penalty."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import optax
+from jax.typing import DTypeLike
 
-from jaxreg._core.penalty import Number, Penalty
+from jaxreg._core.penalty import Number, Penalty, Tree
 from jaxreg.preconditioners import factories as preconditioners
 from jaxreg.transforms._leaves import Schedule
 from jaxreg.transforms.proximal import proximal
@@ -18,7 +18,7 @@ def prox_sgd(
     penalty: Penalty,
     momentum: float | None = None,
     nesterov: bool = False,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: DTypeLike | None = None,
     *,
     schedule: Schedule | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -56,7 +56,7 @@ def prox_adam(
     b2: float = 0.999,
     eps: float = 1e-8,
     eps_root: float = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
     schedule: Schedule | None = None,
@@ -92,9 +92,9 @@ def prox_adamw(
     b2: float = 0.999,
     eps: float = 1e-8,
     eps_root: float = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     weight_decay: float = 1e-4,
-    mask: Any | Callable[[Any], Any] | None = None,
+    mask: Tree | Callable[[Tree], Tree] | None = None,
     *,
     nesterov: bool = False,
     schedule: Schedule | None = None,
@@ -156,8 +156,9 @@ def prox_rmsprop(
     """
     scale = optax.scale_by_stddev if centered else optax.scale_by_rms
     direction = scale(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
-    corrected = decay if bias_correction else None
-    preconditioner = preconditioners.rmsprop(eps, eps_in_sqrt, centered, corrected)
+    preconditioner = preconditioners.rmsprop(
+        eps, eps_in_sqrt, centered, decay if bias_correction else None
+    )
     if momentum is not None:
         direction = optax.chain(direction, optax.trace(momentum, nesterov))
         preconditioner = preconditioners.momentum(momentum, preconditioner)

@@ -25,13 +25,13 @@ from jaxreg.transforms._leaves import (
     updates_to,
 )
 
-_WHOSE = ("updates of the direction", "use another")
+_NAME_AND_HINT = "updates of the direction", "use another"
 
 
 class ProximalState(NamedTuple):
     """The state of the direction, the step count, and the schedule's last factor."""
 
-    direction: Any
+    direction: optax.OptState
     proximal_count: jax.Array
     strength_factor: jax.Array
 
@@ -48,30 +48,30 @@ def proximal(
 
     It takes the place of `optax.scale_by_learning_rate` after a direction `d`:
 
-        `x <- prox_{learning_rate gain}(x - learning_rate d)`
+        `x <- prox_{learning_rate p}(x - learning_rate d)`
 
-    where `gain_i` is what the direction makes of a steady gradient, `d_i / g_i`. With
-    this step the fixed points are those of loss + penalty; with the plain learning
-    rate, after Adam or momentum, they are not. It needs no memory, and its zeros are
-    exact, but with noisy gradients they come and go; `regularize` holds them. A
-    coordinate that has had no gradient is left alone.
+    where `p` is the preconditioner: the direction's output for a constant gradient `g`,
+    per unit gradient, `p_i = d_i / g_i`. With this step the fixed points are those of
+    loss + penalty; with the plain learning rate, after Adam or momentum, they are not.
+    It needs no memory, and its zeros are exact, but with noisy gradients they come and
+    go; `regularize` holds them. A coordinate that has had no gradient is left alone.
 
     Args:
       direction: an Optax transformation without learning rate or sign, as
-        `optax.scale_by_adam()`; clipping and weight decay may be chained into it. The
-        learning rate of an alias such as `optax.adam(1e-3)` cannot be seen: see
-        `preconditioners.check`.
+        `optax.scale_by_adam()`; clipping and weight decay may be chained into it.
+        `preconditioners.check` detects the learning rate in an alias such as
+        `optax.adam(1e-3)`; `proximal` cannot.
       learning_rate: a number, or a function of the step count (from 0).
-      penalty: any penalty whose prox takes such steps: after an adaptive direction one
-        with `varying_step`.
+      penalty: any penalty whose prox takes these steps; after an adaptive direction,
+        one with `varying_step`.
       preconditioner: that of the direction, from `jaxreg.preconditioners`:
         `identity()`, `momentum(decay)`, `adam(b2, eps, eps_root)`, ...
       schedule: a function of the step count that returns a factor >= 0 on the penalty.
 
     Raises:
       TypeError, ValueError: at the call an argument out of range; at the first update a
-        rule that catches no leaf, a state that the preconditioner does not know, two
-        states of its kind, or a step that the penalty's prox cannot take.
+        rule that catches no leaf, a direction's state that the preconditioner cannot
+        read or that occurs twice, or a step that the penalty's prox cannot take.
 
     Reference: Yun, Lozano and Yang 2021, Adaptive proximal gradient methods for
     structured neural networks, arXiv 2110.10404, algorithm 1.
@@ -109,13 +109,15 @@ def proximal(
         rate = at_count(learning_rate, state.proximal_count)
         factor = at_count(schedule, state.proximal_count)
 
-        def before_prox(updates: Tree, direction: Any, params: Tree) -> Any:
+        def before_prox(
+            updates: Tree, direction: optax.OptState, params: Tree
+        ) -> tuple[dict[int, Any], dict[int, jax.Array], optax.OptState, Tree]:
             """Points and steps of penalised leaves, the direction's state, and moves.
 
-            A missing move, of a leaf that is not being trained, leaves its point None.
+            A leaf that is not being trained has no move, and None as its point.
             """
             moves, direction = inner.update(updates, direction, params, **extra)
-            by_leaf = leaves.like(moves, *_WHOSE)
+            by_leaf = leaves.like(moves, *_NAME_AND_HINT)
             scales = read_preconditioner(
                 preconditioner, direction, leaves.treedef, by_leaf
             )
@@ -123,9 +125,9 @@ def proximal(
                 lambda move: jnp.asarray(-rate * move).astype(jnp.result_type(move)),
                 moves,
             )
-            by_leaf = leaves.like(moves, *_WHOSE)
+            by_leaf = leaves.like(moves, *_NAME_AND_HINT)
             params = jax.tree.leaves(params)
-            points, steps = dict[int, Any](), dict[int, Any]()
+            points, steps = dict[int, Any](), dict[int, jax.Array]()
             for index in leaves.penalised:
                 leaf, move = widened(params[index]), by_leaf[index]
                 points[index] = None if move is None else leaf + move
@@ -133,10 +135,12 @@ def proximal(
             return points, steps, direction, moves
 
         inputs = updates, state.direction, params
-        before, prox = with_blockwise_prox(leaves.parts, before_prox, *inputs)
-        _, steps, direction, moves = before
+        result, prox = with_blockwise_prox(leaves.parts, before_prox, *inputs)
+        _, steps, direction, moves = result
 
-        def targets(part: Part, _: list[Any], points: list[Any]) -> list[Any]:
+        def targets(
+            part: Part, _: list[jax.Array], points: list[jax.Array]
+        ) -> list[jax.Array]:
             return prox(part, points, part.pick(steps))
 
         moves = updates_to("proximal", penalty, moves, params, targets)
@@ -146,12 +150,11 @@ def proximal(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _check_direction(made: Any, given: Any) -> None:
-    """Refuses a state of the direction that was made for other parameters."""
-    structure = jax.tree.structure(made)
-    arrays = flatten_like(structure, given, "the direction's state", NEW_STATE)
-    named = jax.tree_util.tree_flatten_with_path(made)[0]
-    for (path, wanted), array in zip(named, arrays, strict=True):
+def _check_direction(expected: optax.OptState, state: optax.OptState) -> None:
+    """Raises if the direction's state was made for other parameters."""
+    shapes, structure = jax.tree_util.tree_flatten_with_path(expected)
+    arrays = flatten_like(structure, state, "the direction's state", NEW_STATE)
+    for (path, wanted), array in zip(shapes, arrays, strict=True):
         if jnp.shape(array) != wanted.shape:
             raise ValueError(
                 f"proximal: the direction's state has shape {jnp.shape(array)} at "
@@ -161,7 +164,7 @@ def _check_direction(made: Any, given: Any) -> None:
 
 
 def _check_arguments(
-    direction: Any, penalty: Any, preconditioner: Any, schedule: Any
+    direction: object, penalty: Penalty, preconditioner: object, schedule: object
 ) -> None:
     if not isinstance(direction, optax.GradientTransformation):
         raise TypeError(

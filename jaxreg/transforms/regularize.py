@@ -55,7 +55,7 @@ def regularize(
     Give it the gradients of the loss alone. It costs one latent copy of the penalised
     leaves, in at least float32 (so bfloat16 weights do not stagnate); the updates have
     the parameters' dtype. Parameters may be edited between updates: the latent of an
-    edited weight moves to the nearest one of its new value, entry by entry. After
+    edited weight moves to the nearest latent of its new value, entry by entry. After
     loading another model, or with another penalty, call `tx.init(params)`. Put weight
     decay in the penalty (`ElasticNet`) and clipping inside the optimizer
     (`optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))`):
@@ -105,7 +105,7 @@ def regularize(
     check_schedule("regularize", schedule)
     inner = optax.with_extra_args_support(optimizer)
 
-    def factor_of(_: Penalty, count: jax.Array) -> Any:
+    def factor_of(_: Penalty, count: jax.Array) -> Number:
         return at_count(schedule, count)
 
     normal_map = NormalMap(inner, penalty, width, factor_of, lambda _: False)
@@ -123,8 +123,8 @@ class NormalMap:
     inner: optax.GradientTransformationExtraArgs
     penalty: Penalty
     width: Number
-    factor_of: Callable[[Penalty, jax.Array], Any]
-    is_free: Callable[[Penalty], Any]
+    factor_of: Callable[[Penalty, jax.Array], Number]
+    is_free: Callable[[Penalty], jax.Array | bool]
 
     def init(self, params: Tree) -> RegularizeState:
         leaves = Leaves(self.penalty, params)
@@ -163,8 +163,8 @@ class NormalMap:
     ) -> tuple[Leaves, list[Any], list[Any], RegularizeState]:
         """One step of the optimizer on the latents.
 
-        Returns the parameters as read, the new latents, the optimizer's updates by leaf
-        (which are the right ones for free leaves alone), and the new state.
+        Returns the leaves of the parameters, the new latents, the optimizer's update of
+        each leaf (final for free leaves alone), and the new state.
         """
         check_params("regularize", params)
         check_state("regularize", state, RegularizeState)
@@ -176,7 +176,7 @@ class NormalMap:
         for part in leaves.parts:
             stored = part.pick(latents)
             # The prox of the stored latents, not params: these would be read twice
-            # more, and after an edit the force is off for one step alone.
+            # more. After an edit the force is off, but for one step alone.
             proxes = self._prox(part.penalty, stored)
             nearest = self._nearest(part, leaves, latents)
             prox_step = part.penalty.step_for(self.width)
@@ -227,10 +227,10 @@ class NormalMap:
         self, part: Part, leaves: Leaves, latents: list[Any]
     ) -> list[jax.Array]:
         """The latents, moved where the parameters have been edited."""
-        params, own = part.pick(leaves.leaves), part.pick(latents)
+        params, stored = part.pick(leaves.leaves), part.pick(latents)
         step = part.penalty.step_for(self.width)
-        nearest = part.penalty.nearest_latent(own, params, step)
-        free = list(map(unrounded, params, own))
+        nearest = part.penalty.nearest_latent(stored, params, step)
+        free = list(map(unrounded, params, stored))
         return self._unless_free(part.penalty, free, nearest)
 
     def _unless_free(
@@ -245,7 +245,7 @@ class NormalMap:
 
 
 def _trained(leaves: Leaves, latents: list[Any]) -> Tree:
-    """What the optimizer trains: the latents, and the parameters of free leaves."""
+    """The arrays that the optimizer trains: latents, and parameters of free leaves."""
     return leaves.tree(
         leaf if isinstance(latent, optax.MaskedNode) else latent
         for latent, leaf in zip(latents, leaves.leaves, strict=True)

@@ -1,4 +1,4 @@
-"""Weights on a penalty that follow the parameters, refreshed every few steps."""
+"""Weights on a penalty, recomputed from the parameters every few steps."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Build = Callable[[Penalty], optax.GradientTransformation]
 
 
 class ReweightState(NamedTuple):
-    """The weights (`MaskedNode` for free leaves), the state built, the step count."""
+    """Weights (`MaskedNode` for free leaves), the inner state, and the step count."""
 
     penalty_weights: Tree
-    built: Any
+    built: optax.OptState
     reweight_count: jax.Array
 
 
@@ -34,30 +34,29 @@ def reweight(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Reweighted penalties: every few steps large weights become cheaper.
 
-    What `build` makes of the penalty runs with the pieces of the penalty, entries or
-    groups, weighted by
+    Runs `build(penalty)` with the units of the penalty, entries or groups, weighted by
 
         `weight = eps / (|x| + eps)`, for a group `|x|` its root mean square,
 
-    refreshed from the parameters every `every` updates; the first weights are 1. A
+    recomputed from the parameters every `every` updates; the first weights are 1. A
     fixed point is a stationary point of loss + sum of `strength eps log(1 + |x| / eps)`
     for `L1(strength)`, that is of `LogSum(strength * eps, eps)`: zeros as with L1, and
-    hardly any bias where `|x|` is many eps. Any way to apply a penalty can be built,
+    hardly any bias where `|x|` is many eps. `build` may use any transformation:
 
         `reweight(lambda p: regularize(optax.adam(1e-3), p), L1(1e-4), 0.1, 100)`
 
-    and so can one of `prox_adam`, `shrink`, ... It costs a weight per piece.
+    `prox_adam`, `shrink`, ... work as well. It stores a weight per unit.
 
     Args:
-      build: makes a transformation of a penalty; the same kind at every call.
+      build: returns a transformation for a penalty, of the same kind at every call.
       penalty: a penalty that can be `weighted`, or rules of such penalties.
-      eps: > 0, in units of a weight: what counts as small.
-      every: the number of updates between two refreshments, an int >= 1.
+      eps: > 0, in units of a weight: the size below which a weight counts as small.
+      every: the number of updates between recomputations, an int >= 1.
 
     Raises:
-      TypeError, ValueError: an argument out of range, a penalty that has no pieces to
-        weigh, what the transformation refuses, and at an update a state that was made
-        for other rules.
+      TypeError, ValueError: an argument out of range, a penalty without units to
+        weight, an error of the transformation; at an update, a state that was made for
+        other rules.
 
     Reference: Candes, Wakin and Boyd 2008, Enhancing sparsity by reweighted l1
     minimization, section 2.2.
@@ -76,7 +75,7 @@ def reweight(
     2.97 0.00
     """
     _check_arguments(penalty, eps, every)
-    first = _built(build, weighted(penalty, 1.0))
+    first = _transformation(build, weighted(penalty, 1.0))
 
     def init(params: Tree) -> ReweightState:
         leaves = Leaves(penalty, params)
@@ -103,14 +102,14 @@ def reweight(
                 fresh = (eps / (size + eps)).astype(size.dtype)
                 weights[index] = jnp.where(is_due, fresh, weights[index])
         tree = leaves.tree(weights)
-        tx = _built(build, weighted(penalty, tree))
+        tx = _transformation(build, weighted(penalty, tree))
         moves, built = tx.update(updates, state.built, params, **extra)
         return moves, ReweightState(tree, built, optax.safe_increment(count))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _check_arguments(penalty: Any, eps: Any, every: Any) -> None:
+def _check_arguments(penalty: Penalty, eps: Number, every: int) -> None:
     check_numbers(penalty)
     check_positive("reweight: eps", eps)
     if not isinstance(every, numbers.Integral) or every < 1:
@@ -126,7 +125,7 @@ def _check_arguments(penalty: Any, eps: Any, every: Any) -> None:
 
 
 def _has_weights(penalty: Penalty) -> bool:
-    """Whether its units lie in one leaf each, with one weight for each."""
+    """True if each of its units lies within a leaf and can have a weight."""
     is_group = isinstance(penalty.layout, Groups) and penalty.facts.zeros == "units"
     return isinstance(penalty, Elementwise | Groupwise) and (
         is_group or penalty.facts.is_separable
@@ -134,11 +133,10 @@ def _has_weights(penalty: Penalty) -> bool:
 
 
 def _check_weights(leaves: Leaves, weights: list[Any]) -> None:
-    """Raises on a state that was made for other parameters or other rules."""
-    wanted: list[Any] = [None] * len(leaves.leaves)
+    """Raises if the state was made for other parameters or rules."""
+    wanted: list[tuple[int, ...] | None] = [None] * len(leaves.leaves)
     for index, penalty in leaves.penalised.items():
-        shape = jnp.shape(leaves.leaves[index])
-        leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
+        leaf = jax.ShapeDtypeStruct(jnp.shape(leaves.leaves[index]), jnp.float32)
         wanted[index] = jnp.shape(_ones(penalty, leaf))
     for index, (weight, shape) in enumerate(zip(weights, wanted, strict=True)):
         is_free = isinstance(weight, optax.MaskedNode)
@@ -151,7 +149,9 @@ def _check_weights(leaves: Leaves, weights: list[Any]) -> None:
             )
 
 
-def _built(build: Build, penalty: Penalty) -> optax.GradientTransformationExtraArgs:
+def _transformation(
+    build: Build, penalty: Penalty
+) -> optax.GradientTransformationExtraArgs:
     tx = build(penalty)
     if not isinstance(tx, optax.GradientTransformation):
         raise TypeError(
@@ -161,8 +161,8 @@ def _built(build: Build, penalty: Penalty) -> optax.GradientTransformationExtraA
     return optax.with_extra_args_support(tx)
 
 
-def _ones(penalty: Penalty, leaf: Any) -> jax.Array:
-    """A weight of 1 for every unit of a leaf; init may know its shape alone."""
+def _ones(penalty: Penalty, leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+    """A weight of 1 for every unit of a leaf; `init` may know its shape alone."""
     if penalty.layout.refusal(jnp.shape(leaf)) is not None:
         # The error at the first update names the leaf.
         return jnp.ones([], jnp.float32)

@@ -22,7 +22,7 @@ from jaxreg.transforms._leaves import (
 
 
 class ShrinkState(NamedTuple):
-    """The step count, and the factor that the schedule gave last."""
+    """The step count, and the last factor of the schedule."""
 
     shrink_count: jax.Array
     strength_factor: jax.Array
@@ -37,12 +37,13 @@ def shrink(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Decoupled shrinkage: `x <- prox_{learning_rate}(x + updates)`, last in a chain.
 
-    With `L2(d / 2)` it is AdamW's decay in prox form, `x / (1 + learning_rate d)` for
-    `(1 - learning_rate d) x`; with `L1` its sparse sibling. It does not minimise loss +
-    penalty after an adaptive optimizer: its step is Euclidean. After Adam a weight
-    survives `L1(s)` where its gradient is steady, `|mean g| > s rms(g)`; so s is a
-    number without units, between 0 and 1, that transfers between layers. After plain
-    SGD it is proximal gradient descent, and does minimise loss + penalty.
+    With `L2(d / 2)` it is AdamW's decay in prox form, `x / (1 + learning_rate d)` in
+    place of `(1 - learning_rate d) x`; with `L1` its sparse counterpart. It does not
+    minimise loss + penalty after an adaptive optimizer, since its step is Euclidean.
+    After Adam a weight survives `L1(s)` where its gradient is steady,
+    `|mean g| > s rms(g)`; so s is a number without units, between 0 and 1, that
+    transfers between layers. After plain SGD it is proximal gradient descent, and does
+    minimise loss + penalty.
 
     Args:
       penalty: any penalty with a prox.
@@ -82,7 +83,9 @@ def shrink(
         factor = at_count(schedule, state.shrink_count)
         step = rate * factor
 
-        def targets(part: Part, leaves: list[Any], points: list[Any]) -> list[Any]:
+        def targets(
+            part: Part, leaves: list[jax.Array], points: list[jax.Array]
+        ) -> list[jax.Array]:
             if not cautious:
                 return part.penalty.prox(points, jnp.asarray(step))
             pairs = zip(leaves, points, strict=True)

@@ -13,19 +13,14 @@ import optax
 from jaxreg._core.penalty import Number, Penalty, Tree
 from jaxreg._numerics.largest import largest
 from jaxreg.rules.by_path import Leaves, Part, penalties_of
-from jaxreg.transforms._leaves import (
-    NEW_STATE,
-    check_state,
-    update_to,
-    zeroed_units,
-)
+from jaxreg.transforms._leaves import NEW_STATE, check_state, update_to, zeroed_units
 from jaxreg.transforms._ramp import (
     Ramp,
-    counted,
+    counted_parts,
     makes_zeros,
-    relative,
+    relative_sizes,
     zero_share,
-    zeroing,
+    zeroing_parts,
 )
 from jaxreg.transforms.latent import RegularizeState
 from jaxreg.transforms.regularize import NormalMap, regularize
@@ -34,9 +29,9 @@ T = TypeVar("T")
 
 
 class TargetSparsityState(NamedTuple):
-    """The state of `regularize`, the next factor, and what was seen of zeros.
+    """The state of `regularize`, the next factor, and two shares of units.
 
-    `reached` is the share of zero units at the last look, `cut` the share that the
+    `reached` is the share of zero units at the last check, `cut` the share that the
     landing zeroed.
     """
 
@@ -58,28 +53,26 @@ def target_sparsity(
 ) -> optax.GradientTransformationExtraArgs:
     r"""`regularize` to a wanted fraction of zeros: reached at `end_step`, then held.
 
-    Units are what the penalty zeroes as one: groups where a rule has groups, and the
-    leaves of rules without are then not counted; else single entries. Their fraction of
-    zeros is to follow `target (1 - (1 - r)^3)`, with r from 0 at `begin_step` to 1 at
-    `end_step`. A hundred times on the way the factor on their strengths is multiplied
-    by
+    Units are the groups of the penalty; leaves of rules without groups are not
+    counted. If no rule has groups, units are single entries. Their fraction of zeros
+    follows `target (1 - (1 - r)^3)`, with r from 0 at `begin_step` to 1 at `end_step`.
+    A hundred times on the way the factor on their strengths is multiplied by
 
         `exp(0.1 clip(log(alive / wanted), -1, 1))`
 
-    and kept in `factor_range`: `alive` is the share of units that are not zero, as it
-    will be in ten looks if it goes on as since the last, and `wanted` that of the ramp
-    then, plus 15 % of it. At `end_step` a landing zeroes the smallest units that are
-    too many, measured by the root mean square of those in their leaf; of equal ones the
-    later. From then on zeros stay zero, and the rest trains without these penalties (of
-    an `ElasticNet` its L2 part goes too). If more units are zero already than asked
-    for, none is revived: the state's `reached`, the share of zero units at the last
-    look, says so, and `cut` what the landing had to zero.
+    and clipped to `factor_range`. Here `alive` is the share of units that are not zero,
+    extrapolated ten checks ahead from the last trend, and `wanted` that of the ramp at
+    that time, plus 15 % of it. At `end_step` a landing zeroes the smallest surplus
+    units, relative to the root mean square of the non-zero units in their leaf; of
+    equal units, the last. From then on zeros stay zero, and the rest trains without
+    these penalties (for an `ElasticNet`, also without its L2 part). If too many units
+    are zero already, none is revived. The state has the share of zero units at the last
+    check, `reached`, and the share that the landing had to zero, `cut`.
 
     Rules without a kink at 0 (`L2`), and constraints, act all the time as under
-    `regularize`. Let the learning rate have most of its schedule behind it when the
-    landing comes: `end_step` at 70 to 85 % of the steps leaves time to work off what
-    was cut. A run that is restored after `end_step` was moved before its step count
-    never lands.
+    `regularize`. Let most of the learning rate schedule pass before the landing:
+    `end_step` at 70 to 85 % of the steps leaves time to recover from the cut. If a run
+    is restored with an `end_step` below its step count, it never lands.
 
     Args:
       optimizer: as in `regularize`.
@@ -111,7 +104,7 @@ def target_sparsity(
     >>> print([f"{x:.2f}" for x in w], float(state.reached))
     ['3.00', '0.00', '-2.00', '0.00'] 0.5
     """
-    # It refuses what it cannot work with.
+    # Raises on invalid arguments.
     regularize(optimizer, penalty, width)
     ramp = Ramp(target, begin_step, end_step, factor_range)
     ramp.check()
@@ -122,8 +115,8 @@ def target_sparsity(
             "GroupLasso(1e-3, group_axis=0), weighted or scaled, and by_path of them"
         )
     inner = optax.with_extra_args_support(optimizer)
-    steered = _TargetSparsity(inner, penalty, width, ramp)
-    return optax.GradientTransformationExtraArgs(steered.init, steered.update)
+    transform = _TargetSparsity(inner, penalty, width, ramp)
+    return optax.GradientTransformationExtraArgs(transform.init, transform.update)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +130,9 @@ class _TargetSparsity:
 
     def init(self, params: Tree) -> TargetSparsityState:
         state = self._map(False, jnp.ones([])).init(params)
-        one = jnp.ones([], jnp.float32)
-        return TargetSparsityState(state, one, jnp.zeros_like(one), jnp.zeros_like(one))
+        factor = jnp.ones([], jnp.float32)
+        shares = jnp.zeros_like(factor), jnp.zeros_like(factor)
+        return TargetSparsityState(state, factor, *shares)
 
     def update(
         self,
@@ -158,18 +152,18 @@ class _TargetSparsity:
         points = normal_map.prox(leaves, latents)
         masks, cut = _either(
             is_landing,
-            lambda: self._ranked(leaves, latents),
-            lambda: (_all_kept(leaves, points), state.cut),
+            lambda: self._landing(leaves, latents),
+            lambda: (_full_masks(leaves, points), state.cut),
         )
-        for index, kept in _by_leaf(leaves, points, masks).items():
-            landed = jnp.where(kept, points[index], 0)
+        for index, mask in _by_leaf(leaves, points, masks).items():
+            landed = jnp.where(mask, points[index], 0)
             points[index] = jnp.where(is_landing, landed, points[index])
             latents[index] = jnp.where(is_landing, landed, latents[index])
         for index, target in points.items():
             moves[index] = update_to(target, leaves.leaves[index])
         factor, reached = _either(
-            self.ramp.looks(count),
-            lambda: self._looked(leaves, latents, state, count),
+            self.ramp.is_check_due(count),
+            lambda: self._check(leaves, latents, state, count),
             lambda: (state.next_factor, state.reached),
         )
         new = new._replace(
@@ -178,30 +172,30 @@ class _TargetSparsity:
         )
         return leaves.tree(moves), TargetSparsityState(new, factor, reached, cut)
 
-    def _map(self, is_held: Any, factor: jax.Array) -> NormalMap:
-        """The normal map; once held it lets go of what makes zeros."""
+    def _map(self, is_held: jax.Array | bool, factor: jax.Array) -> NormalMap:
+        """The normal map, without the penalties that make zeros once these are held."""
 
-        def is_free(penalty: Penalty) -> Any:
+        def is_free(penalty: Penalty) -> jax.Array | bool:
             return is_held if makes_zeros(penalty) else False
 
-        def factor_of(penalty: Penalty, _: jax.Array) -> Any:
+        def factor_of(penalty: Penalty, _: jax.Array) -> Number:
             return factor if makes_zeros(penalty) else 1.0
 
-        inner = _holding(self.inner, self.penalty, is_held)
+        inner = _with_zeros_held(self.inner, self.penalty, is_held)
         return NormalMap(inner, self.penalty, self.width, factor_of, is_free)
 
     def _sizes(
-        self, leaves: Leaves, latents: list[Any], is_held: Any
+        self, leaves: Leaves, latents: list[Any], is_held: jax.Array | bool
     ) -> list[jax.Array]:
         """The sizes of the units that count."""
         points = self._map(is_held, jnp.ones([])).prox(leaves, latents)
         return [
             size
-            for part in counted(leaves.parts, points)
+            for part in counted_parts(leaves.parts, points)
             for size in zeroed_units(part.penalty).unit_sizes(part.pick(points))
         ]
 
-    def _looked(
+    def _check(
         self,
         leaves: Leaves,
         latents: list[Any],
@@ -210,26 +204,29 @@ class _TargetSparsity:
     ) -> tuple[jax.Array, jax.Array]:
         """The next factor and the share of zeros."""
         zero = zero_share(self._sizes(leaves, latents, count >= self.ramp.end_step))
-        seen = state.next_factor, state.reached
-        return self.ramp.answer(*seen, zero, count), zero
+        factor = self.ramp.next_factor(state.next_factor, state.reached, zero, count)
+        return factor, zero
 
-    def _ranked(
+    def _landing(
         self, leaves: Leaves, latents: list[Any]
     ) -> tuple[list[jax.Array], jax.Array]:
-        """Masks of the units that stay, and the share of those that go."""
+        """Masks of the units that survive, and the share of units that are cut."""
         sizes = self._sizes(leaves, latents, False)
         total = sum(size.size for size in sizes)
         if not total:
             return [], jnp.zeros([], jnp.float32)
-        masks = largest(list(map(relative, sizes)), self.ramp.kept(total))
-        kept = [jnp.where(*pair, 0) for pair in zip(masks, sizes, strict=True)]
-        return masks, zero_share(kept) - zero_share(sizes)
+        count = self.ramp.survivor_count(total)
+        masks = largest(list(map(relative_sizes, sizes)), count)
+        landed = [jnp.where(*pair, 0) for pair in zip(masks, sizes, strict=True)]
+        return masks, zero_share(landed) - zero_share(sizes)
 
 
-def _either(is_so: Any, then: Callable[[], T], otherwise: Callable[[], T]) -> T:
-    """`jax.lax.cond` of what happens rarely.
+def _either(
+    is_so: jax.Array | bool, then: Callable[[], T], otherwise: Callable[[], T]
+) -> T:
+    """`jax.lax.cond` for rare events.
 
-    The branches return masks and numbers: XLA for GPUs would copy whole leaves.
+    The branches return masks and numbers, not leaves, which XLA for GPUs would copy.
     """
     if not isinstance(is_so, jax.core.Tracer):
         # Outside jit a cond would be compiled anew at every call.
@@ -237,14 +234,16 @@ def _either(is_so: Any, then: Callable[[], T], otherwise: Callable[[], T]) -> T:
     return jax.lax.cond(is_so, then, otherwise)
 
 
-def _unit_shapes(part: Part, points: dict[int, jax.Array]) -> list[Any]:
+def _unit_shapes(
+    part: Part, points: dict[int, jax.Array]
+) -> list[jax.ShapeDtypeStruct]:
     return jax.eval_shape(zeroed_units(part.penalty).unit_sizes, part.pick(points))
 
 
-def _all_kept(leaves: Leaves, points: dict[int, jax.Array]) -> list[jax.Array]:
+def _full_masks(leaves: Leaves, points: dict[int, jax.Array]) -> list[jax.Array]:
     return [
         jnp.ones(units.shape, bool)
-        for part in counted(leaves.parts, points)
+        for part in counted_parts(leaves.parts, points)
         for units in _unit_shapes(part, points)
     ]
 
@@ -252,32 +251,37 @@ def _all_kept(leaves: Leaves, points: dict[int, jax.Array]) -> list[jax.Array]:
 def _by_leaf(
     leaves: Leaves, points: dict[int, jax.Array], masks: list[jax.Array]
 ) -> dict[int, jax.Array]:
-    """The masks of units at the entries of their leaves; all of a leaf not counted."""
-    each = iter(masks)
+    """Broadcasts masks of units to their leaves; all True for leaves not counted."""
+    remaining = iter(masks)
     out: dict[int, jax.Array] = {
         index: jnp.ones([], bool)
-        for part in zeroing(leaves.parts)
+        for part in zeroing_parts(leaves.parts)
         for index in part.indices
     }
-    for part in counted(leaves.parts, points):
-        units = [next(each) for _ in _unit_shapes(part, points)]
+    for part in counted_parts(leaves.parts, points):
+        units = [next(remaining) for _ in _unit_shapes(part, points)]
         shapes = [point.shape for point in part.pick(points)]
-        kept = zeroed_units(part.penalty).spread(units, shapes)
-        out.update(zip(part.indices, kept, strict=True))
+        leaf_masks = zeroed_units(part.penalty).spread(units, shapes)
+        out.update(zip(part.indices, leaf_masks, strict=True))
     return out
 
 
-def _holding(
-    optimizer: optax.GradientTransformationExtraArgs, penalty: Penalty, is_held: Any
+def _with_zeros_held(
+    optimizer: optax.GradientTransformationExtraArgs,
+    penalty: Penalty,
+    is_held: jax.Array | bool,
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer, under which zeros of a latent stay where they are once held."""
+    """Wraps the optimizer so that zero units of a latent stay zero if `is_held`."""
 
     def update(
-        updates: Tree, state: Any, params: Tree | None = None, **extra_args: Any
-    ) -> tuple[Tree, Any]:
+        updates: Tree,
+        state: optax.OptState,
+        params: Tree | None = None,
+        **extra_args: Any,
+    ) -> tuple[Tree, optax.OptState]:
         latents = Leaves(penalty, params)
         held: dict[int, jax.Array] = {}
-        for part in zeroing(latents.parts):
+        for part in zeroing_parts(latents.parts):
             dead = zeroed_units(part.penalty).is_dead(part.pick(latents.leaves))
             held.update(zip(part.indices, dead, strict=True))
 
@@ -287,7 +291,7 @@ def _holding(
                 leaves[index] = jnp.where(is_held & is_dead, 0, leaves[index])
             return latents.tree(leaves)
 
-        # A clip in the optimizer must not see what does not train.
+        # A clip in the optimizer must not see gradients of entries that do not train.
         moves, state = optimizer.update(masked(updates), state, params, **extra_args)
         return masked(moves), state
 
