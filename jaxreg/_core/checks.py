@@ -131,7 +131,8 @@ def is_known(condition: Callable[..., Leaf], *numbers: Tree) -> bool:
         return False
     # Inside a trace, operations on concrete numbers would be traced too.
     with jax.ensure_compile_time_eval():
-        return bool(jnp.any(condition(*numbers)))
+        # As JAX's arrays: NumPy's float64 may be cached for a trace in float32.
+        return bool(jnp.any(condition(*map(jnp.asarray, numbers))))
 
 
 def _check_field(name: str, content: Tree, rules: Mapping[str, object]) -> None:
