@@ -22,7 +22,7 @@ _MOST_EVALUATIONS = 60
 _LEAST_SHARE = 0.01
 
 _Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
-"""Last size and its excess, next size, whether to go on, number of evaluations."""
+"""Last size and its excess, next size, True to go on, number of evaluations."""
 _Inputs = tuple[Elementwise, jax.Array, jax.Array]
 """Magnitude, leaf and step, or their tangents."""
 

@@ -26,9 +26,9 @@ _MOST_ROUNDS = 20
 _STUCK_BELOW = 1e-4
 
 _Round = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
-"""Remainder, level, error of the sum, whether to go on, number of rounds."""
+"""Remainder, level, error of the sum, True to go on, number of rounds."""
 _Rise = tuple[jax.Array, jax.Array, jax.Array]
-"""Level, whether to go on, number of steps."""
+"""Level, True to go on, number of steps."""
 
 
 def cut_to_total(

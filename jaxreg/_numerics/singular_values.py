@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-Map = Callable[[Any, jax.Array], jax.Array]
+from jaxreg._core.penalty import Tree
+
+Map = Callable[[Tree, jax.Array], jax.Array]
 """From a pytree of numbers and the singular values to new singular values."""
 
 # Singular values that should be 0 came out at up to a tenth of this, as measured, in
@@ -60,7 +61,7 @@ def outside(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def on_singular_values(function: Map, numbers: Any, matrix: jax.Array) -> jax.Array:
+def on_singular_values(function: Map, numbers: Tree, matrix: jax.Array) -> jax.Array:
     """`U diag(function(numbers, sigma)) V^T`, by one singular value decomposition.
 
     `function` maps each singular value separately; it may use their order. If it
@@ -74,7 +75,7 @@ def on_singular_values(function: Map, numbers: Any, matrix: jax.Array) -> jax.Ar
 
 @on_singular_values.defjvp
 def _on_singular_values_jvp(
-    function: Map, primals: tuple[Any, jax.Array], tangents: tuple[Any, jax.Array]
+    function: Map, primals: tuple[Tree, jax.Array], tangents: tuple[Tree, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     """The formula of Daleckii and Krein, by divided differences of singular values.
 
@@ -85,7 +86,7 @@ def _on_singular_values_jvp(
     (numbers, matrix), (number_moves, move) = primals, tangents
     left, sizes, right = decompose(matrix)
 
-    def on_sizes(numbers: Any, sizes: jax.Array) -> jax.Array:
+    def on_sizes(numbers: Tree, sizes: jax.Array) -> jax.Array:
         return function(numbers, sizes).astype(sizes.dtype)
 
     moved, slope = jax.jvp(

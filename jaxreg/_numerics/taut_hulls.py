@@ -67,8 +67,8 @@ class _Arrays(NamedTuple):
 _Entries = tuple[jax.Array, jax.Array, jax.Array]
 """Values, weights and bounds of all entries, line after line."""
 _Outcome = tuple[jax.Array, jax.Array, jax.Array]
-"""Flags: no more to do, and that for lack of sums to the pivot; start of the next
-segment."""
+"""True if nothing can be done now; true if that is for lack of sums to the pivot; the
+start of the next segment."""
 
 
 def hull_segments(
@@ -134,9 +134,9 @@ def _settle(
 ) -> tuple[_State, jax.Array, _Outcome]:
     """Joins the last chords that are out of order, or bends the string once."""
     first, last = (_Chord(*arrays.chords[i]) for i in (state.left, state.right))
-    is_any = state.left <= state.right
-    falls = is_any & (_rise(first, state.low) > 0)
-    climbs = is_any & (_rise(state.high, last) > 0)
+    has_chord = state.left <= state.right
+    falls = has_chord & (_rise(first, state.low) > 0)
+    climbs = has_chord & (_rise(state.high, last) > 0)
     climbs &= ~falls | (state.left < state.right)
     # A chord that passes all of its own hull meets the first one of the other hull.
     is_hill = falls & (state.left == state.middle)

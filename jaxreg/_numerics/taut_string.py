@@ -22,13 +22,13 @@ _VISITS = 256
 _Entries = tuple[jax.Array, jax.Array, jax.Array]
 """Values, weights and bounds of all entries, line after line."""
 _Entry = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
-"""Value, weight, bound, whether a segment starts at the entry, and on which edge."""
+"""Value, weight, bound, True if a segment starts at the entry, and the edge there."""
 _Side = tuple[jax.Array, jax.Array, jax.Array]
 """Slope along one edge, height of the line of that slope, last entry touched."""
 _Scan = tuple[
     jax.Array, jax.Array, jax.Array, jax.Array, _Side, _Side, jax.Array, jax.Array
 ]
-"""The entry, where its segment begins and on which edge, the weight of the segment so
+"""The entry, the begin of its segment and the edge there, the weight of the segment so
 far, the lower and the upper side, and level and pull of each segment."""
 
 

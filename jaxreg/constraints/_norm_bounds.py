@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from jaxreg._core import groups
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.leafwise import RESIDUAL_WIDTH, Groupwise
+from jaxreg._core.penalty import Number
 from jaxreg._numerics.level import norm
 
 
@@ -20,14 +20,14 @@ class NormBounds(Groupwise, Constraint):
 
     @property
     @abc.abstractmethod
-    def _bounds(self) -> tuple[Any, Any]:
+    def _bounds(self) -> tuple[Number, Number]:
         """The lower and the upper bound."""
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
-        """The gradient along the sphere, and how far it moves the norm within bounds.
+        """The gradient along the sphere, and the prox residual of the norm.
 
-        A prox residual in polar coordinates: no pull is so large that its step leaves
-        through the centre and comes back on the other side.
+        In these polar coordinates no step is so large that it passes through the centre
+        to the other side.
         """
         within = groups.within_axes(self._axes, leaf.ndim)
         step = self.step_for(RESIDUAL_WIDTH).astype(leaf.dtype)
@@ -42,11 +42,11 @@ class NormBounds(Groupwise, Constraint):
 
 
 def bounded_norm(
-    leaf: jax.Array, lower: Any, upper: Any, axes: tuple[int, ...]
+    leaf: jax.Array, lower: Number, upper: Number, axes: tuple[int, ...]
 ) -> jax.Array:
-    """The nearest point whose groups' norms are in bounds.
+    """The nearest point at which the norms of all groups are within bounds.
 
-    A group of zeros, from which all directions are as near, gets equal entries.
+    A group of zeros, for which all directions are equally near, gets equal entries.
     """
     lower, upper = (jnp.asarray(bound, leaf.dtype) for bound in (lower, upper))
     root = math.sqrt(groups.size(axes, leaf.shape))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.checks import is_known
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.layout import Entries, Layout, Shape
-from jaxreg._core.penalty import Facts
+from jaxreg._core.penalty import Facts, Number
 from jaxreg._core.pytree import pytree_dataclass, signed
 from jaxreg.calculus.lift import Fitted, broadcasts
 
@@ -19,14 +17,14 @@ from jaxreg.calculus.lift import Fitted, broadcasts
 class Box(Constraint):
     """Entries between two bounds, `lower <= w <= upper`: the projection clips.
 
-    Use it for weights that a device can hold, or for WGAN critics. A bound may be
-    infinite, and an array gives each entry its own. Zero stays zero if it lies between.
-    bfloat16 entries at a bound are the bound rounded. Under `regularize` entries out of
-    bounds are clipped at the first update.
+    Use it for weights that must fit the range of a device, or for WGAN critics. A bound
+    may be infinite, and an array gives each entry its own. Zero stays zero if it lies
+    between. bfloat16 entries at a bound equal the rounded bound. Under `regularize`
+    entries out of bounds are clipped at the first update.
 
     Args:
       lower: a number, or an array that broadcasts against the leaf, in units of weight.
-      upper: as `lower`, and nowhere below it.
+      upper: like `lower`, and nowhere below it.
 
     Raises:
       ValueError: a lower bound lies above its upper bound.
@@ -38,8 +36,8 @@ class Box(Constraint):
     Array([ 0.5, -0.3, -1. ], dtype=float32)
     """
 
-    lower: Any = signed()
-    upper: Any = signed()
+    lower: Number = signed()
+    upper: Number = signed()
 
     facts = Facts(is_separable=True, varying_step=True, stationarity_kind="residual")
 

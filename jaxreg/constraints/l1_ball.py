@@ -17,11 +17,11 @@ from jaxreg._numerics.level import cut_to_total
 class L1Ball(Groupwise, Constraint):
     """Arrays, or groups of them, with `sum |w| <= radius`.
 
-    The projection is soft thresholding with the threshold that brings the sum down to
-    the radius; with steps s that vary it is `level * s`. Use it where a sum of
-    magnitudes is known in advance: what `L1` does with a strength, this does with a
-    budget. Small entries become exactly 0, in bfloat16 too. Under `regularize` leaves
-    outside are projected at the first update. It sums and never sorts.
+    The projection is soft thresholding with the threshold that reduces the sum to the
+    radius; with steps s that vary the threshold is `level * s`. Use it if the sum of
+    magnitudes is known in advance: it is the `L1` norm as a budget rather than a cost.
+    Small entries become exactly 0, in bfloat16 too. Under `regularize` leaves outside
+    are projected at the first update. It sums and never sorts.
 
     Args:
       radius: >= 0, in units of a weight.
@@ -29,7 +29,7 @@ class L1Ball(Groupwise, Constraint):
         leaf one group.
 
     Raises:
-      TypeError: `group_axis` holds other than ints.
+      TypeError: `group_axis` contains a non-int.
 
     Reference: Duchi et al. 2008, Efficient projections onto the l1-ball for learning in
     high dimensions, section 4.

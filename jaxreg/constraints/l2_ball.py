@@ -19,8 +19,9 @@ class L2Ball(NormBounds):
     The projection scales a group down to the radius; with steps s that vary it is
     `v / (1 + level s)`. Use it with dropout, or to bound a layer. Keras'
     `MaxNorm(2, axis=0)` on an `(inputs, outputs)` kernel is
-    `L2Ball(2.0, group_axis=1)`. A group of zeros stays. bfloat16 leaves are computed in
-    float32. Under `regularize` groups outside are scaled at the first update.
+    `L2Ball(2.0, group_axis=1)`. A group of zeros does not change. bfloat16 leaves are
+    computed in float32. Under `regularize` groups outside are scaled at the first
+    update.
 
     Args:
       radius: >= 0, the Euclidean norm of a group.
@@ -28,7 +29,7 @@ class L2Ball(NormBounds):
         leaf one group.
 
     Raises:
-      TypeError: `group_axis` holds other than ints.
+      TypeError: `group_axis` contains a non-int.
 
     Reference: Parikh and Boyd 2014, Proximal algorithms, section 6.5.1.
 

@@ -18,7 +18,7 @@ class MinMaxNorm(NormBounds):
 
     The projection scales a group to the nearer bound. Use it to keep units from dying
     as well as from growing; it is Keras' `MinMaxNorm` with `rate=1`. It is not convex:
-    a group of zeros, from which every direction is as near, gets equal entries, and
+    a group of zeros, for which every direction is equally near, gets equal entries, and
     steps must not vary within a group. bfloat16 leaves are computed in float32. Under
     `regularize` groups out of bounds are scaled at the first update.
 
@@ -29,7 +29,7 @@ class MinMaxNorm(NormBounds):
         leaf one group.
 
     Raises:
-      TypeError: `group_axis` holds other than ints.
+      TypeError: `group_axis` contains a non-int.
       ValueError: `lower` is above `upper`.
 
     >>> import jax.numpy as jnp, jaxreg

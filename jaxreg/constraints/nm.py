@@ -17,7 +17,7 @@ from jaxreg._core.pytree import pytree_dataclass, static
 
 @dataclasses.dataclass(frozen=True)
 class _Blocks(Entries):
-    """Entries in blocks of `m` along `axis`, which a shard may not cut."""
+    """Layout of blocks of `m` entries along `axis`, which must not be sharded."""
 
     m: int = 1
     axis: int = -1
@@ -38,12 +38,12 @@ class _Blocks(Entries):
 
 @pytree_dataclass
 class NM(Constraint):
-    """At most `n` entries that are not 0 in every `m` consecutive ones along an axis.
+    """At most `n` non-zero entries in every `m` consecutive ones along an axis.
 
     The projection keeps the `n` largest `|w|` of each block as they are and sets the
-    others to exactly 0; of equal ones the first stay. With steps s that vary it keeps
-    the largest `w^2 / s`. Use `NM(2, 4)` for the sparsity that GPUs multiply faster.
-    They need it along the axis a product sums over: -2 in Flax, for a kernel
+    others to exactly 0; among equal ones the first stay. With steps s that vary it
+    keeps the largest `w^2 / s`. Use `NM(2, 4)` for the sparsity that GPUs accelerate.
+    They need it along the axis that a product sums over: -2 in Flax, for a kernel
     `(inputs, outputs)` and for one `(height, width, inputs, outputs)` alike. It is not
     convex. Under `regularize` params become their projection at the first update.
     bfloat16 entries that stay keep their bits.
@@ -54,8 +54,8 @@ class NM(Constraint):
       axis: the axis along which blocks lie.
 
     Raises:
-      TypeError: `n`, `m` or `axis` is no int.
-      ValueError: `n` or `m` out of range.
+      TypeError: `n`, `m` or `axis` is not an int.
+      ValueError: `n` or `m` is out of range.
 
     Reference: Mishra et al. 2021, Accelerating sparse deep neural networks,
     arXiv 2104.08378, section 3.
@@ -87,36 +87,35 @@ class NM(Constraint):
         root = jnp.sqrt(jnp.where(moves, step, 1))
         size = jnp.abs(leaf)
         if step.size == 1:
-            return jnp.where(self._kept(size), leaf, 0)
-        held = jnp.where(size > 0, jnp.inf, 0)
-        return jnp.where(self._kept(jnp.where(moves, size / root, held)), leaf, 0)
+            return jnp.where(self._mask(size), leaf, 0)
+        score = jnp.where(moves, size / root, jnp.where(size > 0, jnp.inf, 0))
+        return jnp.where(self._mask(score), leaf, 0)
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
-        """A zero is free as long as its block has fewer nonzeros than allowed."""
+        """Zeros may move freely in blocks with fewer than n non-zero entries."""
         blocks = self._blocks(leaf)
         counts = jnp.sum(blocks != 0, axis=self._inner(leaf), keepdims=True)
         is_full = jnp.broadcast_to(counts >= self.n, blocks.shape).reshape(leaf.shape)
-        extra = jnp.where(self._kept(jnp.abs(leaf)), 0, jnp.abs(leaf))
+        extra = jnp.where(self._mask(jnp.abs(leaf)), 0, jnp.abs(leaf))
         return jnp.where((leaf == 0) & is_full, 0, jnp.abs(grad)) + extra
 
     def _inner(self, leaf: jax.Array) -> int:
         return self.axis % leaf.ndim + 1
 
     def _blocks(self, leaf: jax.Array) -> jax.Array:
-        place = self.axis % leaf.ndim
-        shape = leaf.shape
-        split = (*shape[:place], shape[place] // self.m, self.m, *shape[place + 1 :])
+        axis, shape = self.axis % leaf.ndim, leaf.shape
+        split = (*shape[:axis], shape[axis] // self.m, self.m, *shape[axis + 1 :])
         return leaf.reshape(split)
 
-    def _kept(self, score: jax.Array) -> jax.Array:
-        """Whether fewer than n of its block come before an entry: no sort."""
+    def _mask(self, score: jax.Array) -> jax.Array:
+        """Mask of the n largest scores of each block, by counting and not sorting."""
         blocks, inner = self._blocks(score), self._inner(score)
         shape = [1] * blocks.ndim
         shape[inner] = self.m
-        place = jnp.arange(self.m).reshape(shape)
+        rank = jnp.arange(self.m).reshape(shape)
         before = jnp.zeros(blocks.shape, jnp.int32)
         for rival in range(self.m):
-            other = jax.lax.slice_in_dim(blocks, rival, rival + 1, axis=inner)
-            is_before = (other > blocks) | ((other == blocks) & (rival < place))
+            rivals = jax.lax.slice_in_dim(blocks, rival, rival + 1, axis=inner)
+            is_before = (rivals > blocks) | ((rivals == blocks) & (rival < rank))
             before += is_before.astype(jnp.int32)
         return (before < self.n).reshape(score.shape)

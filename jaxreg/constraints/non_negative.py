@@ -1,4 +1,4 @@
-"""Entries of at least 0."""
+"""Non-negative entries."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jaxreg._core.pytree import pytree_dataclass
 class NonNegative(Constraint):
     """Entries >= 0: the projection is `max(v, 0)`, whatever the step.
 
-    Use it for monotone or additive models; it is Keras' `NonNeg`. With a penalty beside
-    it use `jaxreg.nonnegative(penalty)`. Negative entries become exactly 0, in bfloat16
-    too. Under `regularize` negative entries are cut at the first update.
+    Use it for monotone or additive models; it is Keras' `NonNeg`. Together with a
+    penalty use `jaxreg.nonnegative(penalty)`. Negative entries become exactly 0, in
+    bfloat16 too. Under `regularize` negative entries are clipped at the first update.
 
     Reference: Parikh and Boyd 2014, Proximal algorithms, section 6.2.4.
 
@@ -32,6 +32,6 @@ class NonNegative(Constraint):
         return jnp.maximum(leaf, 0)
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
-        """At 0 the descent that would raise an entry; below 0 also the way back."""
+        """At 0 the descent that would raise an entry; below 0 the distance is added."""
         at_zero = jnp.maximum(-grad, 0)
         return jnp.where(leaf > 0, jnp.abs(grad), at_zero) + jnp.maximum(-leaf, 0)

@@ -14,20 +14,20 @@ from jaxreg.calculus.spectral import MatrixPenalty, check_split
 
 @pytree_dataclass
 class Orthogonal(MatrixPenalty, Constraint):
-    r"""Orthonormal columns of a leaf seen as a matrix, or rows where those are fewer.
+    r"""Orthonormal columns of a leaf seen as a matrix, or rows if those are fewer.
 
     The projection is the polar factor, `U V^T` for `U diag(sigma) V^T`: every singular
-    value becomes 1. Use it for layers that keep lengths. The set, a Stiefel manifold,
-    is not convex. Where the leaf has not full rank there are many nearest points, and
-    one of them is returned: the same for the same leaf, and orthonormal also for 0.
+    value becomes 1. Use it for layers that preserve lengths. The set, a Stiefel
+    manifold, is not convex. A leaf without full rank has many nearest points, one of
+    which is returned: always the same, and orthonormal even for a leaf of zeros.
     Under `regularize` a fresh kernel becomes orthonormal at the first update. bfloat16
     leaves are computed in float32 and then rounded.
 
     Args:
-      split: how many leading axes make up the rows; -1 for all but the last.
+      split: the number of leading axes that make up the rows; -1 for all but the last.
 
     Raises:
-      TypeError: `split` is no int.
+      TypeError: `split` is not an int.
 
     Reference: Absil, Mahony and Sepulchre 2008, Optimization algorithms on matrix
     manifolds, sections 3.3.2 and 3.6.1 (tangent and normal space).

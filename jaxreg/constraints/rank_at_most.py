@@ -16,22 +16,23 @@ from jaxreg.calculus.spectral import MatrixPenalty, check_split
 
 @pytree_dataclass
 class RankAtMost(MatrixPenalty, Constraint):
-    r"""At most `rank` nonzero singular values in a leaf seen as a matrix.
+    r"""At most `rank` non-zero singular values in a leaf seen as a matrix.
 
     The projection keeps the largest singular values and drops the others, the nearest
-    matrix of that rank. Use it where the rank is given and `NuclearNorm` would shrink
-    what is kept. The set is not convex, and where the last kept and the first dropped
-    singular value are equal there are several nearest points, of which one is returned.
-    Under `regularize` a fresh kernel is not zeroed: it is cut to its leading rank at
-    the first update. bfloat16 leaves are computed in float32 and then rounded, entry by
-    entry, so that their rank is right up to that rounding only.
+    matrix of that rank. Use it if the rank is known, and the singular values that stay
+    must not be shrunk as by `NuclearNorm`. The set is not convex, and if the last
+    retained and the first dropped singular value are equal there are several nearest
+    points, one of which is returned. Under `regularize` a fresh kernel is not zeroed:
+    it is truncated to its leading rank at the first update. bfloat16 leaves are
+    computed in float32 and then rounded, entry by entry, so that their rank is exact
+    only up to that rounding.
 
     Args:
       rank: >= 1; leaves with fewer rows or columns are left as they are.
-      split: how many leading axes make up the rows; -1 for all but the last.
+      split: the number of leading axes that make up the rows; -1 for all but the last.
 
     Raises:
-      TypeError, ValueError: `rank` is no int >= 1, or `split` no int.
+      TypeError, ValueError: `rank` is not an int >= 1, or `split` is not an int.
 
     Reference: Eckart and Young 1936, The approximation of one matrix by another of
     lower rank.
@@ -60,10 +61,10 @@ class RankAtMost(MatrixPenalty, Constraint):
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
         left, sizes, right = decompose(leaf)
-        kept = _leading(self, sizes)
-        # Below the full rank the set is a neighbourhood in every direction of rank one.
-        is_free = jnp.sum(kept > 0) < self.rank
-        idle = jnp.where(is_free, 0.0, outside(left, kept, right, grad))
+        leading = _leading(self, sizes)
+        # Below the maximal rank the set holds every small step of rank one.
+        is_free = jnp.sum(leading > 0) < self.rank
+        idle = jnp.where(is_free, 0.0, outside(left, leading, right, grad))
         return jnp.abs(grad - idle) + jnp.abs(leaf - self.leaf_projection(leaf, grad))
 
 

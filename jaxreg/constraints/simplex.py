@@ -1,4 +1,4 @@
-"""Shares of a whole."""
+"""The scaled probability simplex."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class Simplex(Groupwise, Constraint):
 
     The projection is `max(v - level, 0)` with the level that gives the sum; with steps
     s that vary, `max(v - level s, 0)`. Use it for mixture weights and attention over
-    experts. Small shares become exactly 0, in bfloat16 too; zeros become equal shares.
-    Under `regularize` leaves are projected at the first update. It never sorts.
+    experts. Small entries become exactly 0, in bfloat16 too; a leaf of zeros becomes
+    equal shares. Under `regularize` leaves are projected at the first update. It never
+    sorts.
 
     Args:
       total: >= 0, in units of a weight.
@@ -28,7 +29,7 @@ class Simplex(Groupwise, Constraint):
         leaf one group.
 
     Raises:
-      TypeError: `group_axis` holds other than ints.
+      TypeError: `group_axis` contains a non-int.
 
     Reference: Duchi et al. 2008, Efficient projections onto the l1-ball for learning in
     high dimensions, section 3.

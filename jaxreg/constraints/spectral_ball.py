@@ -16,17 +16,17 @@ from jaxreg.calculus.spectral import MatrixPenalty, check_split
 class SpectralBall(MatrixPenalty, Constraint):
     r"""No singular value above `radius` in a leaf seen as a matrix.
 
-    The projection clips the singular values. Use it to bound how much a layer can
-    stretch its inputs: a dense kernel is then Lipschitz with constant `radius`. Of a
+    The projection clips the singular values. Use it to bound how far a layer can
+    stretch its inputs: a dense kernel is then Lipschitz with constant `radius`. For a
     convolution it bounds the matrix `(height * width * in, out)`, not the layer. The
     set is convex; 0 lies inside. bfloat16 leaves are computed in float32.
 
     Args:
       radius: > 0, in units of a singular value.
-      split: how many leading axes make up the rows; -1 for all but the last.
+      split: the number of leading axes that make up the rows; -1 for all but the last.
 
     Raises:
-      TypeError: `split` is no int.
+      TypeError: `split` is not an int.
 
     Reference: Gouk, Frank, Pfahringer and Cree 2021, Regularisation of neural networks
     by enforcing Lipschitz continuity (it scales the matrix; this is the projection).
@@ -49,8 +49,8 @@ class SpectralBall(MatrixPenalty, Constraint):
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
         left, sizes, right = decompose(leaf)
-        # A normal is U W V^T over the singular values at the radius, with W symmetric
-        # and without a negative eigenvalue.
+        # Normals are U W V^T over the singular values at the radius, with W symmetric
+        # and positive semidefinite.
         slack = 16 * jnp.finfo(leaf.dtype).eps * max(leaf.shape) ** 0.5
         is_tight = sizes >= (1 - slack) * self.radius
         left, right = left * is_tight, right * is_tight[:, None]

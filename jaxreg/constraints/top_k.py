@@ -1,10 +1,10 @@
-"""A bound on the number of entries that are not zero."""
+"""A bound on the number of non-zero entries."""
 
 from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,23 +28,23 @@ from jaxreg._numerics.largest import largest
 
 @pytree_dataclass
 class TopK(Constraint):
-    """At most `count` entries that are not 0, or `round(fraction size)` of them.
+    """At most `count` non-zero entries, or `round(fraction size)` of them.
 
     The projection keeps the largest `|w|` as they are and sets the others to exactly 0;
-    of equal ones the first stay. With steps s that vary it keeps the largest
+    among equal ones the first stay. With steps s that vary it keeps the largest
     `w^2 / s`. Use it to reach a given sparsity, per leaf or over all leaves at once. It
     is not convex. Under `regularize` params become their projection at the first
     update, and `describe` shows the share that this zeroes. bfloat16 entries that stay
     keep their bits. It counts and never sorts.
 
     Args:
-      count: an int >= 0, the entries to keep; give either it or `fraction`.
-      fraction: from 0 to 1, the share to keep; a half rounds to the even number.
+      count: an int >= 0, the number of entries to keep; pass it or `fraction`.
+      fraction: from 0 to 1, the share to keep; halves round to the even number.
       scope: "leaf", each leaf by itself, or "tree", all leaves together.
 
     Raises:
-      TypeError: both or neither of `count` and `fraction`, or a `count` that is no int.
-      ValueError: a number out of range, or another `scope`.
+      TypeError: both or neither of `count` and `fraction`, or `count` is not an int.
+      ValueError: a number is out of range, or `scope` is unknown.
 
     Reference: Blumensath and Davies 2009, Iterative hard thresholding for compressed
     sensing, eq. 6.
@@ -91,12 +91,12 @@ class TopK(Constraint):
         leaves, steps = [jnp.asarray(x) for x in leaves], steps_like(params, step)
         for leaf in leaves:
             check_floating(self, leaf)
-        is_one = jax.tree_util.all_leaves([step]) and jnp.ndim(step) == 0
-        metric = [jnp.ones(())] * len(leaves) if is_one else steps
-        kept = self._kept([widened(leaf) for leaf in leaves], metric)
+        is_uniform = jax.tree_util.all_leaves([step]) and jnp.ndim(step) == 0
+        metric = [jnp.ones(())] * len(leaves) if is_uniform else steps
+        masks = self._masks([widened(leaf) for leaf in leaves], metric)
         out = [
-            jnp.where(mask | (one == 0) | jnp.isnan(leaf), leaf, 0).astype(leaf.dtype)
-            for leaf, one, mask in zip(leaves, steps, kept, strict=True)
+            jnp.where(mask | (s == 0) | jnp.isnan(leaf), leaf, 0).astype(leaf.dtype)
+            for leaf, s, mask in zip(leaves, steps, masks, strict=True)
         ]
         return jax.tree.unflatten(treedef, map(without_negative_zero, out))
 
@@ -115,19 +115,19 @@ class TopK(Constraint):
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         metric = jnp.ones(()) if step.size == 1 else step
-        return jnp.where(self._kept([leaf], [metric])[0], leaf, 0)
+        return jnp.where(self._masks([leaf], [metric])[0], leaf, 0)
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
         return self._distances([leaf], [grad])[0]
 
-    def _kept(
+    def _masks(
         self, leaves: Sequence[jax.Array], metric: Sequence[jax.Array]
     ) -> list[jax.Array]:
-        """Masks of what the projection of these arrays, taken together, keeps."""
+        """Masks of the entries that the joint projection of these arrays keeps."""
         if not leaves:
             return []
-        still = jax.lax.stop_gradient((leaves, metric))
-        scores = [_score(leaf, step) for leaf, step in zip(*still, strict=True)]
+        constants = jax.lax.stop_gradient((leaves, metric))
+        scores = [_score(leaf, step) for leaf, step in zip(*constants, strict=True)]
         return largest(scores, self._count(leaves))
 
     def _count(self, leaves: Sequence[jax.Array]) -> jax.Array:
@@ -141,19 +141,19 @@ class TopK(Constraint):
     def _distances(
         self, leaves: Sequence[jax.Array], grads: Sequence[jax.Array]
     ) -> list[jax.Array]:
-        """A zero is free as long as fewer entries than allowed are not 0."""
+        """Zeros may move freely while fewer entries than allowed are non-zero."""
         nonzero = [jnp.sum(leaf != 0, dtype=jnp.int32) for leaf in leaves]
         is_full = sum(nonzero, start=jnp.zeros((), jnp.int32)) >= self._count(leaves)
-        kept = self._kept(leaves, [jnp.ones(())] * len(leaves))
+        masks = self._masks(leaves, [jnp.ones(())] * len(leaves))
         return [
             jnp.where((leaf == 0) & is_full, 0, jnp.abs(grad))
             + jnp.where(mask, 0, jnp.abs(leaf))
-            for leaf, grad, mask in zip(leaves, grads, kept, strict=True)
+            for leaf, grad, mask in zip(leaves, grads, masks, strict=True)
         ]
 
 
-def _score(leaf: jax.Array, step: Any) -> jax.Array:
-    """`|w| / sqrt(step)`, infinite where a step of 0 keeps an entry that is not 0."""
+def _score(leaf: jax.Array, step: jax.Array) -> jax.Array:
+    """`|w| / sqrt(step)`, infinite where a step of 0 keeps a non-zero entry."""
     size = jnp.abs(leaf)
     if jnp.ndim(step) == 0 and not isinstance(step, jax.core.Tracer) and step == 1:
         return size

@@ -15,16 +15,17 @@ class UnitNorm(NormBounds):
     """Arrays, or groups of them, with `||w|| = 1`: the projection is `v / ||v||`.
 
     Use it where only directions matter, as for prototypes and dictionaries; it is
-    Keras' `UnitNorm`. It is not convex: a group of zeros, from which every direction is
-    as near, gets equal entries, and steps must not vary within a group. bfloat16 leaves
-    are computed in float32. Under `regularize` groups are scaled at the first update.
+    Keras' `UnitNorm`. It is not convex: a group of zeros, for which every direction is
+    equally near, gets equal entries, and steps must not vary within a group. bfloat16
+    leaves are computed in float32. Under `regularize` groups are scaled at the first
+    update.
 
     Args:
       group_axis: the axis, or axes, that index the groups, or `Blocks`; None makes each
         leaf one group.
 
     Raises:
-      TypeError: `group_axis` holds other than ints.
+      TypeError: `group_axis` contains a non-int.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> jaxreg.UnitNorm().prox(jnp.array([3.0, -4.0]), step=1.0)

@@ -23,13 +23,13 @@ class CappedL1(Elementwise):
     Weights below the knot are thresholded as by `L1`, those above are free. Its prox is
     the global minimiser at every step and jumps at every step: it returns no size
     between `knot - strength s / 2` and `knot + strength s / 2`. Under `regularize`
-    weights there start at the nearer end, and none that is not 0 starts at 0. `MCP` and
-    `SCAD` do the same without a jump. The subgradient is 0 at 0 and from the knot on.
-    bfloat16 leaves are computed in float32.
+    weights in this gap start at its nearer end, and a non-zero weight never starts at
+    0. `MCP` and `SCAD` are similar, but without a jump at small steps. The subgradient
+    is 0 at 0 and from the knot on. bfloat16 leaves are computed in float32.
 
     Args:
       strength: >= 0, in units of loss per unit of weight.
-      knot: > 0, the size of weight at which the penalty stops to grow.
+      knot: > 0, the size of a weight at which the penalty stops growing.
 
     Reference: Zhang 2010, Analysis of multi-stage convex relaxation for sparse
     regularization.
@@ -49,7 +49,7 @@ class CappedL1(Elementwise):
         return self.strength
 
     def step_for(self, width: Number) -> jax.Array:
-        # Wider than two knots the dead zone ends at the jump.
+        # A dead zone wider than two knots ends at the jump.
         threshold = width * jnp.maximum(1.0, width / (2 * self.knot))
         return ratio(threshold, self.strength)
 
@@ -71,8 +71,8 @@ class CappedL1(Elementwise):
         size, threshold = jnp.abs(leaf), self.strength * step
         edge = flat_from(threshold, self.knot, self.knot)
         below = edge * (1 - 16 * jnp.finfo(leaf.dtype).eps)
-        # Near 0 the lower end of the gap is no place for what is not 0.
-        is_gap_far = threshold <= self.knot
-        is_low = size < jnp.where(is_gap_far, self.knot, below - threshold)
+        # Near 0 the gap begins at 0: non-zero weights start at its upper edge.
+        is_gap_above_zero = threshold <= self.knot
+        is_low = size < jnp.where(is_gap_above_zero, self.knot, below - threshold)
         low = jnp.sign(leaf) * jnp.minimum(size + threshold, below)
         return jnp.where(is_low, low, outside(edge, leaf, leaf))

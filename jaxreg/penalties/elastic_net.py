@@ -16,8 +16,8 @@ class ElasticNet(Elementwise):
     r"""The elastic net, `l1 * sum |w| + l2 * sum w^2`; the same object as `L1 + L2`.
 
     Its prox thresholds and then shrinks, `soft(v, l1 s) / (1 + 2 l2 s)`: exact zeros,
-    and equal weights for equal features. Keras' `l1_l2(a, b)` is the same pair of
-    numbers. The subgradient at 0 is 0. bfloat16 leaves are computed in float32.
+    and equal weights for equal features. Keras' `l1_l2(a, b)` is `ElasticNet(a, b)`.
+    The subgradient at 0 is 0. bfloat16 leaves are computed in float32.
 
     Args:
       l1: >= 0, in units of loss per unit of weight.
@@ -42,7 +42,7 @@ class ElasticNet(Elementwise):
     def from_sklearn(cls, alpha: Number, l1_ratio: Number) -> ElasticNet:
         """The penalty of `sklearn.linear_model.ElasticNet(alpha, l1_ratio)`.
 
-        It goes with the loss scikit-learn uses, `||y - Xw||^2 / (2 n)`.
+        It matches the loss of scikit-learn, `||y - Xw||^2 / (2 n)`.
 
         >>> import jaxreg
         >>> jaxreg.ElasticNet.from_sklearn(alpha=0.5, l1_ratio=0.5)

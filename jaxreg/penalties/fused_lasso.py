@@ -5,27 +5,22 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.layout import Lines
-from jaxreg._core.leafwise import Leafwise
 from jaxreg._core.penalty import Facts, Number, exact_sum, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg.penalties._linewise import Linewise, check_same_axis
 from jaxreg.penalties.l1 import L1, soft_threshold
-from jaxreg.penalties.total_variation import (
-    TotalVariation,
-    check_axis,
-    check_same_axis,
-)
+from jaxreg.penalties.total_variation import TotalVariation
 
 
 @pytree_dataclass
-class FusedLasso(Leafwise):
+class FusedLasso(Linewise):
     r"""The fused lasso, `l1 * sum |w| + total_variation * sum |w_{i+1} - w_i|`.
 
     The same object as `L1 + TotalVariation`. Its prox is the soft threshold of the prox
     of total variation: lines become piecewise constant, and exactly 0 where they are
-    small. That is exact where the step is one number along `axis`, and wrong elsewhere,
-    so steps that differ along it are refused. The subgradient is 0 at 0 and at equal
-    neighbours. bfloat16 leaves are computed in float32.
+    small. The composition is exact only if the step is constant along `axis`; steps
+    that vary along it raise. The subgradient is 0 at 0 and at equal neighbours.
+    bfloat16 leaves are computed in float32.
 
     Args:
       l1: >= 0, in units of loss per unit of weight.
@@ -33,7 +28,7 @@ class FusedLasso(Leafwise):
       axis: the axis along which neighbours are compared; other axes are independent.
 
     Raises:
-      TypeError: `axis` is no int.
+      TypeError: `axis` is not an int.
 
     Reference: Tibshirani et al. 2005, Sparsity and smoothness via the fused lasso;
     Friedman et al. 2007, Pathwise coordinate optimization, section 4.
@@ -48,11 +43,7 @@ class FusedLasso(Leafwise):
     total_variation: Number
     axis: int = static()
 
-    has_loop = True
     facts = Facts(zeros="entries", stationarity_kind="residual")
-
-    def __post_init__(self) -> None:
-        check_axis(type(self).__name__, self.axis)
 
     @property
     def _lasso(self) -> L1:
@@ -61,10 +52,6 @@ class FusedLasso(Leafwise):
     @property
     def _variation(self) -> TotalVariation:
         return TotalVariation(self.total_variation, self.axis)
-
-    @property
-    def layout(self) -> Lines:
-        return Lines(self.axis)
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(width, jnp.maximum(self.l1, self.total_variation))
@@ -83,7 +70,7 @@ class FusedLasso(Leafwise):
     def leaf_nearest(
         self, latent: jax.Array, leaf: jax.Array, step: jax.Array
     ) -> jax.Array:
-        # One prox after the other: their preimages in the other order.
+        # The prox is a composition: its preimages are taken in reverse order.
         flat = self._variation.leaf_prox(latent, step)
         flat = self._lasso.leaf_nearest(flat, leaf, step)
         return self._variation.leaf_nearest(latent, flat, step)

@@ -28,7 +28,7 @@ class GroupLasso(GroupPenalty):
         or `Blocks`.
 
     Raises:
-      TypeError: `group_axis` holds other than ints.
+      TypeError: `group_axis` contains a non-int.
 
     Reference: Yuan and Lin 2006, Model selection and estimation in regression with
     grouped variables, eq. 2.1.
@@ -50,8 +50,8 @@ class GroupLasso(GroupPenalty):
     def from_sklearn(cls, alpha: Number, outputs: int) -> GroupLasso:
         """The penalty of `sklearn.linear_model.MultiTaskLasso(alpha)`.
 
-        On kernels `(features, outputs)`, its `coef_` transposed, and the loss
-        `||Y - XW||^2 / (2 n)`. scikit-learn does not weigh a group by its size.
+        It applies to kernels `(features, outputs)`, the transpose of `coef_`, with the
+        loss `||Y - XW||^2 / (2 n)`. scikit-learn does not weight groups by their size.
 
         >>> import jaxreg
         >>> jaxreg.GroupLasso.from_sklearn(alpha=0.5, outputs=4)
@@ -66,5 +66,5 @@ class GroupLasso(GroupPenalty):
 
 @exact_sum(GroupLasso, L2)
 def _with_l2(first: GroupLasso, second: L2) -> Grouped:
-    # The squared norm of a leaf is that of its groups.
+    # The squared norm of a leaf is the sum of those of its groups.
     return Grouped(ElasticNet(first.strength, second.strength), first.group_axis)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +27,14 @@ from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg.calculus.lift import widened_tree
 from jaxreg.penalties.l1 import L1, soft_threshold
 
+_Pair = tuple[jax.Array, jax.Array]
+"""An array of the skip kernel and one of the first layer."""
+_Lines = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+"""Shrunk skip norms, first-layer weights, a factor for each leaf, bound."""
+
 
 class _Kernels(Entries):
-    """Kernels with one row per input."""
+    """Layout of kernels with one row per input."""
 
     def refusal(self, shape: Shape) -> str | None:
         is_kernel = len(shape) >= 2
@@ -48,26 +52,26 @@ class Hierarchical(Penalty):
 
         strength * sum_j ||skip_j||  subject to  |first_jk| <= bound * ||skip_j||,
 
-    so that an input whose skip weights are 0 is out of the network. Add the skip
+    so that an input whose skip weights are 0 has no effect on the network. Add the skip
     connection to the model and write
     `by_path([(r"^(skip|hidden_0)/kernel$", Hierarchical(1.0, 10.0, skip=1))])`. Put
-    `L2` on the later kernels: else they grow, and the first layer shrinks below its
-    bound for free. The set is not convex, but the prox is exact. The subgradient at 0
-    is 0 and leaves the bound aside; `stationarity` is the prox residual. Under
-    `regularize`, parameters off the set start at the nearest point of it, but with a
-    large bound hardly an input dies: noise of the first layer counts `bound` times
-    against its dead zone. Take the paper's way, `prox_sgd` with momentum and a rising
+    `L2` on the later kernels: otherwise they grow, and the first layer shrinks below
+    its bound at no cost. The set is not convex, but the prox is exact. The subgradient
+    at 0 is 0 and ignores the bound; `stationarity` is the prox residual. Under
+    `regularize`, parameters off the set start at its nearest point, but with a large
+    bound hardly any input dies: noise in the first layer counts `bound` times against
+    its dead zone. Follow the paper and use `prox_sgd` with momentum and a rising
     `schedule`. bfloat16 is computed in float32.
 
     Args:
       strength: >= 0, in units of loss per unit of weight.
-      bound: >= 0, `M` in the paper, where 10 serves well; 0 leaves the linear model.
-      skip: 0 or 1, which of the two leaves is the skip kernel, in the order of the tree
+      bound: >= 0, `M` in the paper, where 10 works well; 0 leaves the linear model.
+      skip: 0 or 1, the index of the skip kernel among the two leaves, in tree order
         (alphabetical in a dict of layers).
-      l1: >= 0, times the sum of `|first|`.
+      l1: >= 0, the strength of a further term, `l1 * sum |first|`.
 
     Raises:
-      ValueError: `skip` is not 0 or 1; at use, other than two leaves, or leaves that
+      ValueError: `skip` is not 0 or 1; at use, there are not two leaves, or they
         differ in the length of axis 0.
 
     Reference: Lemhadri, Ruan, Abraham and Tibshirani 2021, LassoNet: a neural network
@@ -100,13 +104,13 @@ class Hierarchical(Penalty):
         return _Kernels()
 
     def step_for(self, width: Number) -> jax.Array:
-        """The step that zeroes inputs whose skip weights have norm `width`."""
+        """The step whose prox just zeroes inputs with skip weights of norm `width`."""
         return ratio(width, self.strength)
 
     def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
         if not jax.tree.leaves(params):
             return latent
-        # Off the set, no latent has the parameters for its prox.
+        # Off the set, no latent has these parameters as its prox.
         projection = dataclasses.replace(self, strength=0.0, l1=0.0)
         return super()._nearest(latent, projection.prox(params, 1.0), step)
 
@@ -133,10 +137,10 @@ class Hierarchical(Penalty):
                     "jaxreg.regularize, whose step is one number for any optimizer, or "
                     "pass one step per leaf"
                 )
-        own, other = (steps[place].reshape(()) for place in self._places)
+        skip_step, first_step = (steps[index].reshape(()) for index in self._indices)
         if not rows[0].size or not rows[1].size:
             return params
-        proxes = self._joined(params, *self._pair_prox(*rows, own, other))
+        proxes = self._joined(params, *self._pair_prox(rows, (skip_step, first_step)))
         return jax.tree.map(without_negative_zero, proxes)
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
@@ -153,48 +157,49 @@ class Hierarchical(Penalty):
             lambda x, y: jnp.abs(x - y) / step.astype(x.dtype), wide, back
         )
 
-    def _pair_prox(
-        self, skip: jax.Array, first: jax.Array, own: jax.Array, other: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Both kernels after the prox with a step for each.
+    def _pair_prox(self, rows: _Pair, steps: _Pair) -> _Pair:
+        """The prox of both kernels, with a step for each.
 
         Given the norm of a skip row, the row keeps its direction and the first layer is
-        clipped; `_radius` is the best norm.
+        clipped; `_radius` is the optimal norm.
         """
-        own, other = own.astype(skip.dtype), other.astype(first.dtype)
-        shrunk = soft_threshold(first, self.l1 * other)
+        skip, first = rows
+        skip_step, first_step = (
+            s.astype(x.dtype) for x, s in zip(rows, steps, strict=True)
+        )
+        shrunk = soft_threshold(first, self.l1 * first_step)
         sizes = _norms(skip)
-        radius = self._radius(sizes, shrunk, own, other)
-        # A row of zeros has no direction, and every one is as good.
+        radius = self._radius(sizes, shrunk, (skip_step, first_step))
+        # A row of zeros has no direction, and all directions are equally good.
         even = jnp.full_like(skip, skip.shape[1] ** -0.5)
         unit = jnp.where(sizes > 0, skip / jnp.where(sizes > 0, sizes, 1.0), even)
         limit = self.bound * radius
         return (
-            jnp.where(own > 0, unit * radius, skip),
-            jnp.where(other > 0, jnp.clip(shrunk, -limit, limit), first),
+            jnp.where(skip_step > 0, unit * radius, skip),
+            jnp.where(first_step > 0, jnp.clip(shrunk, -limit, limit), first),
         )
 
-    def _radius(
-        self, sizes: jax.Array, rows: jax.Array, own: jax.Array, other: jax.Array
-    ) -> jax.Array:
+    def _radius(self, sizes: jax.Array, rows: jax.Array, steps: _Pair) -> jax.Array:
         """The norm of each skip row after the prox."""
-        total = jnp.where(own + other > 0, own + other, 1.0)
-        by_skip, by_first = other / total, own / total
-        base = by_skip * (sizes - self.strength * own)
+        skip_step, first_step = steps
+        total = skip_step + first_step
+        total = jnp.where(total > 0, total, 1.0)
+        by_skip, by_first = first_step / total, skip_step / total
+        base = by_skip * (sizes - self.strength * skip_step)
         weights = jnp.abs(rows)
         bound = jnp.asarray(self.bound).astype(rows.dtype)
-        numbers = (base, weights, by_skip, by_first, bound)
-        # Which weights are clipped does not change under a small move: the derivative
-        # of the answer is that of its line.
-        radius = _grown(*jax.lax.stop_gradient(numbers))
-        return _line_root(*numbers, weights >= bound * radius, radius)
+        lines = (base, weights, by_skip, by_first, bound)
+        # A small move does not change which weights are clipped: the derivative of the
+        # radius is that of the root of its line.
+        radius = _best_radius(jax.lax.stop_gradient(lines))
+        return _line_root(lines, weights >= bound * radius, radius)
 
     @property
-    def _places(self) -> tuple[int, int]:
+    def _indices(self) -> tuple[int, int]:
         return self.skip, 1 - self.skip
 
-    def _rows(self, params: Tree) -> tuple[jax.Array, jax.Array]:
-        """The skip kernel and the first layer's as matrices of at least float32."""
+    def _rows(self, params: Tree) -> _Pair:
+        """The skip kernel and the first layer's, as matrices of at least float32."""
         leaves = jax.tree.leaves(params)
         shapes = [jnp.shape(leaf) for leaf in leaves]
         if len(leaves) != 2:
@@ -208,11 +213,11 @@ class Hierarchical(Penalty):
                 f"{self!r} acts on two kernels with one row per input, and was given "
                 f"leaves of shapes {shapes}"
             )
-        one, other = (widened(leaves[place]) for place in self._places)
-        return _as_matrix(one), _as_matrix(other)
+        skip, first = (widened(leaves[index]) for index in self._indices)
+        return _as_matrix(skip), _as_matrix(first)
 
-    def _joined(self, params: Tree, skip: Any, first: Any) -> Tree:
-        """The matrices in the shapes and dtypes of the leaves of `params`."""
+    def _joined(self, params: Tree, skip: jax.Array, first: jax.Array) -> Tree:
+        """Returns the matrices as a tree like `params`, with its shapes and dtypes."""
         leaves, treedef = jax.tree.flatten(params)
         pair = (first, skip) if self.skip else (skip, first)
         shaped = [
@@ -222,7 +227,7 @@ class Hierarchical(Penalty):
         return jax.tree.unflatten(treedef, shaped)
 
     def _is_off(self, params: Tree) -> jax.Array:
-        """Whether the bound is exceeded by more than rounding, as of a constraint."""
+        """True if the bound is exceeded by more than rounding, as for a constraint."""
         skip, first = self._rows(params)
         limit = self.bound * _norms(skip)
         leaf = jax.tree.leaves(params)[1 - self.skip]
@@ -230,40 +235,30 @@ class Hierarchical(Penalty):
 
 
 @jax.jit
-def _grown(
-    base: jax.Array,
-    weights: jax.Array,
-    by_skip: jax.Array,
-    by_first: jax.Array,
-    bound: jax.Array,
-) -> jax.Array:
-    """The norm of each skip row at which the objective is least.
+def _best_radius(lines: _Lines) -> jax.Array:
+    """The norm of each skip row that minimises the objective.
 
-    Its derivative by this norm is the least of increasing lines, one per count of
-    clipped weights. Newton's method from 0, where all are clipped, rises to the root
-    and is there after as many steps as lines are met, some five.
+    The derivative of the objective with respect to this norm is the minimum of
+    increasing lines, one per number of clipped weights. Newton's method from 0, where
+    all weights are clipped, increases to the root in one step per line that it meets,
+    some five in all.
     """
+
+    base, weights, *_, bound = lines
 
     def rise(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         radius, _ = state
         is_clipped = weights > bound * radius
-        ahead = _line_root(base, weights, by_skip, by_first, bound, is_clipped, radius)
-        return jnp.maximum(ahead, radius), jnp.any(ahead > radius)
+        root = _line_root(lines, is_clipped, radius)
+        return jnp.maximum(root, radius), jnp.any(root > radius)
 
     start = jnp.zeros_like(base), jnp.array(True)
     return jax.lax.while_loop(lambda state: state[1], rise, start)[0]
 
 
-def _line_root(
-    base: jax.Array,
-    weights: jax.Array,
-    by_skip: jax.Array,
-    by_first: jax.Array,
-    bound: jax.Array,
-    is_clipped: jax.Array,
-    fallback: jax.Array,
-) -> jax.Array:
-    """Where the line of these clipped weights crosses 0, or 0."""
+def _line_root(lines: _Lines, is_clipped: jax.Array, fallback: jax.Array) -> jax.Array:
+    """The zero of the line for these clipped weights, or 0 if that is negative."""
+    base, weights, by_skip, by_first, bound = lines
     pull = jnp.sum(jnp.where(is_clipped, weights, 0.0), axis=1, keepdims=True)
     count = jnp.sum(is_clipped, axis=1, keepdims=True)
     slope = by_skip + by_first * bound * bound * count
@@ -276,7 +271,7 @@ def _as_matrix(leaf: jax.Array) -> jax.Array:
 
 
 def _norms(skip: jax.Array) -> jax.Array:
-    """The norm of each row, kept as an axis of length 1; its gradient at 0 is 0."""
+    """The norm of each row, as an axis of length 1; its gradient at 0 is 0."""
     if not skip.size:
         return jnp.zeros((skip.shape[0], 1), skip.dtype)
     return skip.shape[1] ** 0.5 * groups.root_mean_square(skip, (0,))

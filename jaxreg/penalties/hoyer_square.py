@@ -14,12 +14,12 @@ from jaxreg._core.pytree import pytree_dataclass
 class HoyerSquare(GradientOnly):
     r"""The Hoyer-square measure, `strength * (sum |w|)^2 / sum w^2`, per leaf.
 
-    It lies between `strength` times 1, where one entry holds all, and `strength` times
-    the number of entries, where all are alike; scaling the leaf does not change it, so
-    that it makes weights sparse and does not shrink them. Value and gradient of a zero
-    leaf are 0; near it the gradient grows as one over the leaf's norm. It has no useful
-    prox: chain `add_penalty_gradient(it)` before the optimizer and threshold small
-    weights at the end, or before `regularize` with a penalty that leaves exact zeros.
+    It lies between `strength`, if a single entry is non-zero, and `strength` times the
+    number of entries, if all are equal. Scaling the leaf does not change it, so that it
+    makes weights sparse without shrinking them. Value and gradient of a zero leaf are
+    0; near it the gradient grows as the reciprocal of the norm. It has no useful prox:
+    chain `add_penalty_gradient(it)` before the optimizer and threshold small weights at
+    the end, or chain it before `regularize` with a penalty that leaves exact zeros.
     bfloat16 leaves are computed in float32.
 
     Args:
@@ -36,7 +36,7 @@ class HoyerSquare(GradientOnly):
     strength: Number
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
-        # The value is the same for every scale, which may hence be held constant: the
+        # The value does not depend on the scale, which can therefore be a constant: the
         # squares then neither under- nor overflow.
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(leaf)))
         scaled = leaf / jnp.where(largest > 0, largest, 1.0)

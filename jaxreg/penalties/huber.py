@@ -12,13 +12,13 @@ from jaxreg._core.pytree import positive, pytree_dataclass
 
 @pytree_dataclass
 class Huber(Elementwise):
-    r"""The Huber penalty: `strength w^2 / 2` up to `knot`, straight from there on.
+    r"""The Huber penalty: `strength w^2 / 2` up to `knot`, linear beyond it.
 
     Beyond the knot it is `strength knot (|w| - knot / 2)`. Use it as a weight decay
     that pulls large weights no harder than those at the knot; it leaves no exact zeros.
-    Its prox divides by `1 + strength s` up to `knot (1 + strength s)` and beyond moves
-    by `strength knot s`. `knot -> inf` is `L2(strength / 2)`. The gradient at 0 is 0.
-    bfloat16 leaves are computed in float32.
+    Its prox divides by `1 + strength s` up to `knot (1 + strength s)`, and moves larger
+    weights by `strength knot s`. `knot -> inf` is `L2(strength / 2)`. The gradient at 0
+    is 0. bfloat16 leaves are computed in float32.
 
     Args:
       strength: >= 0, in units of loss per squared unit of weight.

@@ -1,4 +1,4 @@
-"""The number of nonzero weights."""
+"""The number of non-zero weights."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class L0(Elementwise):
     r"""The L0 penalty, `strength` times the number of weights that are not 0.
 
     Its prox is hard thresholding: weights up to `sqrt(2 strength s)` become exactly 0,
-    the others stay as they are. Use it where kept weights must not be shrunk. Zero is
-    always stationary. The prox returns no other weight below the threshold: under
-    `regularize` weights there start at the threshold, none is zeroed before it has
-    moved, so take `width` well below the size of the initial weights. The subgradient
-    is 0 everywhere. bfloat16 leaves are compared in float32.
+    the others stay as they are. Use it if the remaining weights must not be shrunk.
+    Zero is always stationary. The prox returns no non-zero weight below the threshold:
+    under `regularize` such weights start at the threshold, and none is zeroed before it
+    has moved, so take `width` well below the size of the initial weights. The
+    subgradient is 0 everywhere. bfloat16 leaves are compared in float32.
 
     Args:
       strength: >= 0, in units of loss per weight.
@@ -51,14 +51,11 @@ class L0(Elementwise):
         return jnp.zeros_like(leaf)
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        edge = self._edge(step)
+        edge = self.dead_zone(step)
         return jnp.where((jnp.abs(leaf) > edge) | (edge == 0), leaf, 0.0)
 
     def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        return outside(self._edge(step), leaf, leaf)
+        return outside(self.dead_zone(step), leaf, leaf)
 
     def dead_zone(self, step: jax.Array) -> jax.Array:
-        return self._edge(step)
-
-    def _edge(self, step: jax.Array) -> jax.Array:
         return jnp.sqrt(2 * self.strength * step)

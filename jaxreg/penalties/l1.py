@@ -16,9 +16,9 @@ class L1(Elementwise):
 
     Its prox is soft thresholding, `v - clip(v, -strength s, strength s)`: weights below
     the threshold become exactly 0, the others move towards 0 by the threshold. Use it
-    for sparse weights. Keras' `l1(s)` is the same number; scikit-learn's
-    `Lasso(alpha)` is `L1(alpha)` on the loss `||y - Xw||^2 / (2 n)`. The subgradient
-    at 0 is 0. bfloat16 leaves are computed in float32 and rounded once.
+    for sparse weights. Keras' `l1(s)` is `L1(s)`; scikit-learn's `Lasso(alpha)` is
+    `L1(alpha)` with the loss `||y - Xw||^2 / (2 n)`. The subgradient at 0 is 0.
+    bfloat16 leaves are computed in float32 and rounded once.
 
     Args:
       strength: >= 0, in units of loss per unit of weight.
@@ -37,7 +37,7 @@ class L1(Elementwise):
     def from_sklearn(cls, alpha: Number) -> L1:
         """The penalty of `sklearn.linear_model.Lasso(alpha)`.
 
-        It goes with the loss scikit-learn uses, `||y - Xw||^2 / (2 n)`.
+        It matches the loss of scikit-learn, `||y - Xw||^2 / (2 n)`.
 
         >>> import jaxreg
         >>> jaxreg.L1.from_sklearn(alpha=0.5)
@@ -63,9 +63,9 @@ class L1(Elementwise):
 
 
 def soft_threshold(leaf: jax.Array, threshold: jax.Array) -> jax.Array:
-    """`sign(v) max(|v| - threshold, 0)`, without a -0.0 and right for an infinity."""
+    """`sign(v) max(|v| - threshold, 0)`, without -0.0, and exact for infinities."""
     bound = jnp.asarray(threshold, leaf.dtype)
-    # Not a clamp, whose derivative is 0 by all three at a tie.
+    # Not jnp.clip, whose derivative at a tie is 0 for all three arguments.
     return leaf - jnp.minimum(jnp.maximum(leaf, -bound), bound)
 
 

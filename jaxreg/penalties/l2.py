@@ -15,9 +15,9 @@ class L2(Elementwise):
     r"""The ridge penalty, `strength * sum w^2`.
 
     Its gradient is `2 strength w`, its prox `v / (1 + 2 strength s)`: it shrinks every
-    weight in proportion and leaves no zeros. Mind the factor: Keras' `l2(s)` is the
-    same number, but `weight_decay=d` of Optax and PyTorch is `L2(d / 2)`, and
-    scikit-learn's `Ridge(alpha)` is `L2(alpha / n)` on the loss `||y - Xw||^2 / n`.
+    weight in proportion and leaves no zeros. Mind the factor: Keras' `l2(s)` is
+    `L2(s)`, but `weight_decay=d` of Optax and PyTorch is `L2(d / 2)`, and
+    scikit-learn's `Ridge(alpha)` is `L2(alpha / n)` with the loss `||y - Xw||^2 / n`.
     bfloat16 leaves are computed in float32 and rounded once.
 
     Args:
@@ -39,7 +39,7 @@ class L2(Elementwise):
     def from_sklearn(cls, alpha: Number, samples: int) -> L2:
         """The penalty of `sklearn.linear_model.Ridge(alpha)` on the mean loss.
 
-        scikit-learn adds `alpha ||w||^2` to the sum `||y - Xw||^2`; this goes with
+        scikit-learn adds `alpha ||w||^2` to the sum `||y - Xw||^2`; this matches
         `||y - Xw||^2 / (2 n)`, the loss of its Lasso, over `n = samples` rows.
 
         >>> import jaxreg
@@ -49,7 +49,7 @@ class L2(Elementwise):
         return cls(alpha / (2 * samples))
 
     def step_for(self, width: Number) -> jax.Array:
-        # Without a kink the width cancels: this step halves every entry.
+        # Without a kink the width does not matter: this step halves every entry.
         return ratio(jnp.ones_like(jnp.asarray(width)), 2 * self.strength)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:

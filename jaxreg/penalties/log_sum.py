@@ -15,16 +15,16 @@ from jaxreg._numerics.scalar_prox import with_slope_of_root
 class LogSum(Elementwise):
     r"""The log-sum penalty, `strength * sum log(1 + |w| / eps)`.
 
-    The slope falls as `strength / (|w| + eps)`: weights small beside `eps` meet an L1
-    norm of strength `strength / eps`, large ones are hardly shrunk. The prox is the
-    global minimiser at every step; up to `strength s = eps^2` it is continuous with
-    threshold `strength s / eps`, beyond it jumps. Under `regularize` the width is
-    capped at `eps / 2`, where it does not jump. The subgradient at 0 is 0. bfloat16
-    leaves are computed in float32.
+    The slope falls as `strength / (|w| + eps)`: weights that are small compared with
+    `eps` see an L1 norm of strength `strength / eps`, large ones are hardly shrunk. The
+    prox is the global minimiser at every step; up to `strength s = eps^2` it is
+    continuous with threshold `strength s / eps`, beyond that it jumps. Under
+    `regularize` the width is capped at `eps / 2`, where it does not jump. The
+    subgradient at 0 is 0. bfloat16 leaves are computed in float32.
 
     Args:
       strength: >= 0, in units of loss.
-      eps: > 0, in units of a weight: where the slope has halved.
+      eps: > 0, in units of a weight: the size at which the slope is half that at 0.
 
     Reference: Candes, Wakin and Boyd 2008, Enhancing sparsity by reweighted l1
     minimization; Prater-Bennette, Shen and Tripp 2021, The proximity operator of the
@@ -49,10 +49,10 @@ class LogSum(Elementwise):
 
     def dead_zone(self, step: jax.Array) -> jax.Array:
         threshold = self.strength * step
-        # Where the prox jumps, the sizes for which it has no other stationary point.
-        bound = jnp.sqrt(threshold)
-        lone = jnp.maximum(2 * bound - self.eps, 0.0)
-        return jnp.where(bound <= self.eps, threshold / self.eps, lone)
+        root = jnp.sqrt(threshold)
+        # Where the prox jumps: the sizes at which 0 is the only stationary point.
+        only_zero = jnp.maximum(2 * root - self.eps, 0.0)
+        return jnp.where(root <= self.eps, threshold / self.eps, only_zero)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
         return self.strength * jnp.log1p(magnitude(leaf) / self.eps)
@@ -62,28 +62,29 @@ class LogSum(Elementwise):
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         threshold, size = self.strength * step, magnitude(leaf)
-        still = jax.lax.stop_gradient((size, threshold, jnp.asarray(self.eps)))
-        root, is_kept = _larger_root(*still)
+        constants = jax.lax.stop_gradient((size, threshold, jnp.asarray(self.eps)))
+        root, is_nonzero = _larger_root(*constants)
         residual = root + threshold / (self.eps + root) - size
         slope = 1 - (threshold / (self.eps + root)) / (self.eps + root)
-        kept = jnp.sign(leaf) * with_slope_of_root(root, residual, slope)
-        return jnp.where(is_kept, kept, jnp.where(threshold == 0, leaf, 0.0))
+        shrunk = jnp.sign(leaf) * with_slope_of_root(root, residual, slope)
+        return jnp.where(is_nonzero, shrunk, jnp.where(threshold == 0, leaf, 0.0))
 
 
 def _larger_root(
     size: jax.Array, threshold: jax.Array, eps: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The larger root of `x + threshold / (eps + x) = size`, and where it beats 0."""
-    bound, middle = jnp.sqrt(threshold), (size + eps) / 2
-    spread = jnp.sqrt(jnp.maximum(middle - bound, 0.0)) * jnp.sqrt(middle + bound)
-    is_short = size < eps
-    # The sum would cancel; the product of both roots is known.
-    below = jnp.where(is_short, eps - size, 0.0) + 2 * spread
-    product = 2 * eps * (size - threshold / eps) / jnp.where(is_short, below, 1.0)
-    root = jnp.where(is_short, product, (size - eps) / 2 + spread)
+    """The larger root of `x + threshold / (eps + x) = size`, and if it beats 0."""
+    edge, middle = jnp.sqrt(threshold), (size + eps) / 2
+    half_gap = jnp.sqrt(jnp.maximum(middle - edge, 0.0)) * jnp.sqrt(middle + edge)
+    is_small = size < eps
+    # Digits of the sum would cancel; the product of both roots is known.
+    divisor = jnp.where(is_small, eps - size, 0.0) + 2 * half_gap
+    quotient = 2 * eps * (size - threshold / eps) / jnp.where(is_small, divisor, 1.0)
+    root = jnp.where(is_small, quotient, (size - eps) / 2 + half_gap)
     root = jnp.where(threshold == 0, size, root)
     safe = jnp.where(root > 0, root, 1.0)
     cost = threshold * (jnp.log1p(safe / eps) / safe)
-    is_lower = (middle > bound) & (root > 0) & (cost < size - safe / 2)
-    is_kept = jnp.where(bound <= eps, (size > threshold / eps) & (root > 0), is_lower)
-    return jnp.where(is_kept, safe, 0.0), is_kept
+    is_lower = (middle > edge) & (root > 0) & (cost < size - safe / 2)
+    is_outside = (size > threshold / eps) & (root > 0)
+    is_nonzero = jnp.where(edge <= eps, is_outside, is_lower)
+    return jnp.where(is_nonzero, safe, 0.0), is_nonzero

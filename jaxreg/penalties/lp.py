@@ -14,8 +14,7 @@ from jaxreg._core.penalty import Number, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.scalar_prox import outside, with_slope_of_root
 
-# Enough for float64 at any power; the first step is written out.
-_NEWTON_STEPS = 6
+_NEWTON_STEPS = 6  # Each doubles the digits: enough for float64 at any power.
 
 
 @pytree_dataclass
@@ -23,17 +22,17 @@ class Lp(Elementwise):
     r"""The Lp penalty, `strength * sum |w|^power` with a power between 0 and 1.
 
     Between `L0` and `L1`: the smaller the power, the less large weights are shrunk. The
-    prox is the global minimiser, by Newton's method on the weight's share of its size;
-    three steps without a power or logarithm at `power=1/2`, the L1/2 penalty.
-    It jumps: weights up to its threshold become 0, and it returns no other weight below
+    prox is the global minimiser, found by Newton's method; at `power=1/2`, the L1/2
+    penalty, three steps without powers or logarithms suffice. It jumps: weights up to
+    its threshold become 0, and it returns no non-zero weight below
     `(2 (1 - power) strength s)^(1 / (2 - power))`. Zero is always stationary. Under
-    `regularize` weights below that start there, so that none is zeroed before it has
+    `regularize` smaller weights start there, so that none is zeroed before it has
     moved; take `width` well below the size of the initial weights. The subgradient at 0
-    is 0, near 0 it is steep. bfloat16 leaves are computed in float32.
+    is 0; near 0 it is large. bfloat16 leaves are computed in float32.
 
     Args:
       strength: >= 0, in units of loss per unit of weight to the power.
-      power: between 0 and 1, both excluded; a Python number, part of the structure.
+      power: between 0 and 1, both excluded; a Python number, which is static.
 
     Raises:
       ValueError: `power` is not a number between 0 and 1.
@@ -102,26 +101,27 @@ def _shrink_by_share(
     power: float,
     find_share: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
-    """The prox of `threshold |x|^power`; `find_share` solves it for one size of 1.
+    """The prox of `threshold |x|^power`; `find_share` solves it for size 1.
 
-    It gets the smallest weight the prox returns, divided by the size, so that nothing
-    over- or underflows at any scale, and returns the answer divided by the size.
+    Its argument is the smallest weight that the prox returns, divided by the size, so
+    that nothing over- or underflows at any scale. It returns the prox divided by the
+    size.
     """
-    still = jax.lax.stop_gradient
-    size, smallest = magnitude(leaf), _smallest(still(threshold), power)
-    is_kept = still(size) > _edge(smallest, power)
-    safe = jnp.where(is_kept, size, 1.0)
-    share = find_share(jnp.where(is_kept, smallest / still(safe), 0.0))
-    root = still(share * safe)
+    constant = jax.lax.stop_gradient
+    size, smallest = magnitude(leaf), _smallest(constant(threshold), power)
+    is_nonzero = constant(size) > _edge(smallest, power)
+    safe = jnp.where(is_nonzero, size, 1.0)
+    share = find_share(jnp.where(is_nonzero, smallest / constant(safe), 0.0))
+    root = constant(share * safe)
     residual = root + power * threshold * _raised(root, power - 1) - safe
-    reach = jnp.where(is_kept, smallest / root, 0.0)
+    reach = jnp.where(is_nonzero, smallest / root, 0.0)
     slope = 1 - power / 2 * _raised(reach, 2 - power)
-    kept = jnp.sign(leaf) * with_slope_of_root(root, residual, slope)
-    return jnp.where(is_kept, kept, jnp.where(threshold == 0, leaf, 0.0))
+    shrunk = jnp.sign(leaf) * with_slope_of_root(root, residual, slope)
+    return jnp.where(is_nonzero, shrunk, jnp.where(threshold == 0, leaf, 0.0))
 
 
 def _share_by_newton(smallest: jax.Array, power: float) -> jax.Array:
-    """The larger root of `u + c u^(power - 1) = 1`, from above: the left is convex."""
+    """The larger root of `u + c u^(power - 1) = 1`, which is convex, from above."""
     bend = power * _raised(smallest, 2 - power) / (2 * (1 - power))
     share = 1 - bend / (1 - (1 - power) * bend)
     for _ in range(_NEWTON_STEPS):
@@ -132,10 +132,10 @@ def _share_by_newton(smallest: jax.Array, power: float) -> jax.Array:
 
 
 def _share_for_one_half(smallest: jax.Array) -> jax.Array:
-    """The larger root of `u + c / sqrt(u) = 1`; three steps of Newton for float64.
+    """The larger root of `u + c / sqrt(u) = 1`; three Newton steps give float64.
 
-    The known root, `(2/3) (1 + cos((2/3) arccos(-(3 sqrt(3) / 2) c)))`, is the same
-    number, ten times slower on a CPU.
+    The closed form, `(2/3) (1 + cos((2/3) arccos(-(3 sqrt(3) / 2) c)))`, is ten times
+    slower on a CPU.
     """
     bend = smallest * jnp.sqrt(smallest) / 2
     share = 1 - bend / (1 - bend / 2)
@@ -146,12 +146,12 @@ def _share_for_one_half(smallest: jax.Array) -> jax.Array:
 
 
 def _raised(size: jax.Array, exponent: float) -> jax.Array:
-    """The power of a positive number; on CPUs far faster than the general one."""
+    """A power of positive numbers, on CPUs far faster than `size**exponent`."""
     return jnp.exp(exponent * jnp.log(size))
 
 
 def _smallest(threshold: jax.Array, power: float) -> jax.Array:
-    """The smallest weight other than 0 that the prox returns."""
+    """The smallest non-zero weight that the prox returns."""
     return (2 * (1 - power) * threshold) ** (1 / (2 - power))
 
 
@@ -161,7 +161,7 @@ def _edge(smallest: jax.Array, power: float) -> jax.Array:
 
 
 def _size(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Which entries are 0, or subnormal, where a slope overflows; and safe sizes."""
+    """A mask of zeros (and subnormals, whose slope overflows), and safe sizes."""
     size = magnitude(leaf)
     is_zero = size < jnp.finfo(leaf.dtype).tiny
     return is_zero, jnp.where(is_zero, 1.0, size)

@@ -17,15 +17,15 @@ class NuclearNorm(SpectralPenalty):
     attention kernels. It is `spectral(L1(strength), split)`. The subgradient at 0 is 0;
     a leaf is 0 at the optimum once `strength` exceeds the largest singular value of the
     loss gradient there. bfloat16 leaves are computed in float32 and rounded once, entry
-    by entry, so that their low rank is visible up to that rounding only.
+    by entry, so that their rank is low only up to that rounding.
 
     Args:
       strength: >= 0, in units of loss per unit of a singular value.
-      split: how many leading axes make up the rows; -1 for all but the last, which
-        makes a `(height, width, in, out)` kernel `(height * width * in, out)`.
+      split: the number of leading axes that make up the rows; -1 for all but the last,
+        so that a `(height, width, in, out)` kernel is `(height * width * in, out)`.
 
     Raises:
-      TypeError: `split` is no int.
+      TypeError: `split` is not an int.
 
     Reference: Cai, Candes and Shen 2010, A singular value thresholding algorithm for
     matrix completion, theorem 2.1.

@@ -16,7 +16,7 @@ from jaxreg._core.pytree import pytree_dataclass, static
 
 
 class _Rows(Groups):
-    """Groups that are compared with each other."""
+    """Layout of groups that are compared with each other."""
 
     def whole_axes(self, shape: Shape) -> Sequence[int]:
         return range(len(shape))
@@ -27,11 +27,11 @@ class Orthogonality(GradientOnly):
     r"""The cosines between groups, `strength * sum_{i<j} |<w_i, w_j>| / (|w_i| |w_j|)`.
 
     The groups `w_i` are those of `group_axis`, flattened. It turns them away from each
-    other and leaves their lengths alone. A zero group adds nothing to the value and has
-    gradient 0, as has a pair that is orthogonal. It has no useful prox: chain
+    other without changing their lengths. A zero group adds nothing to the value, and
+    its gradient is 0, as is that of orthogonal pairs. It has no useful prox: chain
     `add_penalty_gradient(it)` before the optimizer; to make a leaf exactly orthogonal
-    use `Orthogonal`. The cost is one product of the leaf with its transpose, of groups
-    times groups entries. bfloat16 leaves are computed in float32.
+    use `Orthogonal`. The cost is one product of the leaf with its transpose, a matrix
+    of groups times groups. bfloat16 leaves are computed in float32.
 
     Keras' `OrthogonalRegularizer(factor, mode="rows")` is the mean over the
     `n (n - 1) / 2` pairs of n rows: `factor = strength n (n - 1) / 2` with
@@ -39,11 +39,11 @@ class Orthogonality(GradientOnly):
 
     Args:
       strength: >= 0, in units of loss per pair.
-      group_axis: the axis that indexes the groups, as 1 for the neurons of an
-        `(inputs, outputs)` kernel, 3 for the filters of a convolution.
+      group_axis: the axis that indexes the groups, such as 1 for the neurons of an
+        `(inputs, outputs)` kernel or 3 for the filters of a convolution.
 
     Raises:
-      TypeError: `group_axis` is no int.
+      TypeError: `group_axis` is not an int.
 
     Reference: Keras, `keras.regularizers.OrthogonalRegularizer`.
 
@@ -76,8 +76,8 @@ class Orthogonality(GradientOnly):
         rows = jnp.moveaxis(leaf, self.group_axis, 0).reshape(
             leaf.shape[self.group_axis], -1
         )
-        # Cosines are the same for every length, which may hence be held constant first:
-        # the derivative of the second division then neither under- nor overflows.
+        # Cosines do not depend on the lengths, which the first division can therefore
+        # treat as constants: the derivative of the second neither under- nor overflows.
         near_unit = rows / jax.lax.stop_gradient(_lengths(rows))
         units = near_unit / _lengths(near_unit)
         cosines = jnp.matmul(units, units.T, precision="highest")

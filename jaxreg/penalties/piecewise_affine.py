@@ -1,4 +1,4 @@
-"""Penalties made of straight pieces: pulls towards a grid of values."""
+"""Piecewise linear penalties: pulls towards a grid of values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import itertools
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,32 +15,38 @@ from jaxreg._core.leafwise import Leafwise
 from jaxreg._core.penalty import Facts, Number, is_untouched, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
 
-_HALVINGS = 40
-_UNROLL = 64
+_BISECTIONS = 40  # 24 for the digits of a float32, 16 for latents below the bracket.
+_MOST_UNROLLED = 64  # Unrolled steps fuse; the bound limits the size of the program.
+
+_Knot = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+"""Minimiser of the current run, `f` there, best minimiser, `f` there, if it exists."""
+_Sides = tuple[jax.Array, jax.Array, jax.Array]
+"""`f`, and its slopes to the left and to the right."""
 
 
 @pytree_dataclass
 class PiecewiseAffine(Leafwise):
-    r"""`strength * sum f(w)`, `f` continuous and made of straight pieces, at lowest 0.
+    r"""`strength * sum f(w)`, `f` continuous and piecewise linear, with minimum 0.
 
     `f` has the given slopes between the knots, and its lowest knot has value 0. Use it
     to quantize: the prox holds weights exactly at the knots where the slope rises.
-    `to_grid` and `convex` make the two usual ones. The prox is the global minimiser at
-    every step, for a step per coordinate too: the lowest of the stationary points of
-    all pieces. Where a slope falls (as in `to_grid`, half way between values) it jumps:
-    under `regularize` weights that it cannot return start at the nearest that it can,
-    and the width is capped at half the shortest piece, so that most can stay.
-    At a knot the subgradient is the one nearest to 0; 0 is as any other weight.
+    `to_grid` and `convex` construct the two usual kinds. The prox is the global
+    minimiser at every step, also for one step per coordinate: the lowest of the
+    stationary points of all pieces. Where the slope falls (as in `to_grid`, half way
+    between values) it jumps: under `regularize` weights that it cannot return start at
+    the nearest weight that it can, and the width is capped at half the shortest piece,
+    so that most weights can stay. At a knot the subgradient is the one nearest to 0;
+    zero is not special.
     bfloat16 leaves are computed in float32, and values round to bfloat16.
 
     Args:
       strength: >= 0, in units of loss per unit of weight at slope 1.
-      knots: a tuple of rising numbers, in units of a weight.
-      slopes: a tuple of one number more: left of the first knot, between the knots,
-        right of the last; the first <= 0 and the last >= 0.
+      knots: a tuple of increasing numbers, in units of a weight.
+      slopes: a tuple with one more number than `knots`: left of the first knot, between
+        the knots, right of the last; the first <= 0 and the last >= 0.
 
     Raises:
-      ValueError: knots or slopes are no such tuples.
+      ValueError: `knots` or `slopes` is not such a tuple.
 
     Reference: Bai, Wang and Liberty 2019, ProxQuant: quantized neural networks via
     proximal operators (`to_grid`); Jin et al. 2025, PARQ: piecewise-affine regularized
@@ -60,7 +65,19 @@ class PiecewiseAffine(Leafwise):
     has_loop = True
 
     def __post_init__(self) -> None:
-        _check(self.knots, self.slopes)
+        knots, slopes = self.knots, self.slopes
+        _rising("knots", knots)
+        are_tuples = isinstance(knots, tuple) and isinstance(slopes, tuple)
+        if not are_tuples or len(slopes) != len(knots) + 1:
+            raise ValueError(
+                f"PiecewiseAffine: knots are {knots!r} and slopes {slopes!r}; allowed: "
+                "two tuples, with one slope more than knots"
+            )
+        if not _are_finite(slopes) or slopes[0] > 0 or slopes[-1] < 0:
+            raise ValueError(
+                f"PiecewiseAffine: slopes are {slopes!r}; allowed: finite numbers, the "
+                "first <= 0 and the last >= 0, so that the penalty has a lowest point"
+            )
 
     @classmethod
     def to_grid(cls, strength: Number, grid: Sequence[float]) -> PiecewiseAffine:
@@ -75,11 +92,11 @@ class PiecewiseAffine(Leafwise):
 
     @classmethod
     def convex(cls, strength: Number, grid: Sequence[float]) -> PiecewiseAffine:
-        """`strength w^2 / 2` at the grid values, up to a constant, straight between.
+        """`strength w^2 / 2` at the grid values, up to a constant; linear between them.
 
-        Its prox shrinks as that of `L2(strength / 2)` and rests at the grid values: at
-        `strength s = 1` half of all sizes are held by one. Beyond the grid the slopes
-        go on rising once more by the last spacing.
+        Its prox shrinks as that of `L2(strength / 2)` and holds weights at the grid
+        values: at `strength s = 1` half of all latents. Beyond the grid the slope rises
+        once more, by the last spacing.
 
         Raises:
           ValueError: the grid has fewer than two values, or lies on one side of 0.
@@ -117,11 +134,11 @@ class PiecewiseAffine(Leafwise):
         return ratio(width, self.strength * (max(kinks) / 2))
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
-        still = jax.lax.stop_gradient(leaf)
-        height, left, right = _surroundings(still, self.knots, self.slopes)
-        # Adds 0: only the derivative of a knot would be another.
+        constant = jax.lax.stop_gradient(leaf)
+        height, left, right = _surroundings(constant, self.knots, self.slopes)
+        # Adds 0, whose derivative is the subgradient, at knots too.
         pull = _nearest_to_zero(left, right)
-        return self.strength * (height + pull * (leaf - still))
+        return self.strength * (height + pull * (leaf - constant))
 
     def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
         _, left, right = _surroundings(leaf, self.knots, self.slopes)
@@ -134,8 +151,8 @@ class PiecewiseAffine(Leafwise):
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         threshold = (self.strength * step).astype(leaf.dtype)
-        still = jax.lax.stop_gradient((leaf, threshold))
-        lowest = _lowest(*still, self.knots, self.slopes)
+        constants = jax.lax.stop_gradient((leaf, threshold))
+        lowest = _lowest(*constants, self.knots, self.slopes)
         _, left, right = _surroundings(lowest, self.knots, self.slopes)
         moved = jnp.where(left == right, leaf - threshold * right, 0.0)
         return lowest + (moved - jax.lax.stop_gradient(moved))
@@ -146,7 +163,7 @@ class PiecewiseAffine(Leafwise):
     def leaf_nearest(
         self, latent: jax.Array, leaf: jax.Array, step: jax.Array
     ) -> jax.Array:
-        # At a knot where the slope rises an interval of latents has the same prox.
+        # At a knot where the slope rises, an interval of latents has the same prox.
         _, left, right = _surroundings(leaf, self.knots, self.slopes)
         threshold = self.strength * step
         lowest, highest = leaf + threshold * left, leaf + threshold * right
@@ -160,13 +177,15 @@ class PiecewiseAffine(Leafwise):
 
 @jax.jit
 def _start(penalty: PiecewiseAffine, leaf: jax.Array, step: jax.Array) -> jax.Array:
-    """The latent whose prox is nearest to `leaf`, by bisection: the prox rises."""
+    """Finds the latent whose prox, which increases, is nearest to `leaf`."""
     threshold = jnp.asarray(penalty.strength * step, leaf.dtype)
     plain = leaf + step * penalty.leaf_subgradient(leaf)
     slack = 4 * jnp.finfo(leaf.dtype).eps * (jnp.abs(leaf) + jnp.abs(plain))
-    is_there = jnp.abs(penalty.leaf_prox(plain, step) - leaf) <= slack
+    is_solved = jnp.abs(penalty.leaf_prox(plain, step) - leaf) <= slack
 
-    def halve(_: int, bracket: tuple[jax.Array, jax.Array]) -> Any:
+    def bisect(
+        _: int, bracket: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
         low, high = bracket
         middle = low / 2 + high / 2
         is_low = penalty.leaf_prox(middle, step) <= leaf
@@ -176,9 +195,9 @@ def _start(penalty: PiecewiseAffine, leaf: jax.Array, step: jax.Array) -> jax.Ar
         leaf + threshold * min(penalty.slopes),
         leaf + threshold * max(penalty.slopes),
     )
-    low, high = jax.lax.fori_loop(0, _HALVINGS, halve, ends)
+    low, high = jax.lax.fori_loop(0, _BISECTIONS, bisect, ends)
     below, above = (abs(penalty.leaf_prox(end, step) - leaf) for end in (low, high))
-    return jnp.where(is_there, plain, jnp.where(below <= above, low, high))
+    return jnp.where(is_solved, plain, jnp.where(below <= above, low, high))
 
 
 @functools.partial(jax.jit, static_argnames=("knots", "slopes"))
@@ -190,22 +209,22 @@ def _lowest(
 ) -> jax.Array:
     """The global minimiser of `threshold f(x) + (x - leaf)^2 / 2`.
 
-    It walks along the knots. While slopes rise there is one minimiser, `here`, of the
-    pieces so far; where a slope falls they end, and it is compared with the best of
-    the pieces before if it lies strictly inside its own.
+    It passes the knots in order. `here` is the minimiser of the convex run of pieces up
+    to the knot. The run ends where the slope falls: if `here` lies strictly inside the
+    run, it is then compared with the best minimiser of earlier runs.
     """
     columns = zip(*_walk(knots, slopes), strict=True)
     table = tuple(jnp.asarray(column, leaf.dtype) for column in columns)
 
-    def pass_knot(place: Any, carry: Any) -> Any:
-        here, height, best, best_height, is_found = carry
-        knot, slope, knot_height, is_falling, start = (row[place] for row in table)
+    def pass_knot(index: jax.Array, carry: _Knot) -> _Knot:
+        here, height, best, best_height, has_best = carry
+        knot, slope, knot_height, is_falling, start = (row[index] for row in table)
         is_inside = (here > start) & (here < knot)
-        distance = jnp.where(is_found, here - best, 1.0)
+        distance = jnp.where(has_best, here - best, 1.0)
         rise = threshold * (
             (height - best_height) / jnp.where(distance > 0, distance, 1)
         )
-        is_lower = ~is_found | (rise + (here / 2 + best / 2 - leaf) < 0)
+        is_lower = ~has_best | (rise + (here / 2 + best / 2 - leaf) < 0)
         is_new = (is_falling > 0) & is_inside & is_lower
         best = jnp.where(is_new, here, best)
         best_height = jnp.where(is_new, height, best_height)
@@ -215,26 +234,27 @@ def _lowest(
         beyond = knot_height + slope * (onward - knot)
         here = jnp.where(is_onward, onward, here)
         height = jnp.where(is_onward, beyond, height)
-        return here, height, best, best_height, is_found | is_new
+        return here, height, best, best_height, has_best | is_new
 
     here = leaf - threshold * slopes[0]
     height = table[2][0] + slopes[0] * (here - knots[0])
     carry = (here, height, leaf, jnp.zeros_like(leaf), jnp.zeros_like(leaf, bool))
     count = len(knots) + 1
-    return jax.lax.fori_loop(0, count, pass_knot, carry, unroll=min(count, _UNROLL))[2]
+    unroll = min(count, _MOST_UNROLLED)
+    return jax.lax.fori_loop(0, count, pass_knot, carry, unroll=unroll)[2]
 
 
 @functools.partial(jax.jit, static_argnames=("knots", "slopes"))
 def _surroundings(
     leaf: jax.Array, knots: tuple[float, ...], slopes: tuple[float, ...]
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> _Sides:
     """`f` at the leaf, and its slopes to the left and to the right."""
     rows = (knots, slopes[1:], _heights(knots, slopes))
     table = tuple(jnp.asarray(row, leaf.dtype) for row in rows)
 
-    def pass_knot(place: Any, carry: Any) -> Any:
+    def pass_knot(index: jax.Array, carry: _Sides) -> _Sides:
         height, left, right = carry
-        knot, slope, knot_height = (row[place] for row in table)
+        knot, slope, knot_height = (row[index] for row in table)
         is_past = leaf >= knot
         height = jnp.where(is_past, knot_height + slope * (leaf - knot), height)
         left = jnp.where(leaf > knot, slope, left)
@@ -242,12 +262,12 @@ def _surroundings(
 
     first = jnp.full_like(leaf, slopes[0])
     start = (table[2][0] + first * (leaf - table[0][0]), first, first)
-    unroll = min(len(knots), _UNROLL)
+    unroll = min(len(knots), _MOST_UNROLLED)
     return jax.lax.fori_loop(0, len(knots), pass_knot, start, unroll=unroll)
 
 
 def _nearest_to_zero(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Of all slopes at a point; where the slope falls, the steeper way down."""
+    """The subgradient nearest to 0; where the slope falls, that of steeper descent."""
     down_left, down_right = jnp.maximum(left, 0.0), jnp.maximum(-right, 0.0)
     return jnp.where(down_left >= down_right, down_left, -down_right)
 
@@ -257,7 +277,7 @@ def _heights(knots: tuple[float, ...], slopes: tuple[float, ...]) -> list[float]
     gaps = [high - low for low, high in itertools.pairwise(knots)]
     rises = [slope * gap for slope, gap in zip(slopes[1:], gaps, strict=False)]
     heights = list(itertools.accumulate(rises, initial=0.0))
-    # Half way between two floats is rounded, and lowest knots would differ by that.
+    # Middles of grid values are rounded, so that equal minima differ by that much.
     rounding = 1e-14 * (max(heights) - min(heights))
     above = [height - min(heights) for height in heights]
     return [height if height > rounding else 0.0 for height in above]
@@ -266,38 +286,26 @@ def _heights(knots: tuple[float, ...], slopes: tuple[float, ...]) -> list[float]
 def _walk(
     knots: tuple[float, ...], slopes: tuple[float, ...]
 ) -> list[tuple[float, ...]]:
-    """Per knot: where, slope beyond, height, whether that falls, last such before."""
+    """Per knot: itself, slope beyond, `f`, True if the slope falls, last such knot."""
     falls = [low > high for low, high in itertools.pairwise(slopes)]
     heights, rows, last = _heights(knots, slopes), [], -math.inf
     for row in zip(knots, slopes[1:], heights, falls, strict=True):
         rows.append((*row, last))
         last = row[0] if row[-1] else last
-    # This one only ends the last pieces.
+    # A last knot, at infinity, ends the last run.
     return [*rows, (math.inf, 0.0, 0.0, True, last)]
 
 
-def _rising(name: str, numbers_given: Any) -> tuple[float, ...]:
-    given = tuple(numbers_given)
-    is_real = all(isinstance(x, numbers.Real) and math.isfinite(x) for x in given)
-    if not given or not is_real or any(a >= b for a, b in itertools.pairwise(given)):
+def _rising(name: str, sequence: Sequence[float]) -> tuple[float, ...]:
+    values = tuple(sequence)
+    is_real = bool(values) and _are_finite(values)
+    if not is_real or any(low >= high for low, high in itertools.pairwise(values)):
         raise ValueError(
-            f"PiecewiseAffine: {name} is {numbers_given!r}; allowed: rising numbers, "
+            f"PiecewiseAffine: {name} is {sequence!r}; allowed: rising numbers, "
             "at least one"
         )
-    return tuple(float(x) for x in given)
+    return tuple(map(float, values))
 
 
-def _check(knots: Any, slopes: Any) -> None:
-    _rising("knots", knots)
-    pair = isinstance(knots, tuple) and isinstance(slopes, tuple)
-    if not pair or len(slopes) != len(knots) + 1:
-        raise ValueError(
-            f"PiecewiseAffine: knots are {knots!r} and slopes {slopes!r}; allowed: two "
-            "tuples, with one slope more than knots"
-        )
-    is_real = all(isinstance(x, numbers.Real) and math.isfinite(x) for x in slopes)
-    if not is_real or slopes[0] > 0 or slopes[-1] < 0:
-        raise ValueError(
-            f"PiecewiseAffine: slopes are {slopes!r}; allowed: finite numbers, the "
-            "first <= 0 and the last >= 0, so that the penalty has a lowest point"
-        )
+def _are_finite(values: tuple[float, ...]) -> bool:
+    return all(isinstance(x, numbers.Real) and math.isfinite(x) for x in values)

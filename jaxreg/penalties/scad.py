@@ -19,15 +19,15 @@ class SCAD(Elementwise):
     The knee is `knot / ratio`. Small weights are thresholded as by `L1`, weights beyond
     the knot are not shrunk at all: sparse without bias. The textbook's SCAD(lambda, a)
     is `SCAD(lambda, knot=a * lambda, ratio=a)`; here the penalty is linear in
-    `strength`, and the knots are sizes of weights. The prox is the global minimiser at
-    every step; at `strength s >= knot - knee` it jumps. Under `regularize` the width is
-    capped at half of `knot - knee`, where it does not. The subgradient at 0 is 0.
-    bfloat16 leaves are computed in float32.
+    `strength`, and knot and knee are sizes of weights. The prox is the global minimiser
+    at every step; at `strength s >= knot - knee` it jumps. Under `regularize` the width
+    is capped at half of `knot - knee`, where it does not jump. The subgradient at 0 is
+    0. bfloat16 leaves are computed in float32.
 
     Args:
       strength: >= 0, in units of loss per unit of weight.
-      knot: > 0, the size of weight from which nothing is shrunk.
-      ratio: > 1, of the knot to the knee.
+      knot: > 0, the size from which weights are not shrunk.
+      ratio: > 1, the knot divided by the knee.
 
     Raises:
       ValueError: `ratio` is a number <= 1.
@@ -74,8 +74,8 @@ class SCAD(Elementwise):
         return self.strength * (size - beyond**2 / (2 * (self.knot - self._knee)))
 
     def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
-        left = (self.knot - jnp.abs(leaf)) / (self.knot - self._knee)
-        return self.strength * jnp.sign(leaf) * jnp.clip(left, 0.0, 1.0)
+        share = (self.knot - jnp.abs(leaf)) / (self.knot - self._knee)
+        return self.strength * jnp.sign(leaf) * jnp.clip(share, 0.0, 1.0)
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return shrink_until_flat(leaf, self.strength * step, self._knee, self.knot)

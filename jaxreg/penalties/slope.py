@@ -18,7 +18,7 @@ from jaxreg._numerics.isotonic import falling_regression
 
 @dataclasses.dataclass(frozen=True)
 class _OnePerStrength(Entries):
-    """The entries of leaves of one size."""
+    """Layout of leaves with one entry per strength."""
 
     is_whole: bool = True
     size: int = 0
@@ -35,19 +35,19 @@ class SLOPE(Leafwise):
     r"""The sorted L1 norm, `sum_i strengths_i |w|_(i)` with `|w|_(1) >= |w|_(2) >= ..`.
 
     The largest entry pays the largest strength. The prox sets small entries to exactly
-    0 and gives groups of entries exactly one size: use it to select correlated features
-    together (`oscar`), or with a bound on false discoveries (`benjamini_hochberg`). The
-    subgradient is 0 at 0; among entries of one size the first pays most. The prox sorts
-    a leaf and then runs in order, which is slow on GPUs; its step is one number per
-    leaf. bfloat16 leaves are computed in float32.
+    0 and makes entries of similar size exactly equal: use it to select correlated
+    features together (`oscar`), or with a bound on false discoveries
+    (`benjamini_hochberg`). The subgradient is 0 at 0; among entries of equal size the
+    first pays most. The prox sorts a leaf and then scans it, which is slow on GPUs; its
+    step is one number per leaf. bfloat16 leaves are computed in float32.
 
     Args:
-      strengths: >= 0, not rising, an array of one number per entry of the leaf, in
-        units of loss per unit of weight.
+      strengths: >= 0, non-increasing, an array of one number per entry of the leaf,
+        in units of loss per unit of weight.
 
     Raises:
-      TypeError: `strengths` is no array of one axis.
-      ValueError: `strengths` rise, or their number is not that of the entries.
+      TypeError: `strengths` is not an array of one axis.
+      ValueError: `strengths` increase somewhere, or are not one per entry.
 
     Reference: Bogdan et al. 2015, SLOPE: adaptive variable selection via convex
     optimization, eq. 1.4 and section 2; Zeng and Figueiredo 2014, The ordered weighted
@@ -71,7 +71,7 @@ class SLOPE(Leafwise):
                 f"SLOPE({strengths!r}); allowed: an array of one axis, as "
                 "jnp.array([2.0, 1.0]), or SLOPE.oscar(l1, l2, size)"
             )
-        if is_known(lambda given: jnp.diff(given) > 0, strengths):
+        if is_known(lambda array: jnp.diff(array) > 0, strengths):
             raise ValueError(
                 "SLOPE: strengths rise, and the sum is then not convex; sort them from "
                 "the largest to the smallest"
@@ -79,11 +79,11 @@ class SLOPE(Leafwise):
 
     @classmethod
     def oscar(cls, l1: Number, l2: Number, size: int) -> SLOPE:
-        """`l1 * sum |w_i| + l2 * sum_{i<j} max(|w_i|, |w_j|)`, of `size` entries.
+        """`l1 * sum |w_i| + l2 * sum_{i<j} max(|w_i|, |w_j|)`, for `size` entries.
 
-        Correlated features get weights of exactly one size. `l1` and `l2` are the
-        numbers of Bondell and Reich 2008, Simultaneous regression shrinkage, variable
-        selection and supervised clustering of predictors with OSCAR, eq. 3.
+        Correlated features get weights of exactly equal size. `l1` and `l2` are those
+        of Bondell and Reich 2008, Simultaneous regression shrinkage, variable selection
+        and supervised clustering of predictors with OSCAR, eq. 3.
 
         >>> import jaxreg
         >>> jaxreg.SLOPE.oscar(l1=1.0, l2=0.5, size=3).strengths
@@ -127,15 +127,11 @@ class SLOPE(Leafwise):
         strengths, order = self._ordered(leaf)
         sizes = magnitude(leaf.reshape(-1))[order]
         pooled = falling_regression(sizes - step.reshape(()) * strengths)
-        kept = jnp.zeros_like(sizes).at[order].set(jnp.maximum(pooled, 0.0))
-        out = jax.lax.stop_gradient(jnp.sign(leaf)) * kept.reshape(leaf.shape)
+        shrunk = jnp.zeros_like(sizes).at[order].set(jnp.maximum(pooled, 0.0))
+        out = jax.lax.stop_gradient(jnp.sign(leaf)) * shrunk.reshape(leaf.shape)
         return jnp.where(step > 0, out, leaf)
 
     def _ordered(self, leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The strengths in the leaf's dtype, and its entries from the largest down."""
-        why = self.layout.refusal(leaf.shape)
-        if why is not None:
-            raise ValueError(f"{self!r}: a leaf of shape {leaf.shape} {why}")
-        sizes = jax.lax.stop_gradient(jnp.abs(leaf.reshape(-1)))
-        order = jnp.argsort(-sizes)
+        """The strengths in the leaf's dtype; the order of entries, largest first."""
+        order = jnp.argsort(-jax.lax.stop_gradient(jnp.abs(leaf.reshape(-1))))
         return jnp.asarray(self.strengths, leaf.dtype), order

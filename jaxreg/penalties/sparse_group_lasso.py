@@ -19,7 +19,7 @@ class SparseGroupLasso(Groupwise):
 
     Whole groups become 0, and single weights within the others. It is the same object
     as `L1(l1) + GroupLasso(group, group_axis)`. Its prox is that of the group lasso
-    after soft thresholding, exact for steps of every coordinate too. With
+    after soft thresholding, and is exact for per-coordinate steps too. With
     `l1 = a * s` and `group = (1 - a) * s` it is the usual mixture of strength `s`. The
     subgradient at 0 is 0. bfloat16 leaves are computed in float32.
 
@@ -30,7 +30,7 @@ class SparseGroupLasso(Groupwise):
         or `Blocks`.
 
     Raises:
-      TypeError: `group_axis` holds other than ints.
+      TypeError: `group_axis` contains a non-int.
 
     Reference: Simon, Friedman, Hastie and Tibshirani 2013, A sparse-group lasso.
 
@@ -72,7 +72,7 @@ class SparseGroupLasso(Groupwise):
     def leaf_nearest(
         self, latent: jax.Array, leaf: jax.Array, step: jax.Array
     ) -> jax.Array:
-        # One prox after the other: their preimages in the other order.
+        # The prox is a composition: its preimages are taken in reverse order.
         shrunk = soft_threshold(latent, self.l1 * step)
         shrunk = self._lasso.leaf_nearest(shrunk, leaf, step)
         return L1(self.l1).leaf_nearest(latent, shrunk, step)

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import numbers
-
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.layout import Lines
-from jaxreg._core.leafwise import Leafwise, magnitude
+from jaxreg._core.leafwise import magnitude
 from jaxreg._core.penalty import Facts, Number, exact_sum, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.taut_string import total_variation_prox
+from jaxreg.penalties._linewise import Linewise, check_same_axis
 
 
 @pytree_dataclass
-class TotalVariation(Leafwise):
+class TotalVariation(Linewise):
     r"""Total variation, `strength * sum |w_{i+1} - w_i|` along an axis.
 
     Its prox makes lines piecewise constant: neighbours become exactly equal. Use it for
     weights with an order, such as time lags, positions or frequencies; add `L1` for
-    zeros besides (`FusedLasso`). The prox is exact for steps that differ from entry to
-    entry; in float32 it is right to 1e-7 of the largest entry and of `strength s`. The
-    subgradient of equal neighbours is 0. bfloat16 leaves are computed in float32.
+    zeros as well (`FusedLasso`). The prox is exact for steps that differ from entry to
+    entry; in float32 it is accurate to 1e-7 of the largest entry and of `strength s`.
+    The subgradient of equal neighbours is 0. bfloat16 leaves are computed in float32.
 
-    The prox runs in order, which is slow on GPUs. Its time is linear in the length of
-    the lines; for long smooth ones it is some 200 times as long (see BUILD_NOTES).
+    The prox is sequential, which is slow on GPUs. Its time is linear in the length of
+    the lines, with a factor of some 200 for long smooth ones (see BUILD_NOTES).
 
     Args:
       strength: >= 0, in units of loss per unit of weight.
       axis: the axis along which neighbours are compared; other axes are independent.
 
     Raises:
-      TypeError: `axis` is no int.
+      TypeError: `axis` is not an int.
 
     Reference: Rudin, Osher and Fatemi 1992, Nonlinear total variation based noise
     removal algorithms; Condat 2013, A direct algorithm for 1-D total variation
@@ -47,15 +45,7 @@ class TotalVariation(Leafwise):
     strength: Number
     axis: int = static()
 
-    has_loop = True
     facts = Facts(varying_step=True, stationarity_kind="residual")
-
-    def __post_init__(self) -> None:
-        check_axis(type(self).__name__, self.axis)
-
-    @property
-    def layout(self) -> Lines:
-        return Lines(self.axis)
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(width, self.strength)
@@ -78,25 +68,7 @@ class TotalVariation(Leafwise):
         return jnp.moveaxis(flat, -1, self.axis)
 
 
-def check_axis(name: str, axis: object) -> None:
-    """Refuses an axis that is no int."""
-    if not isinstance(axis, numbers.Integral) or isinstance(axis, bool):
-        raise TypeError(f"{name}: axis is {axis!r}; allowed: an int, one axis")
-
-
 @exact_sum(TotalVariation, TotalVariation)
 def _sum(first: TotalVariation, second: TotalVariation) -> TotalVariation:
     check_same_axis(first, second)
     return TotalVariation(first.strength + second.strength, first.axis)
-
-
-def check_same_axis(first: object, second: object) -> None:
-    """Refuses the sum of total variations along two axes."""
-    axes = [vars(penalty)["axis"] for penalty in (first, second)]
-    if axes[0] != axes[1]:
-        raise TypeError(
-            f"{first!r} + {second!r}: the prox of total variation along two axes is "
-            "not known in closed form, and composing the two proxes would solve "
-            "another problem. Write both with the same axis, or chain "
-            "jaxreg.add_penalty_gradient(one) before jaxreg.regularize with the other"
-        )

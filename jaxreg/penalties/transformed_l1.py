@@ -18,9 +18,9 @@ class TransformedL1(Elementwise):
     Between `L0` (`scale -> 0`) and `L1` (`scale -> inf`): each weight costs at most
     `strength (scale + 1)`, so large weights are hardly shrunk. The prox is the global
     minimiser at every step; up to `strength s = scale^2 / (2 (scale + 1))` it is
-    continuous, beyond it jumps. Under `regularize` the width is capped at `scale / 4`,
-    where it does not jump. The subgradient at 0 is 0. bfloat16 leaves are computed in
-    float32.
+    continuous, beyond that it jumps. Under `regularize` the width is capped at
+    `scale / 4`, where it does not jump. The subgradient at 0 is 0. bfloat16 leaves are
+    computed in float32.
 
     Args:
       strength: >= 0, in units of loss per weight.
@@ -32,7 +32,7 @@ class TransformedL1(Elementwise):
 
     >>> import jax.numpy as jnp, jaxreg
     >>> penalty = jaxreg.TransformedL1(0.25, scale=1.0)
-    >>> penalty.prox(jnp.array([1.125, -0.4, 0.0]), step=1.0).round(4)
+    >>> penalty.prox(jnp.array([1.125, -0.4, 0.0]), step=1.0).round(3)
     Array([1., 0., 0.], dtype=float32)
     """
 
@@ -61,14 +61,14 @@ class TransformedL1(Elementwise):
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         threshold, size = self.strength * step, magnitude(leaf)
-        root, is_kept = jax.lax.stop_gradient(self._larger_root(size, threshold))
+        root, is_nonzero = jax.lax.stop_gradient(self._larger_root(size, threshold))
         residual = root + threshold * self._slope(root) - size
         slope = 1 - 2 * self._slope(root) * (threshold / (self.scale + root))
-        kept = jnp.sign(leaf) * with_slope_of_root(root, residual, slope)
-        return jnp.where(is_kept, kept, jnp.where(threshold == 0, leaf, 0.0))
+        shrunk = jnp.sign(leaf) * with_slope_of_root(root, residual, slope)
+        return jnp.where(is_nonzero, shrunk, jnp.where(threshold == 0, leaf, 0.0))
 
     def _slope(self, size: jax.Array) -> jax.Array:
-        """Of one entry at strength 1, in an order in which no square overflows."""
+        """The slope of one entry at strength 1, in an order that avoids overflow."""
         total = self.scale + size
         return (self.scale / total) * ((self.scale + 1) / total)
 
@@ -82,11 +82,10 @@ class TransformedL1(Elementwise):
     def _larger_root(
         self, size: jax.Array, threshold: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """The larger root of `x + threshold slope(x) = size`, and where it beats 0."""
+        """The larger root of `x + threshold slope(x) = size`, and if it beats 0."""
         scale = self.scale
-        edge = self._edge(threshold)
         half = 6.75 * self._slope(size) * (threshold / (scale + size))
         turn = jnp.arcsin(jnp.sqrt(jnp.minimum(half, 1.0))) / 3
         root = size - 4 / 3 * (scale + size) * jnp.sin(turn) ** 2
-        is_kept = size > edge
-        return jnp.where(is_kept, jnp.maximum(root, 0.0), 0.0), is_kept
+        is_nonzero = size > self._edge(threshold)
+        return jnp.where(is_nonzero, jnp.maximum(root, 0.0), 0.0), is_nonzero

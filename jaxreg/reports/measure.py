@@ -1,10 +1,10 @@
-"""Numbers about parameters. All are pure and run inside jit."""
+"""Scalar measures of parameters. All are pure and run inside jit."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,24 +16,25 @@ from jaxreg._core.penalty import Penalty, Tree, widened
 from jaxreg._core.shards import check_whole_leaf
 from jaxreg.rules.by_path import Leaves, read
 
-# Factors are sought within 2^100 times the largest gradient, and its inverse.
+# Factors are sought within 2^-100 to 2^100 times the largest gradient: float32 reaches
+# 2^126, which leaves the penalty 26 octaves for numbers of its own.
 _OCTAVES = 100
 
 
-def zeros(leaf: Any) -> jax.Array:
+def zeros(leaf: jax.Array) -> jax.Array:
     """The number of entries that are exactly zero."""
-    return _counted([jnp.asarray(leaf) == 0])
+    return _count([jnp.asarray(leaf) == 0])
 
 
-def dead_units(penalty: Penalty, leaves: list[Any]) -> jax.Array | None:
-    """The number of units of a rule that are all zero; None where these are entries."""
+def dead_units(penalty: Penalty, leaves: list[jax.Array]) -> jax.Array | None:
+    """The number of units of a rule that are all zero; None if units are entries."""
     leaves, layout = list(map(jnp.asarray, leaves)), penalty.layout
     if layout.dead_in_leaves(leaves) is None:
         return None
     return _total(jnp.sum(sizes == 0) for sizes in layout.unit_sizes(leaves))
 
 
-def norm(leaf: Any) -> jax.Array:
+def norm(leaf: jax.Array) -> jax.Array:
     """The Euclidean norm."""
     return jnp.sqrt(jnp.sum(jnp.abs(widened(leaf)) ** 2))
 
@@ -42,7 +43,7 @@ def zero_share(penalty: Penalty, params: Tree) -> jax.Array:
     """The share of exact zeros among the entries of the penalised leaves."""
     leaves = _penalised(penalty, params)
     entries = sum(leaf.size for leaf in leaves)
-    return _counted([leaf == 0 for leaf in leaves]) / float(max(entries, 1))
+    return _count([leaf == 0 for leaf in leaves]) / float(max(entries, 1))
 
 
 def stationarity_rms(penalty: Penalty, params: Tree, grads: Tree) -> jax.Array:
@@ -57,47 +58,47 @@ def measure(
     penalty: Penalty,
     params: Tree,
     grads: Tree | None = None,
-    opt_state: Any | None = None,
+    opt_state: Tree | None = None,
     previous: Tree | None = None,
 ) -> dict[str, jax.Array]:
-    """Scalars about the penalised leaves for any logger; cheap, and runs inside jit.
+    """Scalars that describe the penalised leaves, for any logger; runs inside jit.
 
     Returns:
       `zeros`, the number of entries exactly 0 (from 2^31 entries on in float32);
-      `zero_share`, of all entries; `penalty`, its value; with groups `dead_groups`,
-      the number of groups that are all zero. With `grads`, the gradient of the loss at
-      `params`, `stationarity`: the root mean square over entries of the distance to a
-      minimum of loss + penalty. With `opt_state`, the state of an optimizer that holds
-      one of jaxreg's transformations, `strength_factor`: what the strengths were
-      multiplied by at the last update, by a schedule or `target_sparsity`. With
-      `previous`, earlier parameters, `flips`: how many entries became zero or ceased to
-      be.
+      `zero_share`, their share of all entries; `penalty`, its value; with groups
+      `dead_groups`, the number of groups that are all zero. With `grads`, the gradient
+      of the loss at `params`, `stationarity`: the root mean square over entries of the
+      distance to a minimum of loss + penalty. With `opt_state`, the state of an
+      optimizer that holds one of jaxreg's transformations, `strength_factor`: the
+      factor by which a schedule or `target_sparsity` multiplied the strengths at the
+      last update. With `previous`, earlier parameters, `flips`: the number of entries
+      that became zero or non-zero.
 
     Raises:
-      TypeError, ValueError: a rule catches no leaf, a leaf the penalty cannot take,
-        trees of another structure, a state with no factor or several, or a leaf of
-        which a device of a `shard_map` has a part.
+      TypeError, ValueError: a rule catches no leaf, the penalty cannot take a leaf, the
+        structures of trees differ, the state has no factor or several, or a leaf is a
+        per-device shard inside `shard_map`.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> w, before = jnp.array([1.0, 0.0, 0.0]), jnp.array([1.0, 2.0, 0.0])
-    >>> found = jaxreg.measure(jaxreg.L1(0.5), w, previous=before)
-    >>> {name: round(float(number), 3) for name, number in found.items()}
+    >>> scalars = jaxreg.measure(jaxreg.L1(0.5), w, previous=before)
+    >>> {name: round(float(number), 3) for name, number in scalars.items()}
     {'zeros': 2.0, 'zero_share': 0.667, 'penalty': 0.5, 'flips': 1.0}
     """
     leaves = read(penalty, params)
     _check_whole("measure", leaves)
-    found = {
-        "zeros": _counted([leaf == 0 for leaf in _penalised(penalty, params)]),
+    scalars = {
+        "zeros": _count([leaf == 0 for leaf in _penalised(penalty, params)]),
         "zero_share": zero_share(penalty, params),
         "penalty": penalty.value(params),
     }
     dead = [dead_units(part.penalty, part.pick(leaves.leaves)) for part in leaves.parts]
     if any(count is not None for count in dead):
-        found["dead_groups"] = _total(count for count in dead if count is not None)
+        scalars["dead_groups"] = _total(count for count in dead if count is not None)
     if grads is not None:
-        found["stationarity"] = stationarity_rms(penalty, params, grads)
+        scalars["stationarity"] = stationarity_rms(penalty, params, grads)
     if opt_state is not None:
-        found["strength_factor"] = _strength_factor(opt_state)
+        scalars["strength_factor"] = _strength_factor(opt_state)
     if previous is not None:
         hint = "pass earlier parameters of the same model"
         earlier = leaves.like(previous, "previous", hint)
@@ -105,18 +106,18 @@ def measure(
             (leaves.leaves[index] == 0) != (earlier[index] == 0)
             for index in leaves.penalised
         ]
-        found["flips"] = _counted(flips)
-    return found
+        scalars["flips"] = _count(flips)
+    return scalars
 
 
 def _check_whole(name: str, leaves: Leaves) -> None:
     for index in leaves.penalised:
-        why = "its numbers are sums over all the parts"
+        reason = "its numbers are sums over all the parts"
         leaf = leaves.leaves[index]
-        check_whole_leaf(f"{name}: leaf {leaves.names[index]!r}", leaf, why)
+        check_whole_leaf(f"{name}: leaf {leaves.names[index]!r}", leaf, reason)
 
 
-def _strength_factor(opt_state: Any) -> jax.Array:
+def _strength_factor(opt_state: Tree) -> jax.Array:
     factors = optax.tree.get_all_with_path(opt_state, "strength_factor")
     if len(factors) != 1:
         raise ValueError(
@@ -124,7 +125,7 @@ def _strength_factor(opt_state: Any) -> jax.Array:
             "apply a strength; allowed: exactly one. Pass the part of the state that "
             "you mean; of an nnx.Optimizer, nnx.as_pure(optimizer.opt_state)"
         )
-    # A variable of nnx would change with the optimizer.
+    # A copy: a variable of nnx would change with the optimizer.
     return jnp.asarray(factors[0][1])
 
 
@@ -138,30 +139,30 @@ class MaxStrength(NamedTuple):
 def max_strength(penalty: Penalty, grads: Tree) -> MaxStrength:
     """The smallest factor on the penalty at which all weights 0 is stationary.
 
-    Of a penalty of strength 1 it is that strength: for `L1(1.0)` the largest entry of
-    `grads`, for `GroupLasso(1.0, axis)` the largest root mean square of a group; with
-    `scaled(penalty, factor)` a grid of strengths starts there and goes down. It is 0
-    where zero is stationary at any strength (L0), infinite where at none (L2). A
-    penalty that couples leaves has one factor for them all.
+    For a penalty of strength 1 it is the strength itself: for `L1(1.0)` the largest
+    entry of `grads`, for `GroupLasso(1.0, axis)` the largest root mean square of a
+    group; with `scaled(penalty, factor)` a grid of strengths starts there and goes
+    down. It is 0 if zero is stationary at any strength (L0), infinite if at none (L2).
+    A penalty that couples leaves has one factor for them all.
 
     In a network of two layers or more the gradients at zero weights are all 0: with
-    gradients at the current weights the factor is a scale of the strengths that act at
-    all, not a guarantee. Found by bisection, to rounding where the penalty knows its
-    distance to stationarity, else to 64 units of rounding; it runs inside jit.
+    gradients at the current weights the factor is only the scale of the strengths that
+    have an effect. It is found by bisection, to rounding if the `stationarity` of the
+    penalty is a distance, else to 64 units of rounding; it runs inside jit.
 
     Args:
-      penalty: any penalty with a prox but a constraint, or rules of such penalties.
+      penalty: any penalty with a prox except constraints, or rules of such penalties.
       grads: the gradient of the loss at zero weights, with the structure of the
         parameters.
 
     Raises:
       TypeError: a constraint, or a penalty without a prox.
-      ValueError: a rule catches no leaf, or a leaf the penalty cannot take.
+      ValueError: a rule catches no leaf, or the penalty cannot take a leaf.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> grads = {"kernel": jnp.array([[3.0, 4.0], [0.0, -6.0]]), "bias": jnp.ones(2)}
-    >>> found = jaxreg.max_strength(jaxreg.on_kernels(jaxreg.L1(1.0)), grads)
-    >>> print({name: round(float(leaf), 5) for name, leaf in found.per_leaf.items()})
+    >>> factors = jaxreg.max_strength(jaxreg.on_kernels(jaxreg.L1(1.0)), grads)
+    >>> print({name: round(float(leaf), 5) for name, leaf in factors.per_leaf.items()})
     {'bias': 0.0, 'kernel': 6.0}
     """
     leaves = read(penalty, grads)
@@ -188,34 +189,36 @@ def max_strength(penalty: Penalty, grads: Tree) -> MaxStrength:
 
 @jax.jit
 def _smallest_factor(penalty: Penalty, pulls: list[jax.Array]) -> jax.Array:
-    """The least factor on the penalty at which leaves of 0 are stationary."""
+    """The smallest factor on the penalty at which leaves of zeros are stationary."""
     largest = _largest(pulls)
     scale = jnp.where(largest > 0, largest, 1.0)
     units = [pull / scale.astype(pull.dtype) for pull in pulls]
-    # Behind a barrier: XLA takes seconds to fold what follows from constant zeros.
+    # Without the barrier XLA spends seconds on constant folding.
     zero = jax.lax.optimization_barrier([jnp.zeros_like(pull) for pull in pulls])
     bounds = jnp.finfo(scale.dtype)
-    # A residual goes through a prox and is 0 up to rounding.
+    # A residual is computed by a prox and is 0 up to rounding.
     is_exact = penalty.facts.stationarity_kind == "distance"
     slack = 0.0 if is_exact else 64 * bounds.eps
 
-    def holds(factor: jax.Array) -> jax.Array:
+    def is_stationary(factor: jax.Array) -> jax.Array:
         scaled = [unit / factor.astype(unit.dtype) for unit in units]
-        off = _largest(penalty.stationarity(zero, scaled))
-        return off <= slack * _largest(scaled)
+        distance = _largest(penalty.stationarity(zero, scaled))
+        return distance <= slack * _largest(scaled)
 
-    def halve(_: Any, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def bisect(
+        _: int, ends: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
         low, high = ends
         middle = jnp.sqrt(low * high)
-        is_high = holds(middle)
+        is_high = is_stationary(middle)
         return jnp.where(is_high, low, middle), jnp.where(is_high, middle, high)
 
     low = jnp.full((), 2.0**-_OCTAVES, scale.dtype)
-    # Each halving of the octaves gives a bit, and 8 find the octave.
-    found = jax.lax.fori_loop(0, bounds.nmant + 10, halve, (low, 1 / low))[1]
-    finite = jnp.where(holds(1 / low), scale * found, jnp.inf)
-    found = jnp.where(holds(low), 0.0, finite)
-    return jnp.where(jnp.isfinite(largest), found, largest)
+    # 8 bisections determine the octave, and each further one a bit of the mantissa.
+    factor = jax.lax.fori_loop(0, bounds.nmant + 10, bisect, (low, 1 / low))[1]
+    factor = jnp.where(is_stationary(1 / low), scale * factor, jnp.inf)
+    factor = jnp.where(is_stationary(low), 0.0, factor)
+    return jnp.where(jnp.isfinite(largest), factor, largest)
 
 
 def _largest(leaves: list[jax.Array]) -> jax.Array:
@@ -223,11 +226,11 @@ def _largest(leaves: list[jax.Array]) -> jax.Array:
     return functools.reduce(jnp.maximum, sizes)
 
 
-def _counted(masks: list[jax.Array]) -> jax.Array:
-    """How many are true: an int32, and where that could overflow a float32."""
+def _count(masks: list[jax.Array]) -> jax.Array:
+    """The number of true entries, as int32, or as float32 if that could overflow."""
     if sum(mask.size for mask in masks) <= MOST:
         return _total(jnp.sum(mask, dtype=jnp.int32) for mask in masks)
-    # Ones alone would stay at 2^24 in float32: lines are counted before they are added.
+    # A float32 sum of ones stops at 2^24: lines are counted as integers first.
     lines = (jnp.sum(jnp.atleast_1d(x), axis=-1, dtype=jnp.int32) for x in masks)
     counts = (jnp.sum(line.astype(jnp.float32)) for line in lines)
     return sum(counts, start=jnp.zeros((), jnp.float32))

@@ -1,4 +1,4 @@
-"""Tables about a penalty and parameters: before training and after."""
+"""Tables of a penalty and its parameters, before and after training."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from jaxreg.rules.by_path import Leaves, read
 from jaxreg.transforms.latent import start_of
 
 Row = dict[str, Any]
+_Leaf = jax.Array | jax.ShapeDtypeStruct
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +46,10 @@ class Table:
 
 
 def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
-    """What a penalty will do to parameters, leaf by leaf, before training.
+    """Tabulates the effect of a penalty on each leaf, before training.
 
     Columns: the leaf's path and shape, its penalty or "free", the number of groups, the
-    step of the prox under `regularize` (none for a penalty without a prox), and the
+    step of the prox under `regularize` (None for a penalty without a prox), and the
     share of the leaf that would become zero at the first update (0 for finite convex
     penalties, up to rounding; None for leaves without values, such as
     `jax.ShapeDtypeStruct`).
@@ -56,10 +57,10 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
     Args:
       penalty: a penalty, or rules.
       params: the parameters, or their `jax.eval_shape`.
-      width: the `width` that `regularize` will be given.
+      width: the `width` that will be passed to `regularize`.
 
     Raises:
-      TypeError, ValueError: what `regularize` would refuse at its first update.
+      TypeError, ValueError: `regularize` would raise the same at its first update.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> params = {"bias": jnp.zeros(2), "kernel": jnp.ones((3, 2))}
@@ -72,7 +73,7 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
     leaves = read(penalty, params)
     check_positive("describe: width", width)
     for part in leaves.parts:
-        # Raises on what a penalty cannot take of its leaves together.
+        # Raises if the penalty cannot take its leaves together.
         jax.eval_shape(part.penalty.value, part.pick(leaves.leaves))
     starts, owners = _first_params(leaves, width), leaves.penalised
     rows = [
@@ -94,12 +95,12 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
 
 
 def summary(penalty: Penalty, params: Tree) -> Table:
-    """What became of parameters, leaf by leaf, and in a last row all together.
+    """Sparsity, norm and penalty of each leaf, with totals in the last row.
 
     Columns: the leaf's path and shape, its penalty or "free", exact zeros and their
-    share, groups that are zero throughout (as "dead of all"), Euclidean norm, and the
-    penalty's value, of a constraint the distance to its set. The last row is over all
-    leaves.
+    share, groups that are entirely zero (as "dead of all"), Euclidean norm, and the
+    value of the penalty, or the distance to the set of a constraint. The last row
+    covers all leaves.
 
     Raises:
       TypeError, ValueError: as `describe`.
@@ -144,7 +145,7 @@ def summary(penalty: Penalty, params: Tree) -> Table:
     return Table((*rows, total))
 
 
-def _identity(name: str, leaf: Any, owner: Penalty | None) -> Row:
+def _identity(name: str, leaf: _Leaf, owner: Penalty | None) -> Row:
     return {"leaf": name, "shape": jnp.shape(leaf), "penalty": owner or "free"}
 
 
@@ -171,12 +172,13 @@ def _leaf_penalty(owner: Penalty | None, leaf: jax.Array) -> float | str | None:
     return float(owner.value(leaf))
 
 
-def _first_params(leaves: Leaves, width: Number) -> list[Any]:
-    """The leaves after an update in which the optimizer does not move."""
+def _first_params(leaves: Leaves, width: Number) -> list[jax.Array]:
+    """The leaves after an update in which the optimizer changes nothing."""
     out = list(leaves.leaves)
     for part in leaves.parts:
         facts, own = part.penalty.facts, part.pick(leaves.leaves)
-        if not facts.has_prox or _is_abstract(own):
+        is_abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in own)
+        if is_abstract or not facts.has_prox:
             continue
         # A finite convex penalty starts at the parameters, up to rounding.
         if facts.is_convex and not isinstance(part.penalty, Constraint):
@@ -188,11 +190,7 @@ def _first_params(leaves: Leaves, width: Number) -> list[Any]:
     return out
 
 
-def _is_abstract(leaves: list[Any]) -> bool:
-    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
-
-
-def _newly_zero(leaf: Any, start: Any) -> float | None:
+def _newly_zero(leaf: _Leaf, start: _Leaf) -> float | None:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return None
     if start is leaf:
@@ -201,7 +199,7 @@ def _newly_zero(leaf: Any, start: Any) -> float | None:
     return float(jnp.sum(lost)) / max(lost.size, 1)
 
 
-def _text(cell: Any) -> str:
+def _text(cell: object) -> str:
     if cell is None:
         return ""
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

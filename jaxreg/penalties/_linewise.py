@@ -1,0 +1,38 @@
+"""Penalties of neighbours along one axis of a leaf."""
+
+from __future__ import annotations
+
+import numbers
+
+from jaxreg._core.layout import Lines
+from jaxreg._core.leafwise import Leafwise
+
+
+class Linewise(Leafwise):
+    """A penalty of the lines along `axis`; other axes are independent."""
+
+    axis: int
+
+    has_loop = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.axis, numbers.Integral) or isinstance(self.axis, bool):
+            raise TypeError(
+                f"{type(self).__name__}: axis is {self.axis!r}; allowed: an int, one "
+                "axis"
+            )
+
+    @property
+    def layout(self) -> Lines:
+        return Lines(self.axis)
+
+
+def check_same_axis(first: Linewise, second: Linewise) -> None:
+    """Raises if two penalties, which are to be added, have different axes."""
+    if first.axis != second.axis:
+        raise TypeError(
+            f"{first!r} + {second!r}: the prox of total variation along two axes is "
+            "not known in closed form, and composing the two proxes would solve "
+            "another problem. Write both with the same axis, or chain "
+            "jaxreg.add_penalty_gradient(one) before jaxreg.regularize with the other"
+        )
