@@ -35,7 +35,11 @@ def check_numbers(penalty: Penalty) -> None:
             f"penalty is {penalty!r}; allowed: a jaxreg penalty, as jaxreg.L1(1e-4) "
             "or jaxreg.by_path([(pattern, penalty), ...])"
         )
-    assert dataclasses.is_dataclass(penalty)
+    if not dataclasses.is_dataclass(penalty) or jax.tree_util.all_leaves([penalty]):
+        raise TypeError(
+            f"penalty is of class {type(penalty).__name__}, whose numbers jax cannot "
+            "see; decorate the class with jaxreg.pytree_dataclass"
+        )
     for field in dataclasses.fields(penalty):
         if "static" in field.metadata:
             continue

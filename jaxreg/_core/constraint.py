@@ -56,6 +56,10 @@ class Constraint(Leafwise):
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return jnp.where(step > 0, self.leaf_projection(leaf, step), leaf)
 
+    @property
+    def _has_own_latents(self) -> bool:
+        return self.facts.is_separable
+
     def leaf_nearest(
         self, latent: jax.Array, leaf: jax.Array, step: jax.Array
     ) -> jax.Array:

@@ -232,6 +232,14 @@ def _leaf_subgradient(penalty: Leafwise, leaf: jax.Array) -> jax.Array:
 
 
 @_traced_once
+def _leaf_slope_at_zero(penalty: Elementwise) -> jax.Array:
+    tiny = jnp.asarray(jnp.finfo(jnp.float32).tiny)
+    slope = jax.grad(lambda x: jnp.sum(penalty.leaf_values(x)))(tiny)
+    # A slope this small comes from a curvature, not from a kink.
+    return jnp.where(slope > jnp.sqrt(tiny), slope, 0.0)
+
+
+@_traced_once
 def _leaf_nearest(
     penalty: Leafwise, latent: jax.Array, leaf: jax.Array, step: jax.Array
 ) -> jax.Array:
@@ -268,17 +276,14 @@ class Elementwise(Leafwise):
             is_convex=self.is_convex,
             is_separable=True,
             varying_step=True,
-            zeros=None if _is_flat(self.slope_at_zero) else "entries",
+            zeros=None if _is_flat(self) else "entries",
             is_absolute=True,
         )
 
     @property
     def slope_at_zero(self) -> Number:
         """The derivative at 0 from the right: gradients below it keep a zero."""
-        tiny = jnp.asarray(jnp.finfo(jnp.float32).tiny)
-        slope = jax.grad(lambda x: jnp.sum(self.leaf_values(x)))(tiny)
-        # A slope this small comes from a curvature, not from a kink.
-        return jnp.where(slope > jnp.sqrt(tiny), slope, 0.0)
+        return _leaf_slope_at_zero(self)
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
         at_zero = jnp.maximum(jnp.abs(grad) - self.slope_at_zero, 0.0)
@@ -293,23 +298,33 @@ class Elementwise(Leafwise):
         """
         return step * (self.slope_at_zero if self.is_convex else 0.0)
 
+    @property
+    def _has_own_latents(self) -> bool:
+        return True
+
     def leaf_nearest(
         self, latent: jax.Array, leaf: jax.Array, step: jax.Array
     ) -> jax.Array:
         start = self.leaf_start(leaf, step)
         is_unchanged = is_untouched(latent, start)
         zone = jnp.asarray(self.dead_zone(step)).astype(leaf.dtype)
-        within = jnp.clip(latent, -zone, zone)
+        # Inside the edge by some rounding, where the prox is 0 however it is computed.
+        edge = zone * (1 - 8 * jnp.finfo(leaf.dtype).eps)
+        within = jnp.clip(latent, -edge, edge)
+        within = jnp.where(jnp.abs(latent) <= zone, latent, within)
         if not self.is_convex:
             # A prox that jumps may zero more than this zone.
             within = jnp.where(self.leaf_prox(latent, step) == 0, latent, within)
         return jnp.where(leaf == 0, within, jnp.where(is_unchanged, latent, start))
 
 
-def _is_flat(slope: Number) -> bool:
-    """True if a slope is known to be 0."""
-    is_concrete = jnp.ndim(slope) == 0 and not isinstance(slope, jax.core.Tracer)
-    return is_concrete and float(slope) <= 0
+def _is_flat(penalty: Elementwise) -> bool:
+    """True if the slope at 0 is known to be 0, inside a trace too."""
+    if any(isinstance(n, jax.core.Tracer) for n in jax.tree.leaves(penalty)):
+        return False
+    with jax.ensure_compile_time_eval():
+        slope = penalty.slope_at_zero
+        return jnp.ndim(slope) == 0 and float(slope) <= 0
 
 
 class Groupwise(Leafwise):

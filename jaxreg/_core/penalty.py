@@ -154,15 +154,42 @@ class Penalty(abc.ABC):
         treedef = jax.tree.structure(latent)
         hint = "pass the parameters of this latent"
         leaves = flatten_like(treedef, params, "params", hint)
-        if any(wide_dtype(leaf) != jnp.result_type(leaf) for leaf in leaves):
+        is_half = any(wide_dtype(leaf) != jnp.result_type(leaf) for leaf in leaves)
+        if is_half:
             proxes = jax.tree.leaves(self.prox(latent, step))
-            leaves = list(map(unrounded, leaves, proxes))
-        points = jax.tree.unflatten(treedef, leaves)
-        nearest = self._nearest(latent, points, step)
-        return jax.tree.map(lambda z, x: jnp.where(z == z, z, x), nearest, points)
+            points = list(map(unrounded, leaves, proxes))
+        else:
+            points = list(map(jnp.asarray, leaves))
+        target = jax.tree.unflatten(treedef, points)
+        nearest = self._nearest(latent, target, step)
+        if is_half and not self._has_own_latents:
+            latents = jax.tree.leaves(latent)
+            rows = zip(latents, points, proxes, strict=True)
+            shifted = [z + (x - prox) for z, x, prox in rows]
+            again = self.prox(jax.tree.unflatten(treedef, shifted), step)
+            units = [float(jnp.finfo(jnp.result_type(x)).eps) for x in leaves]
+            out = map(
+                _shifted_or_new,
+                *(shifted, jax.tree.leaves(nearest), jax.tree.leaves(again)),
+                *(points, units),
+            )
+            nearest = jax.tree.unflatten(treedef, list(out))
+
+        def repaired(z: jax.Array, x: jax.Array) -> jax.Array:
+            return jnp.where(z == z, z, x).astype(x.dtype)
+
+        return jax.tree.map(repaired, nearest, target)
+
+    @property
+    def _has_own_latents(self) -> bool:
+        """True if the latents of an entry or group do not depend on those beside it."""
+        return False
 
     def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
-        """`nearest_latent` of trees in at least float32, up to NaN latents."""
+        """`nearest_latent` of trees in at least float32, up to NaN latents.
+
+        Subclasses override this one, and wrappers call it.
+        """
         proxes = self.prox(latent, step)
         slopes = self.subgradient(params)
 
@@ -267,6 +294,18 @@ def unrounded(leaf: Leaf, prox: jax.Array) -> jax.Array:
     if prox.dtype == dtype:
         return jnp.asarray(leaf)
     return jnp.where(prox.astype(dtype) == leaf, prox, jnp.asarray(leaf, prox.dtype))
+
+
+def _shifted_or_new(
+    shifted: jax.Array, new: jax.Array, prox: jax.Array, leaf: jax.Array, unit: Number
+) -> jax.Array:
+    """The shifted latent if its prox is the leaf, up to a unit at the largest entry.
+
+    The update of a half precision weight that crosses 0 is inexact by about a unit, and
+    one such weight must not restart all entries that the penalty couples.
+    """
+    slack = unit * jnp.max(jnp.abs(prox), initial=0.0)
+    return jnp.where(jnp.all(jnp.abs(prox - leaf) <= slack), shifted, new)
 
 
 def is_untouched(latent: jax.Array, nearest: jax.Array) -> jax.Array:

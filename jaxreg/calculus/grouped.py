@@ -72,6 +72,10 @@ class GroupPenalty(Groupwise):
         start = self.magnitude.leaf_start(rms, step)
         return leaf * (start / jnp.where(rms > 0, rms, 1.0))
 
+    @property
+    def _has_own_latents(self) -> bool:
+        return True
+
     def leaf_nearest(
         self, latent: jax.Array, leaf: jax.Array, step: jax.Array
     ) -> jax.Array:

@@ -36,6 +36,10 @@ class Lift(Penalty):
     def step_for(self, width: Number) -> jax.Array:
         return self.penalty.step_for(width)
 
+    @property
+    def _has_own_latents(self) -> bool:
+        return self.penalty._has_own_latents
+
 
 @dataclasses.dataclass(frozen=True)
 class Fitted(Layout):

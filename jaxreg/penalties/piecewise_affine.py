@@ -160,6 +160,10 @@ class PiecewiseAffine(Leafwise):
     def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return _start(self, leaf, step)
 
+    @property
+    def _has_own_latents(self) -> bool:
+        return True
+
     def leaf_nearest(
         self, latent: jax.Array, leaf: jax.Array, step: jax.Array
     ) -> jax.Array:

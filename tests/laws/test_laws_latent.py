@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxreg
 from jaxreg.rules.by_path import ByPath
 from tests.laws.row import Row, cast
 from tests.laws.table import prox_rows, rows_where
@@ -105,3 +106,27 @@ def test_the_nearest_latent_is_the_projection_on_the_preimage(row: Row) -> None:
                 far = units.leaf_sizes(jnp.asarray(gap)) > 1e-3
                 is_far = np.asarray(units.leaf_spread(far, leaf.shape))
             assert (change[is_far] > 0.01 * share * 1e-3).all(), name
+
+
+@rows_where(lambda row: is_projected(row) and row.keeps_zero)
+def test_units_edited_to_zero_are_exactly_zero(row: Row) -> None:
+    x, step = reachable(row, 9)
+    zeros = {name: jnp.zeros_like(leaf) for name, leaf in x.items()}
+    z = cast(row.params(10), np.float32)
+    found = PROX(row.penalty, NEAREST(row.penalty, z, zeros, step), step)
+    for name in set(x) - set(row.free):
+        np.testing.assert_array_equal(found[name], zeros[name])
+
+
+def test_groups_edited_to_zero_stay_zero_whatever_their_size() -> None:
+    penalty = jaxreg.GroupLasso(0.3, group_axis=0)
+    step = penalty.step_for(WIDTH)
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(2000, 7)), jnp.float32)
+    found = PROX(penalty, NEAREST(penalty, z, jnp.zeros_like(z), step), step)
+    assert not found.any()
+
+
+def test_a_latent_keeps_its_dtype_beside_float64_numbers(x64) -> None:
+    penalty = jaxreg.envelope(jaxreg.L1(0.1), 0.5)
+    x = jnp.ones(3, jnp.float32)
+    assert penalty.nearest_latent(x, x, penalty.step_for(0.05)).dtype == jnp.float32

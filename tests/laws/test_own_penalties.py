@@ -97,6 +97,51 @@ def test_an_own_penalty_takes_part_in_reports() -> None:
     )
 
 
+@jaxreg.pytree_dataclass
+class Smooth(jaxreg.Elementwise):
+    """`strength * sum w^2`, with the three methods alone: it has no kink at 0."""
+
+    strength: Any
+
+    def leaf_values(self, leaf: jax.Array) -> jax.Array:
+        return self.strength * leaf**2
+
+    def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
+        return leaf / (1 + 2 * self.strength * step)
+
+    def step_for(self, width: Any) -> jax.Array:
+        return jnp.asarray(1 / (2 * self.strength))
+
+
+def test_a_smooth_own_penalty_makes_no_zeros_inside_jit_either() -> None:
+    assert Smooth(0.1).facts.zeros is None
+    zeros = []
+    jax.jit(lambda x: (x, zeros.append(Smooth(0.1).facts.zeros))[0])(1.0)
+    assert zeros == [None]
+
+
+def test_a_leaf_of_a_smooth_own_penalty_is_not_pruned() -> None:
+    rules = jaxreg.by_path([("a", jaxreg.L1(0.01)), ("b", Smooth(0.01))])
+    goal = {"a": jnp.linspace(0.1, 1.0, 10), "b": jnp.linspace(0.1, 1.0, 10)}
+    tx = jaxreg.target_sparsity(optax.sgd(0.05), rules, 0.5, end_step=100)
+    w, _ = trained(tx, goal, 200)
+    assert int(jnp.sum(w["a"] == 0)) == 5 and not (w["b"] == 0).any()
+
+
+def test_an_own_penalty_that_is_no_pytree_raises_with_the_decorator() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Plain(jaxreg.Elementwise):
+        strength: Any
+        leaf_values, leaf_prox, step_for = (
+            Cost.leaf_values,
+            Cost.leaf_prox,
+            Cost.step_for,
+        )
+
+    with pytest.raises(TypeError, match=r"jaxreg\.pytree_dataclass"):
+        jaxreg.regularize(optax.sgd(0.1), Plain(0.1))
+
+
 # --- units that span leaves ---
 
 
