@@ -128,7 +128,7 @@ def test_a_leaf_of_a_smooth_own_penalty_is_not_pruned() -> None:
     assert int(jnp.sum(w["a"] == 0)) == 5 and not (w["b"] == 0).any()
 
 
-def test_an_own_penalty_that_is_no_pytree_raises_with_the_decorator() -> None:
+def test_an_own_penalty_that_is_no_pytree_raises() -> None:
     @dataclasses.dataclass(frozen=True)
     class Plain(jaxreg.Elementwise):
         strength: Any
