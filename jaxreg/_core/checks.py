@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxreg._core.leafwise import no_prox
 from jaxreg._core.penalty import Leaf, Number, Penalty, Tree
+from jaxreg._core.pytree import jax_number
 from jaxreg._core.shards import COUPLED, check_whole_leaf, local_axes
 
 # The fields that hold penalties.
@@ -135,8 +136,7 @@ def is_known(condition: Callable[..., Leaf], *numbers: Tree) -> bool:
         return False
     # Inside a trace, operations on concrete numbers would be traced too.
     with jax.ensure_compile_time_eval():
-        # As JAX's arrays: NumPy's float64 may be cached for a trace in float32.
-        return bool(jnp.any(condition(*map(jnp.asarray, numbers))))
+        return bool(jnp.any(condition(*map(jax_number, numbers))))
 
 
 def _check_field(name: str, content: Tree, rules: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from jaxreg._core.penalty import (
     steps_like,
     widened,
 )
+from jaxreg._core.pytree import jax_number
 from jaxreg._core.shards import COUPLED, WHOLE_HINT, check_whole_leaf, reshaped
 
 # The width of the prox step in residuals: the default of `regularize`.
@@ -210,15 +211,9 @@ def _traced_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     jitted = jax.jit(formula)
 
     def call(penalty: Leafwise, *arrays: jax.Array) -> jax.Array:
-        return jitted(jax.tree.map(_jax_number, penalty), *arrays)
+        return jitted(jax.tree.map(jax_number, penalty), *arrays)
 
     return call
-
-
-def _jax_number(number: Any) -> Any:
-    """JAX's array for NumPy's: a float64 may be cached for a trace in float32."""
-    is_plain = type(number) in (int, float, bool) or isinstance(number, jax.Array)
-    return number if is_plain else jnp.asarray(number)
 
 
 @_traced_once

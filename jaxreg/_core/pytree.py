@@ -126,3 +126,9 @@ class _Shown:
 
     def __repr__(self) -> str:
         return self.text
+
+
+def jax_number(number: Any) -> Any:
+    """JAX's array for NumPy's: a float64 may be cached for a trace in float32."""
+    is_plain = type(number) in (int, float, bool) or isinstance(number, jax.Array)
+    return number if is_plain else jnp.asarray(number)
