@@ -71,6 +71,8 @@ class FusedLasso(Linewise):
         self, latent: jax.Array, leaf: jax.Array, step: jax.Array
     ) -> jax.Array:
         # The prox is a composition: its preimages are taken in reverse order.
+        # A NaN would spread along its line.
+        latent = jnp.where(latent == latent, latent, leaf)
         flat = self._variation.leaf_prox(latent, step)
         flat = self._lasso.leaf_nearest(flat, leaf, step)
         return self._variation.leaf_nearest(latent, flat, step)
