@@ -6,7 +6,7 @@ from scipy.optimize import isotonic_regression, lsq_linear
 import jaxreg
 from tests.laws.row import Leaves, Row, total
 
-SORTED = np.array([0.5, 0.2], np.float32)
+SORTED = np.array([0.5, 0.2])
 
 
 def slope(params: Leaves) -> np.ndarray:

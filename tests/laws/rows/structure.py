@@ -13,14 +13,8 @@ from tests.laws.rows.basic import clip, group_dual, group_lasso, huber, lasso, r
 # In float32: JAX 0.10 reuses the buffer of a float64 array after x64 is off again.
 WEIGHTS = np.array([0.0, 1.5], np.float32)
 GROUP_WEIGHTS = np.array([[0.5, 2.0]], np.float32)
-LEAF_WEIGHTS = {
-    "bias": np.array(2.0, np.float32),
-    "kernel": np.array([[0.5]], np.float32),
-}
-REFERENCES = {
-    "bias": np.array(0.8, np.float32),
-    "kernel": np.array([[-0.5]], np.float32),
-}
+LEAF_WEIGHTS = {"bias": np.array(2.0), "kernel": np.array([[0.5]])}
+REFERENCES = {"bias": np.array(0.8), "kernel": np.array([[-0.5]])}
 BOUND = 6.0
 
 
