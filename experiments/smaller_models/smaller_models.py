@@ -379,6 +379,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     panels = list(figure.subplots(2, 3).flat)
     for axes, (data, model, limits) in zip(panels, _PANELS, strict=False):
         mine = [r for r in table if (r.get("data"), r["model"]) == (data, model)]
+        axes.set_visible(bool(mine))
         _plot_accuracy(axes, stats.select(mine, part=TEST), limits)
         axes.set_title(f"{model}, {data}", fontsize=10)
         if (data, model) == _PANELS[0][:2]:

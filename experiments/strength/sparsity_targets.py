@@ -229,6 +229,7 @@ def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:
     grid = figure.subplots(len(config.models), 2, sharey="row", squeeze=False)
     for line, model in zip(grid, config.models, strict=True):
         for axes, units in zip(line, ("weights", "neurons"), strict=True):
+            axes.set_visible(bool(stats.select(rows, model=model, units=units)))
             for way, marker in ((FIXED, "o"), (TARGET, "D")):
                 mine = stats.select(rows, model=model, units=units, way=way)
                 left = [1 - row["zero_share"] for row in mine]

@@ -242,7 +242,7 @@ def _unit_shapes(
 
 def _full_masks(leaves: Leaves, points: dict[int, jax.Array]) -> list[jax.Array]:
     return [
-        jnp.ones(units.shape, bool)
+        jnp.ones_like(units, bool)  # sharded as they are
         for part in counted_parts(leaves.parts, points)
         for units in _unit_shapes(part, points)
     ]

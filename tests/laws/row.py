@@ -18,6 +18,11 @@ ELEMENTWISE = {"conv": (2, 2, 3, 4), "scale": (), "empty": (0, 3)}
 GROUPS = {"conv": (3, 2, 2, 4), "empty": (0, 3), "hollow": (3, 0)}
 
 
+def constants(values: Any) -> np.ndarray:
+    """Numbers of a row, exact in float32: JAX 0.10 mixes up buffers of float64."""
+    return np.asarray(values, np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One penalty or constraint under the laws.

@@ -24,7 +24,8 @@ import jaxreg
 
 TOKENS, FEATURES, HEADS, HIDDEN = 32, 16, 2, 64
 RATE, STEPS = 1e-2, 5
-COLLECTIVES = r"= (\S+) (all-gather|all-to-all|all-reduce|collective-permute)\b"
+# XLA combines collectives into one, whose result is a tuple.
+COLLECTIVES = r"= (\(.*?\)|\S+) (all-gather|all-to-all|all-reduce|collective-permute)\b"
 
 LAYOUTS = {
     "data parallel": ((8,), ("data",)),
@@ -226,7 +227,7 @@ class Run:
         inputs = self.params, tx.init(self.params), self.tokens
         text = jax.jit(step).lower(*inputs).compile().as_text()
         return collections.Counter(
-            shape.partition("{")[0]
+            re.sub(r"\{.*?\}", "", shape)
             for shape, name in re.findall(COLLECTIVES, text)
             if name == "all-gather"
         )

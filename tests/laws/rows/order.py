@@ -4,9 +4,9 @@ import numpy as np
 from scipy.optimize import isotonic_regression, lsq_linear
 
 import jaxreg
-from tests.laws.row import Leaves, Row, total
+from tests.laws.row import Leaves, Row, constants, total
 
-SORTED = np.array([0.5, 0.2])
+SORTED = constants([0.5, 0.25])
 
 
 def slope(params: Leaves) -> np.ndarray:

@@ -7,14 +7,21 @@ from typing import Any
 import numpy as np
 
 import jaxreg
-from tests.laws.row import ELEMENTWISE, GROUPS, Leaves, Row, group_norms, total
+from tests.laws.row import (
+    ELEMENTWISE,
+    GROUPS,
+    Leaves,
+    Row,
+    constants,
+    group_norms,
+    total,
+)
 from tests.laws.rows.basic import clip, group_dual, group_lasso, huber, lasso, ridge
 
-# In float32: JAX 0.10 reuses the buffer of a float64 array after x64 is off again.
-WEIGHTS = np.array([0.0, 1.5], np.float32)
-GROUP_WEIGHTS = np.array([[0.5, 2.0]], np.float32)
-LEAF_WEIGHTS = {"bias": np.array(2.0), "kernel": np.array([[0.5]])}
-REFERENCES = {"bias": np.array(0.8), "kernel": np.array([[-0.5]])}
+WEIGHTS = constants([0.0, 1.5])
+GROUP_WEIGHTS = constants([[0.5, 2.0]])
+LEAF_WEIGHTS = {"bias": constants(2.0), "kernel": constants([[0.5]])}
+REFERENCES = {"bias": constants(0.75), "kernel": constants([[-0.5]])}
 BOUND = 6.0
 
 
@@ -65,7 +72,7 @@ def shifted_dual(
     dual: Leaves, step: float, references: dict[str, Any], l1: float, l2: float
 ) -> Leaves:
     """The conjugate gains the reference as a slope: its prox starts off by it."""
-    start = {n: leaf - references[n] / step for n, leaf in dual.items()}
+    start = {n: leaf - np.float64(references[n]) / step for n, leaf in dual.items()}
     return huber(start, step, l1, l2)
 
 
