@@ -87,6 +87,12 @@ def is_int(axis: object) -> bool:
     return isinstance(axis, numbers.Integral) and not isinstance(axis, bool)
 
 
+def check_count(name: str, count: object) -> None:
+    """Raises if a number of axes is not an int >= 0."""
+    if not is_int(count) or count < 0:
+        raise TypeError(f"{name} is {count!r}; allowed: an int >= 0")
+
+
 def within_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     """The axes along which the members of one group lie."""
     indexed = {axis % ndim for axis in axes} if ndim else set()

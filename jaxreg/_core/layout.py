@@ -29,6 +29,9 @@ class Layout:
     the methods on lists.
     """
 
+    stacked: int = 0
+    """The number of leading axes of a view along which independent layers lie."""
+
     def refusal(self, shape: Shape) -> str | None:
         """The reason why a leaf of this shape cannot carry the penalty, or None."""
         del shape
@@ -87,10 +90,16 @@ class Layout:
 class Entries(Layout):
     """Every entry is a unit; `is_whole` if the prox needs leaves that are not sharded.
 
-    A prox that couples the entries of a leaf takes one step per leaf.
+    A prox that couples the entries of a layer takes one step per leaf.
     """
 
     is_whole: bool = False
+    stacked: int = 0
+
+    def refusal(self, shape: Shape) -> str | None:
+        if 0 < self.stacked >= len(shape):
+            return _no_layers(len(shape), self.stacked)
+        return None
 
     def whole_axes(self, shape: Shape) -> Sequence[int]:
         return range(len(shape)) if self.is_whole else ()
@@ -141,12 +150,19 @@ class Groups(Layout):
 
 @dataclasses.dataclass(frozen=True)
 class Matrix(Layout):
-    """Each leaf is one matrix of `prod(shape[:split])` rows; it cannot be sharded."""
+    """A matrix per layer, which cannot be sharded.
+
+    `split` of the axes behind those of the stack make up its rows; from the end of
+    the shape if negative.
+    """
 
     split: int
+    stacked: int = 0
 
     def refusal(self, shape: Shape) -> str | None:
-        ndim = len(shape)
+        ndim = len(shape) - self.stacked
+        if ndim < 2 and self.stacked:
+            return _no_layers(len(shape), self.stacked)
         if ndim < 2:
             return "has fewer than two axes and is no matrix; leave it free"
         if self.split == 0 or not -ndim < self.split < ndim:
@@ -157,7 +173,9 @@ class Matrix(Layout):
         return None
 
     def view(self, shape: Shape) -> Shape:
-        return math.prod(shape[: self.split]), math.prod(shape[self.split :])
+        layers, shape = shape[: self.stacked], shape[self.stacked :]
+        rows, columns = shape[: self.split], shape[self.split :]
+        return *layers, math.prod(rows), math.prod(columns)
 
     def whole_axes(self, shape: Shape) -> Sequence[int]:
         return range(len(shape))
@@ -185,3 +203,10 @@ class Lines(Layout):
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         lengths = (1,) * (len(shape) - len(step_shape)) + step_shape
         return lengths[self.axis] > 1
+
+
+def _no_layers(ndim: int, stacked: int) -> str:
+    return (
+        f"has {ndim} axes, too few for layers stacked along {stacked} of them; leave "
+        "it free, or write a smaller stacked="
+    )

@@ -153,7 +153,7 @@ class Leafwise(Penalty):
             if not leaf.size:
                 return leaf
             pair = self._seen(leaf), self._seen(grad)
-            return self._as_leaf(self.leaf_stationarity(*pair), leaf)
+            return self._as_leaf(_by_layer(self, self.leaf_stationarity)(*pair), leaf)
 
         leaves, treedef = jax.tree.flatten(params)
         pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
@@ -216,14 +216,23 @@ def _traced_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return call
 
 
+def _by_layer(
+    penalty: Leafwise, formula: Callable[..., jax.Array]
+) -> Callable[..., jax.Array]:
+    """A formula of one array, applied to each layer of the stacks of the layout."""
+    for _ in range(penalty.layout.stacked):
+        formula = jax.vmap(formula)
+    return formula
+
+
 @_traced_once
 def _leaf_value(penalty: Leafwise, leaf: jax.Array) -> jax.Array:
-    return jnp.sum(penalty.leaf_values(leaf))
+    return jnp.sum(_by_layer(penalty, penalty.leaf_values)(leaf))
 
 
 @_traced_once
 def _leaf_subgradient(penalty: Leafwise, leaf: jax.Array) -> jax.Array:
-    return penalty.leaf_subgradient(leaf)
+    return _by_layer(penalty, penalty.leaf_subgradient)(leaf)
 
 
 @_traced_once
@@ -238,7 +247,10 @@ def _leaf_slope_at_zero(penalty: Elementwise) -> jax.Array:
 def _leaf_nearest(
     penalty: Leafwise, latent: jax.Array, leaf: jax.Array, step: jax.Array
 ) -> jax.Array:
-    return penalty.leaf_nearest(latent, leaf, step)
+    def nearest(latent: jax.Array, leaf: jax.Array) -> jax.Array:
+        return penalty.leaf_nearest(latent, leaf, step)
+
+    return _by_layer(penalty, nearest)(latent, leaf)
 
 
 @_traced_once
@@ -247,9 +259,12 @@ def _leaf_prox(penalty: Leafwise, leaf: jax.Array, step: jax.Array) -> jax.Array
     if not leaf.size:
         return leaf
     wide = penalty._seen(widened(leaf))
-    if step.size > 1 and wide.shape != leaf.shape:
+    step, stacked = step.astype(wide.dtype), penalty.layout.stacked
+    if step.size > 1 and (stacked or wide.shape != leaf.shape):
         step = penalty._seen(jnp.broadcast_to(step, leaf.shape))
-    out = penalty.leaf_prox(wide, step.astype(wide.dtype))
+    elif stacked:
+        step = jnp.broadcast_to(step.reshape(()), wide.shape[:stacked])
+    out = _by_layer(penalty, penalty.leaf_prox)(wide, step)
     out = without_negative_zero(penalty._as_leaf(out, leaf).astype(leaf.dtype))
     # Comparisons with NaN are false: without this a NaN would become an exact zero.
     return jax.lax.select(leaf != leaf, leaf, out)

@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.groups import is_int
+from jaxreg._core.groups import check_count, is_int
 from jaxreg._core.layout import Matrix
 from jaxreg._core.leafwise import Elementwise, Leafwise
 from jaxreg._core.penalty import Facts, Number
@@ -28,28 +28,30 @@ class MatrixPenalty(Leafwise):
     A leaf is the matrix of `prod(shape[:split])` rows and `prod(shape[split:])`
     columns: a `(height, width, in, out)` kernel is `(height * width * in, out)` with
     the usual `split=-1`, an attention kernel `(in, heads, size)` is
-    `(in, heads * size)` with `split=1`.
+    `(in, heads * size)` with `split=1`. With `stacked=1`, `split` counts the axes
+    behind the first, along which `nn.scan` or `nnx.vmap` stacks one matrix per layer.
     """
 
     split: int
+    stacked: int
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if not is_int(self.split):
+            raise TypeError(
+                f"{name}: split is {self.split!r}; allowed: an int, the number of "
+                "leading axes that make up the rows, or -1 for all but the last"
+            )
+        check_count(f"{name}: stacked", self.stacked)
 
     @property
     def layout(self) -> Matrix:
-        return Matrix(self.split)
+        return Matrix(self.split, self.stacked)
 
     def _seen(self, leaf: jax.Array) -> jax.Array:
         # Every method decomposes the leaf, so every method needs it whole.
         self._check_leaf(leaf)
         return super()._seen(leaf)
-
-
-def check_split(name: str, split: object) -> None:
-    """Raises if `split` is not an int."""
-    if not is_int(split):
-        raise TypeError(
-            f"{name}: split is {split!r}; allowed: an int, the number of leading axes "
-            "that make up the rows, or -1 for all but the last"
-        )
 
 
 class SpectralPenalty(MatrixPenalty):
@@ -142,13 +144,14 @@ class Spectral(SpectralPenalty):
 
     penalty: Elementwise
     split: int = static(default=-1)
+    stacked: int = static(default=0)
 
     @property
     def magnitude(self) -> Elementwise:
         return self.penalty
 
 
-def spectral(penalty: Elementwise, split: int = -1) -> Spectral:
+def spectral(penalty: Elementwise, split: int = -1, *, stacked: int = 0) -> Spectral:
     """Lays an elementwise penalty on the singular values of each leaf.
 
     `sum_i phi(sigma_i)`, with `phi` the given penalty: `spectral(L1(s))` is
@@ -159,9 +162,11 @@ def spectral(penalty: Elementwise, split: int = -1) -> Spectral:
       penalty: an elementwise penalty; its numbers, and `width` in `regularize`, are in
         units of a singular value.
       split: the number of leading axes that make up the rows; -1 for all but the last.
+      stacked: the number of axes before those, along which layers are stacked.
 
     Raises:
-      TypeError: `penalty` is not elementwise, or `split` is not an int.
+      TypeError: `penalty` is not elementwise, `split` is not an int, or `stacked` is
+        not an int >= 0.
 
     Reference: Lewis 1995, The convex analysis of unitarily invariant matrix functions.
 
@@ -175,5 +180,4 @@ def spectral(penalty: Elementwise, split: int = -1) -> Spectral:
         raise TypeError(
             f"spectral({penalty!r}): allowed is an elementwise penalty, as L1(1e-3)"
         )
-    check_split("spectral", split)
-    return Spectral(penalty, split)
+    return Spectral(penalty, split, stacked)

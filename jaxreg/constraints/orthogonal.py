@@ -9,7 +9,7 @@ from jaxreg._core.constraint import Constraint
 from jaxreg._core.penalty import Facts
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.singular_values import on_singular_values
-from jaxreg.calculus.spectral import MatrixPenalty, check_split
+from jaxreg.calculus.spectral import MatrixPenalty
 
 
 @pytree_dataclass
@@ -25,9 +25,10 @@ class Orthogonal(MatrixPenalty, Constraint):
 
     Args:
       split: the number of leading axes that make up the rows; -1 for all but the last.
+      stacked: the number of axes before those, along which layers are stacked.
 
     Raises:
-      TypeError: `split` is not an int.
+      TypeError: `split` is not an int, or `stacked` not an int >= 0.
 
     Reference: Absil, Mahony and Sepulchre 2008, Optimization algorithms on matrix
     manifolds, sections 3.3.2 and 3.6.1 (tangent and normal space).
@@ -39,11 +40,9 @@ class Orthogonal(MatrixPenalty, Constraint):
     """
 
     split: int = static(default=-1)
+    stacked: int = static(default=0)
 
     facts = Facts(is_convex=False, stationarity_kind="normal cone")
-
-    def __post_init__(self) -> None:
-        check_split("Orthogonal", self.split)
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         del step

@@ -11,7 +11,7 @@ from jaxreg._core.constraint import Constraint
 from jaxreg._core.penalty import Facts
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.singular_values import decompose, on_singular_values, outside
-from jaxreg.calculus.spectral import MatrixPenalty, check_split
+from jaxreg.calculus.spectral import MatrixPenalty
 
 
 @pytree_dataclass
@@ -30,9 +30,11 @@ class RankAtMost(MatrixPenalty, Constraint):
     Args:
       rank: >= 1; leaves with fewer rows or columns are left as they are.
       split: the number of leading axes that make up the rows; -1 for all but the last.
+      stacked: the number of axes before those, along which layers are stacked.
 
     Raises:
-      TypeError, ValueError: `rank` is not an int >= 1, or `split` is not an int.
+      TypeError, ValueError: `rank` is not an int >= 1, `split` not an int, or `stacked`
+        not an int >= 0.
 
     Reference: Eckart and Young 1936, The approximation of one matrix by another of
     lower rank.
@@ -45,6 +47,7 @@ class RankAtMost(MatrixPenalty, Constraint):
 
     rank: int = static()
     split: int = static(default=-1)
+    stacked: int = static(default=0)
 
     facts = Facts(is_convex=False, stationarity_kind="normal cone")
 
@@ -53,7 +56,7 @@ class RankAtMost(MatrixPenalty, Constraint):
             raise TypeError(f"RankAtMost: rank is {self.rank!r}; allowed: an int >= 1")
         if self.rank < 1:
             raise ValueError(f"RankAtMost: rank is {self.rank}; allowed: an int >= 1")
-        check_split("RankAtMost", self.split)
+        super().__post_init__()
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         del step

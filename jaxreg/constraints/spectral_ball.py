@@ -9,7 +9,7 @@ from jaxreg._core.constraint import Constraint
 from jaxreg._core.penalty import Number
 from jaxreg._core.pytree import positive, pytree_dataclass, static
 from jaxreg._numerics.singular_values import decompose, on_singular_values
-from jaxreg.calculus.spectral import MatrixPenalty, check_split
+from jaxreg.calculus.spectral import MatrixPenalty
 
 
 @pytree_dataclass
@@ -24,9 +24,10 @@ class SpectralBall(MatrixPenalty, Constraint):
     Args:
       radius: > 0, in units of a singular value.
       split: the number of leading axes that make up the rows; -1 for all but the last.
+      stacked: the number of axes before those, along which layers are stacked.
 
     Raises:
-      TypeError: `split` is not an int.
+      TypeError: `split` is not an int, or `stacked` not an int >= 0.
 
     Reference: Gouk, Frank, Pfahringer and Cree 2021, Regularisation of neural networks
     by enforcing Lipschitz continuity (it scales the matrix; this is the projection).
@@ -39,9 +40,7 @@ class SpectralBall(MatrixPenalty, Constraint):
 
     radius: Number = positive()
     split: int = static(default=-1)
-
-    def __post_init__(self) -> None:
-        check_split("SpectralBall", self.split)
+    stacked: int = static(default=0)
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         del step

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from jaxreg._core.checks import check_countable, is_known, is_number
 from jaxreg._core.constraint import Constraint
+from jaxreg._core.groups import check_count
+from jaxreg._core.layout import Entries
 from jaxreg._core.leafwise import check_floating, without_negative_zero
 from jaxreg._core.penalty import (
     GRADS_HINT,
@@ -41,6 +43,8 @@ class TopK(Constraint):
       count: an int >= 0, the number of entries to keep; pass it or `fraction`.
       fraction: from 0 to 1, the share to keep; halves round to the even number.
       scope: "leaf", each leaf by itself, or "tree", all leaves together.
+      stacked: with scope "leaf", the number of leading axes along which layers are
+        stacked; each layer keeps its own largest entries.
 
     Raises:
       TypeError: both or neither of `count` and `fraction`, or `count` is not an int.
@@ -57,6 +61,7 @@ class TopK(Constraint):
     count: int | None = static(default=None)
     fraction: Number | None = array(default=None)
     scope: Literal["leaf", "tree"] = static(default="leaf")
+    stacked: int = static(default=0)
 
     has_loop = True
 
@@ -74,6 +79,9 @@ class TopK(Constraint):
             raise TypeError(f"{self!r}; allowed: either count or fraction")
         if self.scope not in ("leaf", "tree"):
             raise ValueError(f'{self!r}; allowed scopes: "leaf" and "tree"')
+        check_count("TopK: stacked", self.stacked)
+        if self.stacked and self.scope == "tree":
+            raise ValueError(f'{self!r}; allowed: stacked with scope "leaf" alone')
         is_int = isinstance(self.count, numbers.Integral)
         if self.count is not None and (not is_int or isinstance(self.count, bool)):
             raise TypeError(f"{self!r}; allowed: count, an int >= 0")
@@ -83,6 +91,10 @@ class TopK(Constraint):
         is_off = is_known(lambda part: ~((part >= 0) & (part <= 1)), jnp.asarray(share))
         if (self.count or 0) < 0 or is_off:
             raise ValueError(f"{self!r}; allowed: count >= 0, or 0 <= fraction <= 1")
+
+    @property
+    def layout(self) -> Entries:
+        return Entries(stacked=self.stacked)
 
     def prox(self, params: Tree, step: Number | Tree) -> Tree:
         if self.scope == "leaf":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxreg._core.penalty import Number
 from jaxreg._core.pytree import pytree_dataclass, static
-from jaxreg.calculus.spectral import SpectralPenalty, check_split
+from jaxreg.calculus.spectral import SpectralPenalty
 from jaxreg.penalties.l1 import L1
 
 
@@ -23,9 +23,10 @@ class NuclearNorm(SpectralPenalty):
       strength: >= 0, in units of loss per unit of a singular value.
       split: the number of leading axes that make up the rows; -1 for all but the last,
         so that a `(height, width, in, out)` kernel is `(height * width * in, out)`.
+      stacked: the number of axes before those, along which layers are stacked.
 
     Raises:
-      TypeError: `split` is not an int.
+      TypeError: `split` is not an int, or `stacked` not an int >= 0.
 
     Reference: Cai, Candes and Shen 2010, A singular value thresholding algorithm for
     matrix completion, theorem 2.1.
@@ -38,9 +39,7 @@ class NuclearNorm(SpectralPenalty):
 
     strength: Number
     split: int = static(default=-1)
-
-    def __post_init__(self) -> None:
-        check_split("NuclearNorm", self.split)
+    stacked: int = static(default=0)
 
     @property
     def magnitude(self) -> L1:

@@ -7,7 +7,7 @@ stay free.
 
 from __future__ import annotations
 
-from jaxreg._core.groups import is_int
+from jaxreg._core.groups import check_count
 from jaxreg._core.leafwise import Elementwise
 from jaxreg._core.penalty import Penalty
 from jaxreg.calculus.grouped import grouped
@@ -159,8 +159,7 @@ class _Layout:
 
     def __init__(self, name: str, layers: str, counts: dict[str, int]) -> None:
         for option, count in counts.items():
-            if not is_int(count) or count < 0:
-                raise TypeError(f"{name}: {option} is {count!r}; allowed: an int >= 0")
+            check_count(f"{name}: {option}", count)
         check_pattern(f"{name}: layers", layers)
         options = [f"{option}={count}" for option, count in counts.items() if count]
         self.call = f"{name}({', '.join([f'layers={layers!r}', *options])})"

@@ -1,5 +1,6 @@
 """Matrix penalties and constraints against NumPy, SciPy and their own definitions."""
 
+import functools
 from functools import cache
 from typing import Any
 
@@ -66,6 +67,59 @@ def test_a_split_that_leaves_no_rows_or_columns_raises(split):
     params = {"kernel": jnp.ones((2, 3, 4))}
     with pytest.raises(ValueError, match=r"'kernel' .* use a split from 1 to 2"):
         tx.update(params, tx.init(params), params)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        functools.partial(jaxreg.NuclearNorm, 0.3),
+        functools.partial(jaxreg.spectral, jaxreg.MCP(0.3, knot=3.0)),
+        functools.partial(jaxreg.RankAtMost, 2),
+        functools.partial(jaxreg.SpectralBall, 1.2),
+        jaxreg.Orthogonal,
+        functools.partial(jaxreg.TopK, 4),
+        functools.partial(jaxreg.TopK, fraction=0.3),
+    ],
+    ids=str,
+)
+def test_layers_of_a_stack_are_alone_in_every_method(make):
+    stack, grads = normal(0, (3, 2, 4, 5)), normal(1, (3, 2, 4, 5))
+    whole, alone = make(stacked=2), make()
+    step = alone.step_for(0.2)
+
+    def methods(penalty, leaf, grad):
+        prox = penalty.prox(leaf, step)
+        return (
+            prox,
+            penalty.subgradient(leaf),
+            penalty.stationarity(prox, grad),
+            penalty.nearest_latent(leaf + grad, prox, step),
+        )
+
+    found = methods(whole, stack, grads)
+    for place in np.ndindex(3, 2):
+        expected = methods(alone, stack[place], grads[place])
+        # One program for a stack and for a matrix: some roundings of float32.
+        jax.tree.map(
+            lambda x, y, at=place: np.testing.assert_allclose(x[at], y, atol=1e-5),
+            found,
+            expected,
+        )
+    total = sum(alone.value(found[0][place]) for place in np.ndindex(3, 2))
+    np.testing.assert_allclose(whole.value(found[0]), total, rtol=1e-5)
+
+
+def test_a_leaf_with_too_few_axes_for_its_stack_raises():
+    for penalty in (jaxreg.NuclearNorm(0.3, stacked=2), jaxreg.TopK(1, stacked=3)):
+        with pytest.raises(ValueError, match=r"too few for layers stacked along"):
+            penalty.prox(jnp.ones((2, 3, 4)), 1.0)
+
+
+@pytest.mark.parametrize("stacked", [-1, 1.0, True])
+def test_a_stack_of_no_whole_number_of_axes_raises(stacked):
+    for make in (jaxreg.Orthogonal, functools.partial(jaxreg.TopK, 1)):
+        with pytest.raises(TypeError, match=r"stacked is .* an int >= 0"):
+            make(stacked=stacked)
 
 
 @maps

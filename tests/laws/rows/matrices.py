@@ -100,6 +100,23 @@ def nuclear_row(split: int) -> Row:
     )
 
 
+def layers(params: Leaves, axis: int) -> Leaves:
+    """The layers of each leaf along an axis, as leaves of their own."""
+    return {
+        f"{name} {row}": leaf.take(row, axis)
+        for name, leaf in params.items()
+        for row in range(leaf.shape[axis])
+    }
+
+
+def stacked_dual(dual: Leaves) -> Leaves:
+    by_layer = on_point(layers(dual, 0), lambda s: np.minimum(s, 0.3))
+    return {
+        name: np.stack([by_layer[f"{name} {row}"] for row in range(len(leaf))])
+        for name, leaf in dual.items()
+    }
+
+
 def constraint_row(
     name: str, penalty: jaxreg.Penalty, moved: OnSizes, is_convex: bool
 ) -> Row:
@@ -138,6 +155,15 @@ def gradient_row(
 ROWS = [
     nuclear_row(-1),
     nuclear_row(1),
+    dataclasses.replace(
+        nuclear_row(-1),
+        name="NuclearNorm of layers",
+        penalty=jaxreg.NuclearNorm(0.3, stacked=1),
+        shapes={"conv": (2, 3, 2, 2, 3), "kernel": (3, 4, 2)},
+        probe={"kernel": (2, 1, 1)},
+        value=lambda params: spectral_value(layers(params, 1), lambda s: 0.3 * s),
+        conjugate_prox=lambda dual, step: stacked_dual(dual),
+    ),
     Row(
         name="spectral ElasticNet",
         penalty=jaxreg.spectral(jaxreg.ElasticNet(0.3, 0.2)),
