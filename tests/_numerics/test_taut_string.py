@@ -49,6 +49,7 @@ def _string(visits: int) -> Callable[..., jax.Array]:
 
 @pytest.mark.parametrize("visits", [0, 1])
 @pytest.mark.parametrize("kind", ["noise", "ties", "walk", "ramps"])
+@pytest.mark.slow
 def test_the_hulls_end_what_the_scan_began(kind: str, visits: int) -> None:
     generator = np.random.default_rng(0)
     for _ in range(100):

@@ -24,6 +24,7 @@ def test_groups_that_a_penalty_leaves_alone_stay_to_the_bit(penalty, step) -> No
     np.testing.assert_array_equal(jax.jit(penalty.prox)(leaf, step), leaf)
 
 
+@pytest.mark.slow
 def test_a_strength_of_zero_has_its_derivative_in_groups() -> None:
     leaf = jnp.array([[3.0, -4.0], [0.0, 2.0]])
 

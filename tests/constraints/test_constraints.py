@@ -69,6 +69,7 @@ def test_the_simplex_agrees_with_sorting_optax_and_jaxopt(
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("bound", SIZES)
 @pytest.mark.parametrize("step", ["one", "varying"])
+@pytest.mark.slow
 def test_sums_and_norms_meet_their_bound_at_any_scale(size, bound, step) -> None:
     v = (size * normal(0, 300)).astype("f4")
     steps = 1.0 if step == "one" else broad_steps(1, 300).astype("f4")
@@ -111,6 +112,7 @@ def threshold_by_root(v: np.ndarray, step: np.ndarray, total: float) -> np.ndarr
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("total", [0.1, 3.0])
+@pytest.mark.slow
 def test_thresholds_in_a_metric_agree_with_bisection(seed, total, x64) -> None:
     v, step = normal(seed, 30), 10 ** normal(seed + 100, 30)
     found = PROX(jaxreg.Simplex(total), v, step)
@@ -134,6 +136,7 @@ def ball_by_root(v: np.ndarray, step: np.ndarray, radius: float) -> np.ndarray:
 
 @pytest.mark.parametrize("decades", [0.1, 2, 8])
 @pytest.mark.parametrize("radius", [1e-3, 1.0, 5.0])
+@pytest.mark.slow
 def test_the_l2_ball_in_a_metric_agrees_with_bisection(decades, radius) -> None:
     for seed in range(20):
         v = normal(seed, 20).astype("f4")
@@ -200,6 +203,7 @@ def linf_prox(v: np.ndarray, step: np.ndarray, weight: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("strength", [1e-3, 0.1, 1.0, 10.0])
+@pytest.mark.slow
 def test_the_maximum_norm_in_a_metric_agrees_with_bisection(strength) -> None:
     penalty = jaxreg.LInf(strength)
     for seed in range(10):

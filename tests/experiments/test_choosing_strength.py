@@ -66,6 +66,7 @@ def test_of_a_sparse_truth_a_refit_finds_the_support(x64):
     assert chosen[choosing_strength.STABLE].false_positives == 0
 
 
+@pytest.mark.slow
 def test_ranks_leave_out_saturated_fits_and_untuned_strengths():
     # Strengths, the last untuned, by two folds and all samples.
     test = np.array([3.0, 2.0, 1.0, 0.5])

@@ -27,6 +27,7 @@ def test_a_quick_run_has_the_weights_of_scikit_learn(module, tmp_path):
 
 
 @pytest.mark.parametrize("method", outliers.METHODS)
+@pytest.mark.slow
 def test_the_loss_and_not_the_penalty_keeps_outliers_out(method):
     row = outliers.measure(outliers.QUICK, outliers.LINEAR, method, size=65.0, seed=0)
     assert (row["error"] > 5) == method.startswith("squared")
@@ -36,6 +37,7 @@ def test_the_loss_and_not_the_penalty_keeps_outliers_out(method):
 
 
 @pytest.mark.parametrize("part", [feature_noise.EACH, feature_noise.TOGETHER])
+@pytest.mark.slow
 def test_a_search_finds_the_worst_change_of_the_theorem(part):
     config = feature_noise.Config()
     row = feature_noise.measure(config, part, "L1", amount=0.1, seed=0)

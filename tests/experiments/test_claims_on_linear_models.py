@@ -48,6 +48,7 @@ def test_a_quick_run_has_a_verdict_and_a_table(experiment):
 
 
 @pytest.mark.parametrize("method", [m for m in cost.METHODS if m != cost.SUBGRADIENT])
+@pytest.mark.slow
 def test_methods_with_a_prox_end_at_scikit_learns_solution(method):
     (row,) = rows_of(cost, method=method)
     # Float64, and both sides solve to rounding.

@@ -21,6 +21,7 @@ RESULTS = pathlib.Path(experiments.__path__[0]) / "results"
 
 @pytest.mark.parametrize("method", OURS)
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.slow
 def test_any_optimizer_solves_the_badly_scaled_lasso(method, seed):
     row = lasso.measure(lasso.Config(), method=method, seed=seed)
     # Heavy ball and schedule-free converge linearly; the others end at rounding error.
@@ -74,6 +75,7 @@ def test_what_the_documentation_warns_of_is_as_wrong_as_it_says(setup, error):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow
 def test_a_way_solves_what_the_table_of_methods_says(way):
     row = ways.measure(ways.Config(), way=way)
     assert ways.keeps_its_word(WAYS[way], row)
@@ -96,6 +98,7 @@ def test_the_words_on_zeros_are_those_of_the_contract():
 
 
 @pytest.mark.parametrize("rate", support_recovery.RATES)
+@pytest.mark.slow
 def test_regularize_holds_the_support_that_prox_sgd_misses(rate):
     config = support_recovery.Config()
     held = support_recovery.measure(config, "regularize(adam)", rate, seed=0)
@@ -105,6 +108,7 @@ def test_regularize_holds_the_support_that_prox_sgd_misses(rate):
     assert loose["nonzeros"] > 50 and loose["flips"] > 50
 
 
+@pytest.mark.slow
 def test_a_method_compiles_once_for_all_strengths_and_seeds(caplog):
     config = exact_zeros.Config(steps=3, warmup=1)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):

@@ -46,6 +46,7 @@ def test_a_network_without_what_is_dead_computes_the_same(model) -> None:
     assert _lenet.gap(params, small, read, IMAGES) < 1e-5
 
 
+@pytest.mark.slow
 def test_constant_units_reach_the_output_through_the_biases() -> None:
     params = sparse_network(_lenet.LENET_300)
     params["layer_0"]["kernel"][:] = 0
@@ -77,6 +78,7 @@ def test_the_bytes_are_those_of_the_arrays_of_scipy() -> None:
     assert found == expected
 
 
+@pytest.mark.slow
 def test_the_convolutions_are_those_of_xla() -> None:
     params = sparse_network(_lenet.LENET_5)
     x = IMAGES.reshape(-1, 28, 28, 1)

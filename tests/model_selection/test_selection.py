@@ -56,6 +56,7 @@ def test_a_curve_takes_strengths_on_an_explicit_mesh():
 
 
 @pytest.mark.parametrize("criterion", ["aic", "bic"])
+@pytest.mark.slow
 def test_aic_and_bic_are_those_of_lasso_lars_ic(criterion, x64):
     x, y = datasets.load_diabetes(return_X_y=True)
     theirs = linear_model.LassoLarsIC(criterion, noise_variance=3000.0).fit(x, y)
@@ -129,6 +130,7 @@ def test_nothing_is_stable_if_too_much_is_selected_at_first():
 
 @pytest.mark.parametrize("fits", [20, 50, 100, 200])
 @pytest.mark.parametrize("percent", [55, 60, 75, 80, 85, 90, 95, 100])
+@pytest.mark.slow
 def test_a_unit_at_the_threshold_is_stable_inside_jit_too(fits, percent):
     count = percent * fits // 100
     if 100 * count != percent * fits:
@@ -153,6 +155,7 @@ def test_a_bound_at_the_number_allowed_is_used_inside_jit_too():
         assert select(units, 0.9, 1.0).strengths_used == 1
 
 
+@pytest.mark.slow
 def test_the_bound_of_stability_selection_holds_for_noise():
     """Units without effect, selected at random: no more are stable than it says."""
     generator = np.random.default_rng(1)

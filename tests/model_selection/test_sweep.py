@@ -71,6 +71,7 @@ def test_all_weights_are_zero_at_the_first_strength_alone():
 
 @pytest.mark.parametrize("samples", [7, 100, 101])
 @pytest.mark.parametrize("folds", [2, 5, 7])
+@pytest.mark.slow
 def test_each_sample_is_held_out_once_and_folds_are_stratified(samples, folds):
     labels = np.random.default_rng(0).integers(0, 3, samples)
     masks = jaxreg.model_selection.fold_masks(jax.random.key(1), folds, samples, labels)

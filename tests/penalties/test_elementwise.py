@@ -62,6 +62,7 @@ cases = pytest.mark.parametrize(("penalty", "value"), CASES, ids=case_id)
 
 
 @cases
+@pytest.mark.slow
 def test_the_prox_is_the_global_minimiser_at_every_step(penalty, value, x64) -> None:
     grid = np.concatenate([np.linspace(-6, 6, 120_001), np.geomspace(1e-9, 1, 2000)])
     v = np.linspace(-5.3, 5.3, 42)
@@ -75,6 +76,7 @@ def test_the_prox_is_the_global_minimiser_at_every_step(penalty, value, x64) -> 
 
 
 @cases
+@pytest.mark.slow
 def test_float32_has_no_more_error_than_ten_units(penalty, value) -> None:
     del value
     generator = np.random.default_rng(0)

@@ -53,6 +53,7 @@ def test_isotonic_regression_of_a_million_agrees_with_scipy() -> None:
         np.testing.assert_allclose(FALLING(one), theirs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_slope_prox_is_that_of_skglm(x64) -> None:
     prox_functions = importlib.import_module("skglm.utils.prox_funcs")
     generator = np.random.default_rng(0)
@@ -165,6 +166,7 @@ def seconds(function, *args) -> float:
 @pytest.mark.parametrize(
     "penalty", [jaxreg.TotalVariation(0.5, 0), jaxreg.SLOPE(np.linspace(1, 0, 30_000))]
 )
+@pytest.mark.slow
 def test_vmap_costs_what_a_loop_costs(penalty: jaxreg.Penalty) -> None:
     """Under plain vmap such loops select whole arrays at every step: 7000 calls."""
     v = np.random.default_rng(0).normal(size=(4, 30_000)).astype(np.float32)
@@ -184,6 +186,7 @@ def test_vmap_costs_what_a_loop_costs(penalty: jaxreg.Penalty) -> None:
     ],
     ids=lambda penalty: type(penalty).__name__,
 )
+@pytest.mark.slow
 def test_the_prox_has_the_derivatives_of_finite_differences(penalty, x64) -> None:
     v = signals(12)["noise"]
     weights = np.random.default_rng(1).normal(size=12)

@@ -72,6 +72,7 @@ def test_the_strength_is_that_of_the_closed_form(name: str, x64) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+@pytest.mark.slow
 def test_the_strength_in_float32_is_right_to_its_rounding(scale: float) -> None:
     grads = jnp.asarray(scale * GRADS, jnp.float32)
     for name in ("L1", "GroupLasso", "NuclearNorm"):
@@ -142,6 +143,7 @@ def test_the_elastic_nets_strength_starts_scikit_learns_path(
         jaxreg.NuclearNorm(1.0),
     ],
 )
+@pytest.mark.slow
 def test_the_solution_is_zero_just_above_the_strength_alone(
     penalty: jaxreg.Penalty, x64
 ) -> None:

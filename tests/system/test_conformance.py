@@ -64,7 +64,14 @@ LIKE_PARAMS = ("latent", "mu", "nu", "trace", "first_params", "gradient_sum")
 LIKE_PARAMS += ("linear_sum", "square_sum", "penalty_weights", "sum_of_squares")
 
 every_transform = pytest.mark.parametrize("transform", TRANSFORMS)
-every_penalty = pytest.mark.parametrize("penalty", PENALTIES)
+# By default entries, and groups under rules.
+every_penalty = pytest.mark.parametrize(
+    "penalty",
+    [
+        pytest.param(name, marks=[] if name in ("L1", "by_path") else pytest.mark.slow)
+        for name in PENALTIES
+    ],
+)
 
 
 def make_params(dtype: str = "float32") -> Any:

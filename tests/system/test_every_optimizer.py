@@ -187,6 +187,7 @@ def warmed(optimizer: Any, trained: Any) -> Any:
 
 @available
 @pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated")
+@pytest.mark.slow
 def test_the_solution_stays_inside_regularize(name: str) -> None:
     optimizer = make(name)
     tx = jaxreg.regularize(optimizer, PENALTY, WIDTH)
@@ -220,6 +221,7 @@ def steady_problem() -> Any:
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)
+@pytest.mark.slow
 def test_the_solution_stays_under_proximal_with_a_warm_state(name: str) -> None:
     direction, metric = DIRECTIONS[name]
     direction = optax.with_extra_args_support(direction)

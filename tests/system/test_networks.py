@@ -132,6 +132,7 @@ def test_a_plain_loop_gives_the_numbers_of_the_framework(
 
 
 @every_framework
+@pytest.mark.slow
 def test_the_penalty_moves_no_bias_scale_or_statistic(framework: str) -> None:
     # Without a gradient of the loss only the penalty can move a leaf. The whole
     # variables are handed over, statistics included.

@@ -135,6 +135,7 @@ def test_a_leaf_that_cannot_be_penalised_raises_by_its_path(tree, way, data) -> 
 
 @some
 @hypothesis.given(ruled(arrays))
+@pytest.mark.slow
 def test_free_leaves_get_what_the_optimizer_alone_gives(ruled_tree) -> None:
     tree, pattern = ruled_tree
     alone = optax.sgd(0.125, momentum=0.5)

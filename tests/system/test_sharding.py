@@ -9,7 +9,7 @@ import pytest
 from tests.support.children import results_on_eight_devices
 
 # One worker runs the child whose results all tests read.
-pytestmark = pytest.mark.xdist_group("regularize on a mesh")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("regularize on a mesh")]
 
 # (mesh size, shape, sharded axis, penalty); the penalty samples its longest axis.
 CASES = {

@@ -19,7 +19,12 @@ from tests.laws.table import prox_rows
 from tests.support.children import results_on_eight_devices
 
 # One worker runs the child whose results these tests read.
-on_a_mesh = pytest.mark.xdist_group("parts of leaves")
+_IN_ONE_WORKER = pytest.mark.xdist_group("parts of leaves")
+
+
+def on_a_mesh(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.slow(_IN_ONE_WORKER(test))
+
 
 DEVICES = 8
 SHAPE = (16, 24)

@@ -66,6 +66,7 @@ def run(tx: Any, params: Any, grads: Any) -> Any:
         *(pytest.param("adam", shape, marks=SLOW) for shape in SHAPES),
     ],
 )
+@pytest.mark.slow
 def test_blocks_are_the_whole(name, shape, monkeypatch) -> None:
     direction, metric = DIRECTIONS[name]
     lasso = jaxreg.GroupLasso(0.3, group_axis=SHAPES.get(shape, 0))

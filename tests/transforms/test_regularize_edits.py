@@ -201,6 +201,7 @@ def test_every_edit_is_kept_at_learning_rate_zero(
     [jaxreg.TotalVariation(0.1, axis=0), jaxreg.NuclearNorm(0.1)],
     ids=["TotalVariation", "NuclearNorm"],
 )
+@pytest.mark.slow
 def test_an_edit_of_coupled_entries_is_kept_to_rounding(
     penalty: Any, dtype: Any
 ) -> None:
@@ -310,6 +311,7 @@ def test_nan_params_with_a_good_latent_do_not_come_back_silently(penalty: Any) -
     [jaxreg.LInf(0.02, group_axis=0), jaxreg.TotalVariation(0.05, axis=0)],
     ids=["LInf", "TotalVariation"],
 )
+@pytest.mark.slow
 def test_training_in_bfloat16_is_no_edit_of_coupled_entries(penalty: Any) -> None:
     """Updates of bfloat16 are inexact where an entry crosses 0: off by a unit."""
     tx = jaxreg.regularize(optax.adam(5e-3), penalty)

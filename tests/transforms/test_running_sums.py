@@ -88,6 +88,7 @@ def test_it_finds_the_support_of_a_lasso_and_keeps_it(name: str) -> None:
 
 
 @both
+@pytest.mark.slow
 def test_a_free_leaf_is_trained_alike_without_the_penalty(name: str) -> None:
     params, _ = train(BUILD[name](jaxreg.on_kernels(ROWS)), grads_of, make_params(), 20)
     free, _ = train(BUILD[name](jaxreg.L1(0.0)), grads_of, make_params(), 20)
@@ -180,6 +181,7 @@ def test_donated_params_and_state_train_without_a_warning(name: str) -> None:
 
 @both
 @pytest.mark.parametrize("penalty", [jaxreg.L1, lambda s: jaxreg.GroupLasso(s, 0)])
+@pytest.mark.slow
 def test_a_vmapped_grid_of_strengths_gives_the_separate_runs(name, penalty) -> None:
     strengths = jnp.array([0.0, 0.1, 100.0])
     start, grads = jnp.ones((4, 2)), jnp.linspace(-1, 1, 160).reshape(20, 4, 2)

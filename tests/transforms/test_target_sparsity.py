@@ -127,6 +127,7 @@ def test_of_equal_units_the_later_become_zero() -> None:
     np.testing.assert_array_equal(found == 0, [False] * 4 + [True] * 4)
 
 
+@pytest.mark.slow
 def test_the_factor_stays_in_its_range() -> None:
     # A target that the loss cannot give in this range: the factor would run away.
     tx = jaxreg.target_sparsity(ADAM, L1, 0.99, END, factor_range=(0.5, 1.5))
@@ -139,6 +140,7 @@ def test_the_factor_stays_in_its_range() -> None:
     assert jaxreg.measure(L1, make_params(), opt_state=state)["strength_factor"] == 0
 
 
+@pytest.mark.slow
 def test_before_the_first_look_it_is_regularize() -> None:
     tx = jaxreg.target_sparsity(ADAM, L1, 0.5, end_step=10_000)
     (ours, _), _ = trained(tx, 99)
@@ -148,6 +150,7 @@ def test_before_the_first_look_it_is_regularize() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_waits_for_begin_step() -> None:
     tx = jaxreg.target_sparsity(
         ADAM, L1, 0.9, END, begin_step=200, factor_range=(1.0, 1e3)
@@ -159,6 +162,7 @@ def test_it_waits_for_begin_step() -> None:
     assert factors[-1] > 2.0
 
 
+@pytest.mark.slow
 def test_zeros_of_weights_loaded_after_the_landing_stay() -> None:
     tx = jaxreg.target_sparsity(optax.sgd(0.1), L1, 0.5, end_step=20)
     (params, state), _ = trained(tx, 40)
@@ -170,6 +174,7 @@ def test_zeros_of_weights_loaded_after_the_landing_stay() -> None:
         np.testing.assert_allclose(after, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_target_and_strength_can_be_traced_and_vmapped() -> None:
     @jax.jit
     @jax.vmap
@@ -183,6 +188,7 @@ def test_target_and_strength_can_be_traced_and_vmapped() -> None:
         assert zeros(jax.tree.map(lambda x, place=place: x[place], found)) == wanted
 
 
+@pytest.mark.slow
 def test_other_rules_act_as_under_regularize_all_the_time() -> None:
     rules = [
         ("bias$", jaxreg.Box(-0.5, 0.5)),
@@ -198,6 +204,7 @@ def test_other_rules_act_as_under_regularize_all_the_time() -> None:
     np.testing.assert_allclose(params["b"]["bias"], 0.5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_clip_inside_does_not_see_gradients_of_held_zeros() -> None:
     clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
     tx = jaxreg.target_sparsity(clipped, L1, 0.9, END)
@@ -220,6 +227,7 @@ def test_the_state_says_what_the_landing_cut() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.slow
 def test_after_the_landing_small_steps_add_up(dtype: str) -> None:
     params = {"w": jnp.linspace(-1.0, 1.0, 400).astype(dtype)}
     tx = jaxreg.target_sparsity(optax.sgd(1e-4), jaxreg.L1(1e-6), 0.1, end_step=1)
@@ -252,6 +260,7 @@ def test_leaves_without_entries_and_empty_trees_are_no_matter() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=SLOW)])
+@pytest.mark.slow
 def test_half_precision_reaches_the_target_too(dtype: str) -> None:
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), make_params())
     tx = jaxreg.target_sparsity(ADAM, L1, 0.75, END)
