@@ -4,13 +4,16 @@ A document names the experiment between two comments, perhaps with a value that 
 must have and the columns to show (`results: ways kind=way way,zeros`). Between them
 stands the table of its last run: `python -m experiments.harness.docs` writes it, a test
 compares. `verdicts` is the table of all verdicts, or of one section of the report if
-its title follows; `answers` is the advice that follows from the results.
+its title follows; `answers` is the advice that follows from the results; `names` has
+every public name of jaxreg with the first sentence of its docstring.
 """
 
+import inspect
 import json
 import pathlib
 import re
 import textwrap
+import types
 
 import jaxreg
 from experiments.harness.answers import ANSWERS
@@ -22,8 +25,19 @@ _BLOCK = re.compile(
     r"(<!-- results: (\w+)(?: (\w+)=([\w-]+))?((?: [\w,-]+)?) -->\n).*?(<!-- end -->)",
     flags=re.DOTALL,
 )
+_ROOMS = {
+    "penalties": "Penalties",
+    "constraints": "Constraints",
+    "calculus": "Penalties made from another",
+    "rules": "Which leaves",
+    "transforms": "Ways to apply a penalty",
+    "reports": "Reading",
+    "model_selection": "`jaxreg.model_selection`: choosing the strength",
+    "preconditioners": "`jaxreg.preconditioners`: for `proximal`",
+    "_core": "For penalties of your own",
+}
 _PAGE_PART = re.compile(
-    r"(<!-- (verdicts|answers)(?:: ([^\n]+))? -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (verdicts|answers|names)(?:: ([^\n]+))? -->\n).*?(<!-- end -->)", re.DOTALL
 )
 
 
@@ -43,7 +57,8 @@ def filled(text: str) -> str:
 
 def _fill_part(match: re.Match[str]) -> str:
     start, name, section, end = match.groups()
-    return f"{start}{_verdicts(section) if name == 'verdicts' else _answers()}\n{end}"
+    parts = {"verdicts": lambda: _verdicts(section), "answers": _answers}
+    return f"{start}{(parts | {'names': _names})[name]()}\n{end}"
 
 
 def _verdicts(section: str | None) -> str:
@@ -69,6 +84,29 @@ def _answers() -> str:
         + f"\n\nRests on {', '.join(f'`{name}`' for name in answer.rests_on)}.\n"
         for answer in ANSWERS
     )
+
+
+def _names() -> str:
+    """A table of the public names per room of jaxreg and per public submodule."""
+    rooms: dict[str, list[dict[str, str]]] = {}
+    for module in (jaxreg, jaxreg.model_selection, jaxreg.preconditioners):
+        for name in sorted(set(module.__all__) - set(jaxreg.states.__all__)):
+            public = getattr(module, name)
+            if isinstance(public, types.ModuleType):
+                continue
+            path = public.__module__.replace(".", "/")
+            room = path.split("/")[1]
+            line = " ".join((inspect.getdoc(public) or "").split("\n\n")[0].split())
+            called = name if module is jaxreg else f"{room}.{name}"
+            rooms.setdefault(room, []).append(
+                {"name": f"[`{called}`](../{path}.py)", "what it is": line}
+            )
+    tables = [
+        f"## {title}\n\n{jaxreg.states.Table(tuple(rooms.pop(room))).markdown()}\n"
+        for room, title in _ROOMS.items()
+    ]
+    assert not rooms, f"rooms without a title: {list(rooms)}"
+    return "\n".join(tables)
 
 
 def _fill(match: re.Match[str]) -> str:

@@ -154,26 +154,11 @@ class Penalty(abc.ABC):
         treedef = jax.tree.structure(latent)
         hint = "pass the parameters of this latent"
         leaves = flatten_like(treedef, params, "params", hint)
-        is_half = any(wide_dtype(leaf) != jnp.result_type(leaf) for leaf in leaves)
-        if is_half:
-            proxes = jax.tree.leaves(self.prox(latent, step))
-            points = list(map(unrounded, leaves, proxes))
+        if any(wide_dtype(leaf) != jnp.result_type(leaf) for leaf in leaves):
+            nearest, target = self._nearest_in_half_precision(latent, leaves, step)
         else:
-            points = list(map(jnp.asarray, leaves))
-        target = jax.tree.unflatten(treedef, points)
-        nearest = self._nearest(latent, target, step)
-        if is_half and not self._has_own_latents:
-            latents = jax.tree.leaves(latent)
-            rows = zip(latents, points, proxes, strict=True)
-            shifted = [z + (x - prox) for z, x, prox in rows]
-            again = self.prox(jax.tree.unflatten(treedef, shifted), step)
-            units = [float(jnp.finfo(jnp.result_type(x)).eps) for x in leaves]
-            out = map(
-                _shifted_or_new,
-                *(shifted, jax.tree.leaves(nearest), jax.tree.leaves(again)),
-                *(points, units),
-            )
-            nearest = jax.tree.unflatten(treedef, list(out))
+            target = jax.tree.unflatten(treedef, map(jnp.asarray, leaves))
+            nearest = self._nearest(latent, target, step)
 
         def repaired(z: jax.Array, x: jax.Array) -> jax.Array:
             return jnp.where(z == z, z, x).astype(x.dtype)
@@ -197,6 +182,25 @@ class Penalty(abc.ABC):
             lambda z, x, y, slope: jnp.where(self._is_prox(y, x), z, x + step * slope),
             *(latent, params, proxes, slopes),
         )
+
+    def _nearest_in_half_precision(
+        self, latent: Tree, leaves: list[Leaf], step: Number
+    ) -> tuple[Tree, Tree]:
+        """The nearest latent, and the params before the prox was rounded to them."""
+        latents, treedef = jax.tree.flatten(latent)
+        proxes = jax.tree.leaves(self.prox(latent, step))
+        points = list(map(unrounded, leaves, proxes))
+        target = jax.tree.unflatten(treedef, points)
+        nearest = self._nearest(latent, target, step)
+        if self._has_own_latents:
+            return nearest, target
+        rows = zip(latents, points, proxes, strict=True)
+        shifted = [z + (x - prox) for z, x, prox in rows]
+        again = self.prox(jax.tree.unflatten(treedef, shifted), step)
+        units = [float(jnp.finfo(jnp.result_type(x)).eps) for x in leaves]
+        ends = map(jax.tree.leaves, (nearest, again))
+        chosen = map(_shifted_or_new, shifted, *ends, points, units)
+        return jax.tree.unflatten(treedef, chosen), target
 
     def _is_prox(self, prox: jax.Array, leaf: jax.Array) -> jax.Array:
         """True if a leaf is this prox up to rounding, relative to the largest entry."""

@@ -37,6 +37,8 @@ class Table:
 
     def markdown(self) -> str:
         header, cells = self._cells()
+        # A bar would end the cell, in code too.
+        cells = [[text.replace("|", "\\|") for text in line] for line in cells]
         lines = [header, ["---"] * len(header), *cells]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -120,6 +120,11 @@ def test_markdown_is_a_table_with_the_same_cells() -> None:
     ]
 
 
+def test_a_bar_in_a_cell_of_markdown_does_not_end_it() -> None:
+    table = jaxreg.states.Table(({"value": "sum |w|"},))
+    assert table.markdown().splitlines()[-1] == r"| sum \|w\| |"
+
+
 def test_no_leaves_make_a_table_without_rows() -> None:
     table = jaxreg.describe(LASSO, {})
     assert table.rows == ()
