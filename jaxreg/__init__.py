@@ -64,7 +64,14 @@ from jaxreg.reports.table import describe, summary
 
 # Which leaves
 from jaxreg.rules.by_path import by_path
-from jaxreg.rules.flax import filters, heads, input_features, neurons, on_kernels
+from jaxreg.rules.flax import (
+    channel_scales,
+    filters,
+    heads,
+    input_features,
+    neurons,
+    on_kernels,
+)
 
 # Ways to apply a penalty
 from jaxreg.transforms.add_penalty_gradient import add_penalty_gradient
@@ -133,6 +140,7 @@ __all__ = [
     "add_penalty_gradient",
     "anchored",
     "by_path",
+    "channel_scales",
     "conjugate_prox",
     "describe",
     "dual_average",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 SECTIONS = {
     "What L1 and L2 do": (
         "exact_zeros",
+        "normalization",
         "keras_regularizer",
         "feature_selection",
         "neural_feature_selection",

@@ -1,8 +1,8 @@
-"""Rules for the kernels of Flax in the terms of a network: neurons, filters, heads.
+"""Rules for Flax in the terms of a network: neurons, filters, heads, channels.
 
 They select leaves by name and check only the number of axes: a kernel with more or
-fewer raises. Biases, normalization layers and embeddings are not named `kernel` and
-stay free.
+fewer raises. Biases and embeddings are named neither `kernel` nor `scale` and stay
+free.
 """
 
 from __future__ import annotations
@@ -154,6 +154,42 @@ def heads(penalty: Elementwise, layers: str = "", *, stacked: int = 0) -> ByPath
     )
 
 
+def channel_scales(
+    penalty: Elementwise, layers: str = "", *, stacked: int = 0
+) -> ByPath:
+    """Puts a penalty on the scales of normalization layers: one entry per channel.
+
+    A channel whose `scale` is zero outputs its bias. Use it in place of `neurons` and
+    `filters` where BatchNorm follows a layer: it undoes any shrinkage of the kernel
+    before it, so that a penalty there shrinks weights without removing units.
+
+    Args:
+      penalty: acts on each scale; they start at 1.
+      layers: a regular expression, searched in the path of the normalization layer, the
+        part before `/scale`.
+      stacked: as in `neurons`.
+
+    Raises:
+      TypeError, ValueError: as `neurons`.
+
+    Reference: Liu, Li, Shen, Huang, Yan and Zhang 2017, Learning efficient
+    convolutional networks through network slimming.
+
+    >>> import jax.numpy as jnp, jaxreg
+    >>> params = {"norm": {"scale": jnp.ones(3), "bias": jnp.zeros(3)}}
+    >>> penalty = jaxreg.channel_scales(jaxreg.L1(0.5))
+    >>> [row["penalty"] for row in jaxreg.describe(penalty, params).rows]
+    ['free', 'L1(strength=0.5)']
+    """
+    if not isinstance(penalty, Elementwise):
+        raise TypeError(
+            f"channel_scales({penalty!r}): allowed is an elementwise penalty, as "
+            "L1(1e-3)"
+        )
+    layout = _Layout("channel_scales", layers, {"stacked": stacked})
+    return by_path([(layout.pattern("scale", ["channels"]), penalty)])
+
+
 class _Layout:
     """Makes the rules of one preset, for its layers and the axes of their kernels."""
 
@@ -168,8 +204,11 @@ class _Layout:
     def rule(
         self, penalty: Elementwise, leaf: str, axes: list[str], group: str
     ) -> tuple[Kernels, Penalty]:
-        names = ("layers",) * self.stacked + tuple(axes)
-        indexing = (*range(self.stacked), names.index(group))
+        pattern = self.pattern(leaf, axes)
+        indexing = (*range(self.stacked), pattern.axes.index(group))
         group_axis = indexing if self.stacked else indexing[0]
-        pattern = Kernels(self.call, self.layers, leaf, names)
         return pattern, grouped(penalty, group_axis)
+
+    def pattern(self, leaf: str, axes: list[str]) -> Kernels:
+        names = ("layers",) * self.stacked + tuple(axes)
+        return Kernels(self.call, self.layers, leaf, names)

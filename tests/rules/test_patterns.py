@@ -75,6 +75,23 @@ def test_a_preset_matches_its_kernels_and_counts_their_groups(
     assert groups_of(penalty) == expected
 
 
+def test_channel_scales_catches_scales_of_the_layers_alone() -> None:
+    penalty = jaxreg.channel_scales(L1, layers="norm")
+    rows = jaxreg.describe(penalty, PARAMS).rows
+    caught = [row["leaf"] for row in rows if row["penalty"] != "free"]
+    assert caught == ["norm/scale"]
+    stack = {"stack": {"norm": {"scale": jnp.full((3, 4), 0.25)}}}
+    with pytest.raises(ValueError, match=r"have 1, \(channels\)\. .*stacked="):
+        penalty.prox(stack, 1.0)
+    found = jaxreg.channel_scales(L1, "norm", stacked=1).prox(stack, 1.0)
+    assert not found["stack"]["norm"]["scale"].any()
+
+
+def test_channel_scales_raises_on_a_penalty_of_groups() -> None:
+    with pytest.raises(TypeError, match=r"channel_scales.*an elementwise penalty"):
+        jaxreg.channel_scales(jaxreg.GroupLasso(0.1, group_axis=0))
+
+
 @pytest.mark.parametrize(
     ("penalty", "shape", "group"),
     [
