@@ -157,11 +157,13 @@ def _measure(
 ) -> Row:
     init_key, batch_key = jax.random.split(jax.random.key(seed))
     rngs = nnx.Rngs(params=init_key)
-    graph, params, rest = nnx.split(_model(config, network, rngs), nnx.Param, ...)
+    model = _model(config, network, rngs)
+    graph, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, statistics = states
 
     def apply(params: Any, x: Any) -> jax.Array:
         # A copy, since BatchNorm writes its statistics.
-        return nnx.merge(graph, params, rest, copy=True)(x)
+        return nnx.merge(graph, params, statistics, copy=True)(x)
 
     kernels, scales = _penalties(network, strength)
     tx = optax.adam(training.warmup_cosine(config.peak, config.steps, config.warmup))

@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import math
 import numbers
+from typing import TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -82,14 +83,14 @@ def view(group_axis: GroupAxis | None, shape: tuple[int, ...]) -> tuple[int, ...
     return tuple(part for n, block in pairs for part in (n // max(block, 1), block))
 
 
-def is_int(axis: object) -> bool:
+def is_int(axis: object) -> TypeGuard[int]:
     """True for an int of Python or NumPy that is not a bool."""
     return isinstance(axis, numbers.Integral) and not isinstance(axis, bool)
 
 
 def check_count(name: str, count: object) -> None:
     """Raises if a number of axes is not an int >= 0."""
-    if not is_int(count) or count < 0:
+    if not is_int(count) or int(count) < 0:
         raise TypeError(f"{name} is {count!r}; allowed: an int >= 0")
 
 

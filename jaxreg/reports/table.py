@@ -54,7 +54,10 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
     step of the prox under `regularize` (None for a penalty without a prox), and the
     share of the leaf that would become zero at the first update (0 for finite convex
     penalties, up to rounding; None for leaves without values, such as
-    `jax.ShapeDtypeStruct`).
+    `jax.ShapeDtypeStruct`). Where neurons or filters are groups and a free `scale` of
+    their number stands beside their layer, the column `scale_beside` names it: if that
+    normalization layer follows, it undoes the shrinkage of the kernel and the penalty
+    removes few units; see `channel_scales`.
 
     Args:
       penalty: a penalty, or rules.
@@ -93,6 +96,10 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
             strict=True,
         )
     ]
+    scales = _scales_beside(leaves)
+    if scales:
+        for index, row in enumerate(rows):
+            row["scale_beside"] = scales.get(index)
     return Table(tuple(rows))
 
 
@@ -149,6 +156,29 @@ def summary(penalty: Penalty, params: Tree) -> Table:
 
 def _identity(name: str, leaf: _Leaf, owner: Penalty | None) -> Row:
     return {"leaf": name, "shape": jnp.shape(leaf), "penalty": owner or "free"}
+
+
+def _scales_beside(leaves: Leaves) -> dict[int, str]:
+    """By kernel whose neurons are groups, a free `scale` of its width beside it."""
+    scales: dict[tuple[str, object], str] = {}
+    for index, (name, leaf) in enumerate(zip(leaves.names, leaves.leaves, strict=True)):
+        if name.rpartition("/")[2] == "scale" and index not in leaves.penalised:
+            scales.setdefault((_parent(name), jnp.shape(leaf)[-1:]), name)
+    out: dict[int, str] = {}
+    for index, owner in leaves.penalised.items():
+        name, shape = leaves.names[index], jnp.shape(leaves.leaves[index])
+        key = _parent(name), shape[-1:]
+        if len(shape) > 1 and owner.layout.unit_count(shape) == shape[-1]:
+            out |= {index: scales[key]} if key in scales else {}
+    return out
+
+
+def _parent(name: str) -> str:
+    """The path of the parent of a leaf's layer; lists of layers do not count."""
+    layers = name.split("/")[:-1]
+    while layers and layers[-1].isdigit():
+        layers.pop()
+    return "/".join(layers[:-1])
 
 
 def _is_number(leaf: jax.Array) -> bool:

@@ -99,6 +99,37 @@ def test_summary_of_leaves_without_entries_is_zero() -> None:
         assert (one["zeros"], one["zero_share"], one["value"]) == (0, 0.0, 0.0)
 
 
+def test_describe_names_a_scale_that_may_undo_the_penalty() -> None:
+    params = {
+        "dense": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)},
+        "norms": {"0": {"scale": jnp.ones(4)}},
+        "out": {"kernel": jnp.ones((4, 2))},
+        "block": {
+            "Conv_0": {"kernel": jnp.ones((1, 1, 4, 6))},
+            "BatchNorm_0": {"scale": jnp.ones(6)},
+        },
+    }
+    kernels = jaxreg.by_path(
+        [
+            jaxreg.filters(jaxreg.L1(0.5), "Conv"),
+            jaxreg.neurons(jaxreg.L1(0.5), "dense|out"),
+        ]
+    )
+    rows = jaxreg.describe(kernels, params).rows
+    named = {row["leaf"]: row["scale_beside"] for row in rows if row["scale_beside"]}
+    assert named == {
+        "dense/kernel": "norms/0/scale",
+        "block/Conv_0/kernel": "block/BatchNorm_0/scale",
+    }
+    # Single entries are no units, and a penalised scale undoes nothing.
+    scales = jaxreg.channel_scales(jaxreg.L1(0.5))
+    for others in (
+        jaxreg.on_kernels(jaxreg.L1(0.5)),
+        jaxreg.by_path([kernels, scales]),
+    ):
+        assert "scale_beside" not in jaxreg.describe(others, params).rows[0]
+
+
 def test_text_is_aligned_and_names_free_leaves() -> None:
     penalty = jaxreg.by_path([("^embed$", LASSO), ("^kernel$", jaxreg.L2(0.25))])
     assert str(jaxreg.describe(penalty, PARAMS)).splitlines() == [
