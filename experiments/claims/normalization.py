@@ -95,10 +95,10 @@ class Convolutional(nnx.Module):
     """Two convolutions, each with BatchNorm behind it, and a dense layer."""
 
     def __init__(self, *, rngs: nnx.Rngs):
-        self.first = nnx.Conv(1, 16, (3, 3), rngs=rngs)
-        self.second = nnx.Conv(16, 32, (3, 3), strides=2, rngs=rngs)
-        self.out = nnx.Linear(32 * 16, 10, rngs=rngs)
-        self.norms = nnx.List([batch_norm(16, rngs), batch_norm(32, rngs)])
+        self.first = nnx.Conv(1, 8, (3, 3), rngs=rngs)
+        self.second = nnx.Conv(8, 16, (3, 3), strides=2, rngs=rngs)
+        self.out = nnx.Linear(16 * 16, 10, rngs=rngs)
+        self.norms = nnx.List([batch_norm(8, rngs), batch_norm(16, rngs)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Logits of shape (samples, classes), of flat images of 8x8 pixels."""
