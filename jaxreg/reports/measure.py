@@ -41,17 +41,12 @@ def norm(leaf: jax.Array) -> jax.Array:
 
 def zero_share(penalty: Penalty, params: Tree) -> jax.Array:
     """The share of exact zeros among the entries of the penalised leaves."""
-    leaves = _penalised(penalty, params)
-    entries = sum(leaf.size for leaf in leaves)
-    return _count([leaf == 0 for leaf in leaves]) / float(max(entries, 1))
+    return _share([leaf == 0 for leaf in _penalised(penalty, params)])
 
 
 def stationarity_rms(penalty: Penalty, params: Tree, grads: Tree) -> jax.Array:
     """Root mean square of `penalty.stationarity` over the penalised leaves."""
-    distances = _penalised(penalty, penalty.stationarity(params, grads))
-    entries = sum(distance.size for distance in distances)
-    total = sum((jnp.sum(d * d) for d in distances), start=jnp.zeros(()))
-    return jnp.sqrt(total / max(entries, 1))
+    return _rms(_penalised(penalty, penalty.stationarity(params, grads)))
 
 
 def measure(
@@ -60,6 +55,8 @@ def measure(
     grads: Tree | None = None,
     opt_state: Tree | None = None,
     previous: Tree | None = None,
+    *,
+    per_leaf: bool = False,
 ) -> dict[str, jax.Array]:
     """Scalars that describe the penalised leaves, for any logger; runs inside jit.
 
@@ -72,7 +69,9 @@ def measure(
       optimizer that holds one of jaxreg's transformations, `strength_factor`: the
       factor by which a schedule or `target_sparsity` multiplied the strengths at the
       last update. With `previous`, earlier parameters, `flips`: the number of entries
-      that became zero or non-zero.
+      that became zero or non-zero. With `per_leaf`, also the share of zeros, the norm,
+      `dead_groups` of each penalised leaf, and its `stationarity` and `flips` where
+      those are given, under keys such as `zero_share/dense/kernel`.
 
     Raises:
       TypeError, ValueError: a rule catches no leaf, the penalty cannot take a leaf, the
@@ -99,15 +98,42 @@ def measure(
         scalars["stationarity"] = stationarity_rms(penalty, params, grads)
     if opt_state is not None:
         scalars["strength_factor"] = _strength_factor(opt_state)
+    flips: dict[int, jax.Array] = {}
     if previous is not None:
         hint = "pass earlier parameters of the same model"
         earlier = leaves.like(previous, "previous", hint)
-        flips = [
-            (leaves.leaves[index] == 0) != (earlier[index] == 0)
+        flips = {
+            index: (leaves.leaves[index] == 0) != (earlier[index] == 0)
             for index in leaves.penalised
-        ]
-        scalars["flips"] = _count(flips)
+        }
+        scalars["flips"] = _count(list(flips.values()))
+    if per_leaf:
+        pulls = None if grads is None else penalty.stationarity(params, grads)
+        scalars |= _per_leaf(leaves, jax.tree.leaves(pulls), flips)
     return scalars
+
+
+def _per_leaf(
+    leaves: Leaves, pulls: list[jax.Array], flips: dict[int, jax.Array]
+) -> dict[str, jax.Array]:
+    """The numbers of `measure` that a single leaf has, under its path."""
+    whole = {index: jnp.asarray(leaves.leaves[index]) for index in leaves.penalised}
+    dead: dict[int, jax.Array] = {}
+    for part in leaves.parts:
+        counts = part.penalty.layout.dead_in_leaves(part.pick(whole))
+        dead |= dict(zip(part.indices, counts or [], strict=False))
+    numbers = {
+        "zero_share": {index: _share([leaf == 0]) for index, leaf in whole.items()},
+        "norm": {index: norm(leaf) for index, leaf in whole.items()},
+        "dead_groups": dead,
+        "stationarity": {index: _rms([pulls[index]]) for index in whole if pulls},
+        "flips": {index: _count([mask]) for index, mask in flips.items()},
+    }
+    return {
+        f"{key}/{leaves.names[index]}": number
+        for key, by_leaf in numbers.items()
+        for index, number in by_leaf.items()
+    }
 
 
 def _check_whole(name: str, leaves: Leaves) -> None:
@@ -234,6 +260,17 @@ def _count(masks: list[jax.Array]) -> jax.Array:
     lines = (jnp.sum(jnp.atleast_1d(x), axis=-1, dtype=jnp.int32) for x in masks)
     counts = (jnp.sum(line.astype(jnp.float32)) for line in lines)
     return sum(counts, start=jnp.zeros((), jnp.float32))
+
+
+def _share(masks: list[jax.Array]) -> jax.Array:
+    """The share of entries that are true."""
+    return _count(masks) / float(max(sum(mask.size for mask in masks), 1))
+
+
+def _rms(leaves: list[jax.Array]) -> jax.Array:
+    """The root mean square of all entries together."""
+    total = sum((jnp.sum(leaf * leaf) for leaf in leaves), start=jnp.zeros(()))
+    return jnp.sqrt(total / max(sum(leaf.size for leaf in leaves), 1))
 
 
 def _total(counts: Iterable[jax.Array]) -> jax.Array:

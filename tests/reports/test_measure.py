@@ -205,3 +205,31 @@ def test_more_entries_than_can_be_counted_raise(way):
 
     with pytest.raises(ValueError, match="2147483648 entries or groups are counted"):
         jax.eval_shape(step, leaf)
+
+
+def test_measure_per_leaf_is_measure_of_each_leaf_alone() -> None:
+    rules = jaxreg.by_path(
+        [("kernel", jaxreg.GroupLasso(0.5, group_axis=0)), ("bias", jaxreg.L1(0.5))]
+    )
+    params = PARAMS | {"free": jnp.zeros(3)}
+    grads = jax.tree.map(lambda leaf: leaf + 0.3, params)
+    before = jax.tree.map(lambda leaf: leaf - 1.0, params)
+
+    @jax.jit
+    def measured(params: Any, grads: Any, before: Any) -> dict[str, jax.Array]:
+        return jaxreg.measure(rules, params, grads, None, before, per_leaf=True)
+
+    found = measured(params, grads, before)
+    assert not [key for key in found if key.endswith("/free")]
+    alone = {}
+    for name, penalty in (("kernel", rules.penalties[0]), ("bias", rules.penalties[1])):
+        trees = (tree[name] for tree in (params, grads))
+        numbers = jaxreg.measure(penalty, *trees, None, before[name])
+        del numbers["zeros"], numbers["penalty"]
+        numbers["norm"] = measures.norm(params[name])
+        alone |= {f"{key}/{name}": number for key, number in numbers.items()}
+    assert {key for key in found if "/" in key} == set(alone)
+    for key, number in alone.items():
+        np.testing.assert_allclose(found[key], number, rtol=1e-6, err_msg=key)
+    total = jaxreg.measure(rules, params, grads, None, before)
+    assert {key: found[key] for key in total} == total
