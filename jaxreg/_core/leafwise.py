@@ -16,13 +16,12 @@ import jax.numpy as jnp
 from jaxreg._core import groups
 from jaxreg._core.layout import Groups, Shape
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Facts,
     Leaf,
     Number,
     Penalty,
     Tree,
-    flatten_like,
+    grads_like,
     is_untouched,
     steps_like,
     widened,
@@ -156,7 +155,7 @@ class Leafwise(Penalty):
             return self._as_leaf(_by_layer(self, self.leaf_stationarity)(*pair), leaf)
 
         leaves, treedef = jax.tree.flatten(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
+        pulls = grads_like(params, grads)
         return jax.tree.unflatten(treedef, map(distance, leaves, pulls))
 
     def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:

@@ -34,8 +34,6 @@ Tree = Any
 SumRule = Callable[[Any, Any], "Penalty"]
 """The sum of a penalty of one class and a penalty of another."""
 
-GRADS_HINT = "pass the gradient of the loss at params"
-
 _EXACT_SUMS: dict[tuple[type, type], SumRule] = {}
 
 # Units of rounding by which an untouched latent may differ from that computed from its
@@ -151,9 +149,8 @@ class Penalty(abc.ABC):
             that rounds to it.
           step: >= 0, one number.
         """
-        treedef = jax.tree.structure(latent)
-        hint = "pass the parameters of this latent"
-        leaves = flatten_like(treedef, params, "params", hint)
+        leaves, treedef = jax.tree.flatten(params)
+        latents = latents_like(params, latent)
         is_half = any(wide_dtype(leaf) != jnp.result_type(leaf) for leaf in leaves)
         if is_half:
             proxes = jax.tree.leaves(self.prox(latent, step))
@@ -163,7 +160,6 @@ class Penalty(abc.ABC):
         target = jax.tree.unflatten(treedef, points)
         nearest = self._nearest(latent, target, step)
         if is_half and not self._has_own_latents:
-            latents = jax.tree.leaves(latent)
             rows = zip(latents, points, proxes, strict=True)
             shifted = [z + (x - prox) for z, x, prox in rows]
             again = self.prox(jax.tree.unflatten(treedef, shifted), step)
@@ -286,6 +282,44 @@ def flatten_like(
             f"{name} and params differ in structure: {jax.tree.structure(tree)} "
             f"against {treedef}; {hint}"
         ) from error
+
+
+def grads_like(params: Tree, grads: Tree) -> list[jax.Array]:
+    """The gradients at the leaves of `params`, or a ValueError."""
+    hint = "pass the gradient of the loss at params"
+    return leaves_like(params, grads, "grads", hint)
+
+
+def latents_like(params: Tree, latent: Tree) -> list[jax.Array]:
+    """The latents of the leaves of `params`, or a ValueError."""
+    return leaves_like(params, latent, "latent", "pass the latent of these params")
+
+
+def leaves_like(params: Tree, tree: Tree, name: str, hint: str) -> list[Any]:
+    """The leaves of a tree with the structure and shapes of `params`.
+
+    A shape that broadcasts would give numbers of something else, without a message.
+    """
+    leaves, treedef = jax.tree.flatten(params)
+    companions = flatten_like(treedef, tree, name, hint)
+    for index, pair in enumerate(zip(companions, leaves, strict=True)):
+        misfit = shape_misfit(*pair)
+        if misfit is not None:
+            path = jax.tree_util.tree_flatten_with_path(params)[0][index][0]
+            text = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"{name} has {misfit} at leaf {text!r} of shape "
+                f"{jnp.shape(leaves[index])}; {hint}"
+            )
+    return companions
+
+
+def shape_misfit(companion: Tree, leaf: Leaf) -> str | None:
+    """What a companion has in place of an array of the leaf's shape, or None."""
+    if not jax.tree_util.all_leaves([companion]):
+        return "a tree" if jax.tree.leaves(companion) else repr(companion)
+    shape = jnp.shape(companion)
+    return None if shape == jnp.shape(leaf) else f"shape {shape}"
 
 
 def unrounded(leaf: Leaf, prox: jax.Array) -> jax.Array:

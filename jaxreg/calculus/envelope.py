@@ -7,12 +7,11 @@ import jax.numpy as jnp
 
 from jaxreg._core.checks import check_numbers, check_prox
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Facts,
     Number,
     Penalty,
     Tree,
-    flatten_like,
+    grads_like,
     widened,
 )
 from jaxreg._core.pytree import positive, pytree_dataclass
@@ -65,7 +64,7 @@ class Envelope(Lift):
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         slopes = self._slopes(widened_tree(params))
         leaves, treedef = jax.tree.flatten(slopes)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
+        pulls = grads_like(params, grads)
         pairs = zip(leaves, pulls, strict=True)
         distances = [jnp.abs(slope + widened(pull)) for slope, pull in pairs]
         return jax.tree.unflatten(treedef, distances)

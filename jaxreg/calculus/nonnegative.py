@@ -7,11 +7,10 @@ import jax.numpy as jnp
 
 from jaxreg._core.constraint import are_apart
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Number,
     Penalty,
     Tree,
-    flatten_like,
+    grads_like,
     widened,
 )
 from jaxreg._core.pytree import pytree_dataclass
@@ -46,7 +45,7 @@ class Nonnegative(Lift):
             return jnp.where(jnp.asarray(leaf) == 0, jnp.minimum(grad, 0.0), grad)
 
         leaves, treedef = jax.tree.flatten(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
+        pulls = grads_like(params, grads)
         pulls = jax.tree.unflatten(treedef, map(pull, leaves, pulls))
         return self.penalty.stationarity(params, pulls)
 

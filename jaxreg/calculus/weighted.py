@@ -12,13 +12,12 @@ from jaxreg._core.constraint import Constraint
 from jaxreg._core.layout import Layout, Shape
 from jaxreg._core.leafwise import Leafwise
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Facts,
     Leaf,
     Number,
     Penalty,
     Tree,
-    flatten_like,
+    grads_like,
     is_untouched,
     steps_like,
 )
@@ -133,7 +132,7 @@ class Weighted(Lift):
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         treedef = jax.tree.structure(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
+        pulls = grads_like(params, grads)
         pairs = zip(self._pairs(params), pulls, strict=True)
         distances = [
             penalty.stationarity(leaf, pull) for (penalty, leaf), pull in pairs

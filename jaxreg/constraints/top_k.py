@@ -15,12 +15,11 @@ from jaxreg._core.groups import check_count
 from jaxreg._core.layout import Entries
 from jaxreg._core.leafwise import check_floating, without_negative_zero
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Facts,
     Number,
     Penalty,
     Tree,
-    flatten_like,
+    grads_like,
     steps_like,
     widened,
 )
@@ -116,7 +115,7 @@ class TopK(Constraint):
         if self.scope == "leaf":
             return super().stationarity(params, grads)
         leaves, treedef = jax.tree.flatten(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
+        pulls = grads_like(params, grads)
         pairs = [[widened(x) for x in tree] for tree in (leaves, pulls)]
         return jax.tree.unflatten(treedef, self._distances(*pairs))
 

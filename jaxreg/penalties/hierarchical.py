@@ -13,12 +13,11 @@ from jaxreg._core.constraint import are_apart
 from jaxreg._core.layout import Entries, Shape
 from jaxreg._core.leafwise import RESIDUAL_WIDTH, without_negative_zero
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Facts,
     Number,
     Penalty,
     Tree,
-    flatten_like,
+    grads_like,
     ratio,
     steps_like,
     widened,
@@ -145,7 +144,7 @@ class Hierarchical(Penalty):
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         wide, treedef = widened_tree(params), jax.tree.structure(params)
-        pulls = map(widened, flatten_like(treedef, grads, "grads", GRADS_HINT))
+        pulls = map(widened, grads_like(params, grads))
         step = self.step_for(RESIDUAL_WIDTH)
         ahead = jax.tree.map(
             lambda leaf, pull: leaf - step.astype(leaf.dtype) * pull,

@@ -12,7 +12,7 @@ import optax
 
 from jaxreg._core.checks import MOST, check_prox
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.penalty import Penalty, Tree, widened
+from jaxreg._core.penalty import Penalty, Tree, leaves_like, widened
 from jaxreg._core.shards import check_whole_leaf
 from jaxreg.rules.by_path import Leaves, read
 
@@ -76,8 +76,8 @@ def measure(
 
     Raises:
       TypeError, ValueError: a rule catches no leaf, the penalty cannot take a leaf, the
-        structures of trees differ, the state has no factor or several, or a leaf is a
-        per-device shard inside `shard_map`.
+        structures or shapes of trees differ, the state has no factor or several, or a
+        leaf is a per-device shard inside `shard_map`.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> w, before = jnp.array([1.0, 0.0, 0.0]), jnp.array([1.0, 2.0, 0.0])
@@ -101,7 +101,7 @@ def measure(
         scalars["strength_factor"] = _strength_factor(opt_state)
     if previous is not None:
         hint = "pass earlier parameters of the same model"
-        earlier = leaves.like(previous, "previous", hint)
+        earlier = leaves_like(params, previous, "previous", hint)
         flips = [
             (leaves.leaves[index] == 0) != (earlier[index] == 0)
             for index in leaves.penalised

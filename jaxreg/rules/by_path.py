@@ -18,13 +18,14 @@ import jax.numpy as jnp
 
 from jaxreg._core.checks import check_leaf, check_numbers
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Facts,
     Leaf,
     Number,
     Penalty,
     Tree,
     flatten_like,
+    grads_like,
+    latents_like,
     steps_like,
 )
 from jaxreg._core.pytree import pytree_dataclass, static
@@ -157,7 +158,7 @@ class ByPath(Penalty):
         )
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
-        pulls = flatten_like(jax.tree.structure(params), grads, "grads", GRADS_HINT)
+        pulls = grads_like(params, grads)
         return self._on_parts(
             params,
             lambda index, leaf: jnp.abs(pulls[index]),
@@ -167,13 +168,12 @@ class ByPath(Penalty):
     def nearest_latent(self, latent: Tree, params: Tree, step: Number | Tree) -> Tree:
         """As for every penalty; `step` may be the tree that `step_for` returns."""
         steps = steps_like(latent, step)
-        hint = "pass the parameters of this latent"
-        leaves = flatten_like(jax.tree.structure(latent), params, "params", hint)
+        latents = latents_like(params, latent)
         return self._on_parts(
-            latent,
-            lambda index, leaf: jnp.asarray(leaf),
-            lambda part, latents: part.penalty.nearest_latent(
-                latents, part.pick(leaves), part.pick(steps)[0] if part.indices else 0.0
+            params,
+            lambda index, leaf: jnp.asarray(latents[index]),
+            lambda part, leaves: part.penalty.nearest_latent(
+                part.pick(latents), leaves, part.pick(steps)[0] if part.indices else 0.0
             ),
         )
 

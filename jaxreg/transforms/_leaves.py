@@ -11,7 +11,7 @@ import optax
 
 from jaxreg._core.checks import check_numbers, check_params
 from jaxreg._core.layout import Entries, Layout
-from jaxreg._core.penalty import Number, Penalty, Tree, widened
+from jaxreg._core.penalty import Number, Penalty, Tree, shape_misfit, widened
 from jaxreg.rules.by_path import Leaves, Part
 
 NEW_STATE = "call tx.init(params) after a change of the parameters"
@@ -100,13 +100,12 @@ def check_updates(transform: str, leaves: Leaves, updates: list[Any]) -> None:
     for index, (update, leaf) in enumerate(zip(updates, leaves.leaves, strict=True)):
         if not jax.tree.leaves(update):
             continue
-        shape, is_array = jnp.shape(leaf), jax.tree_util.all_leaves([update])
-        if not is_array or jnp.shape(update) != shape:
-            has = f"shape {jnp.shape(update)}" if is_array else "a tree"
+        misfit = shape_misfit(update, leaf)
+        if misfit is not None:
             raise ValueError(
-                f"{transform}: updates has {has} at leaf {leaves.names[index]!r} of "
-                f"shape {shape}; pass what belongs to these params, as the gradient of "
-                "the loss at params"
+                f"{transform}: updates has {misfit} at leaf {leaves.names[index]!r} of "
+                f"shape {jnp.shape(leaf)}; pass what belongs to these params, as the "
+                "gradient of the loss at params"
             )
         dtype = jnp.result_type(update)
         if index in penalised and not jnp.issubdtype(dtype, jnp.floating):

@@ -231,6 +231,22 @@ def test_a_step_of_another_structure_raises(row: Row) -> None:
         row.penalty.prox(params, [1.0] * len(params))
 
 
+@every_row
+def test_grads_of_a_shape_that_broadcasts_raise(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    wrong = {name: leaf[None] for name, leaf in params.items()}
+    with pytest.raises(ValueError, match=r"grads has shape \(1,.* at leaf '\w+' of"):
+        row.penalty.stationarity(params, wrong)
+
+
+@prox_rows
+def test_a_latent_of_a_shape_that_broadcasts_raises(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    wrong = {name: leaf[None] for name, leaf in params.items()}
+    with pytest.raises(ValueError, match=r"latent has shape \(1,.* at leaf '\w+' of"):
+        row.penalty.nearest_latent(wrong, params, row.step_for(0.05, params))
+
+
 @prox_rows
 def test_a_step_that_would_broadcast_its_leaf_raises(row: Row) -> None:
     params = cast(row.params(0), np.float32)
