@@ -30,11 +30,11 @@ def validation_curve(errors: ArrayLike) -> ValidationCurve:
     `least` is the index of the smallest mean error (minimum rule). `one_standard_error`
     is the index of the strongest strength whose mean error is within one standard error
     of it (one-standard-error rule): the sparsest model that the data do not distinguish
-    from the best. A strength with an error of NaN is not selected. All folds have the
-    same weight, as in scikit-learn (glmnet weights folds by their samples; those of
-    `fold_masks` differ by at most one). The standard error of the mean treats folds as
-    independent. They share training samples, so it is a rough guide. Half precision is
-    averaged in float32.
+    from the best. A strength with an error of NaN or infinity, of either sign, is not
+    selected. All folds have the same weight, as in scikit-learn (glmnet weights folds
+    by their samples; those of `fold_masks` differ by at most one). The standard error
+    of the mean treats folds as independent. They share training samples, so it is a
+    rough guide. Half precision is averaged in float32.
 
     Args:
       errors: validation errors, smaller is better, shape (strengths, folds) or
@@ -68,12 +68,15 @@ def validation_curve(errors: ArrayLike) -> ValidationCurve:
             "or end the grid earlier"
         )
     standard_error = jnp.std(errors, axis=1, ddof=1) / errors.shape[1] ** 0.5
-    ranked = jnp.where(jnp.isnan(mean), jnp.inf, mean)
+    is_finite = jnp.isfinite(mean)
+    ranked = jnp.where(is_finite, mean, jnp.inf)
     least = jnp.argmin(ranked)
     # A mask, since an axis with explicit sharding cannot be indexed.
     is_least = jnp.arange(len(ranked)) == least
     limit = jnp.sum(jnp.where(is_least, ranked + standard_error, 0))
-    return ValidationCurve(mean, standard_error, least, jnp.argmax(ranked <= limit))
+    # The limit is infinite if the spread overflows.
+    is_within = is_finite & (ranked <= limit)
+    return ValidationCurve(mean, standard_error, least, jnp.argmax(is_within))
 
 
 class InformationCriteria(NamedTuple):
