@@ -8,7 +8,6 @@ arrays.
 
 from __future__ import annotations
 
-import collections
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -284,9 +283,12 @@ def _pairs_of(rule: tuple[Pattern, Penalty] | ByPath) -> list[tuple[Pattern, Pen
 
 def paths(params: Tree) -> list[str]:
     """The slash-joined path of every leaf, in the order of `jax.tree.leaves`."""
-    keys = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-    below = collections.Counter(path[:end] for path in keys for end in range(len(path)))
-    return [_path_text(path, below[path[:-1]] == 1) for path in keys]
+    nodes = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_variable)[0]
+    return [
+        jax.tree_util.keystr((*path, *below[1:]), simple=True, separator="/")
+        for path, node in nodes
+        for below, _ in jax.tree_util.tree_flatten_with_path(node)[0]
+    ]
 
 
 def penalties_of(penalty: Penalty) -> tuple[Penalty, ...]:
@@ -341,9 +343,12 @@ def _first_match(patterns: Sequence[Pattern], name: str) -> int | None:
     return next(hits, None)
 
 
-def _path_text(path: tuple[object, ...], is_alone: bool) -> str:
-    # By key type and position, not by text: multi-head attention has a submodule
-    # `value`, and only a Flax variable has `value` as its single attribute.
-    is_variable = is_alone and path[-1:] == (jax.tree_util.GetAttrKey("value"),)
-    trimmed = path[:-1] if is_variable else path
-    return jax.tree_util.keystr(trimmed, simple=True, separator="/")
+def _is_variable(node: object) -> bool:
+    """True for a box of Flax around one parameter, such as `nnx.Param`."""
+    # By class too: an Equinox module may have `value` as its single attribute.
+    if not any(kind.__module__.startswith("flax.") for kind in type(node).__mro__):
+        return False
+    children = jax.tree_util.tree_flatten_with_path(
+        node, is_leaf=lambda x: x is not node
+    )
+    return [path for path, _ in children[0]] == [(jax.tree_util.GetAttrKey("value"),)]
