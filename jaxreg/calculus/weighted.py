@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.layout import Layout, Shape
 from jaxreg._core.leafwise import Leafwise
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
     Facts,
     Leaf,
@@ -22,7 +23,14 @@ from jaxreg._core.penalty import (
     steps_like,
 )
 from jaxreg._core.pytree import array, pytree_dataclass
-from jaxreg.calculus.lift import Fitted, Lift, broadcasts, is_single, one_per_leaf
+from jaxreg.calculus.lift import (
+    Fitted,
+    Lift,
+    aligned,
+    broadcasts,
+    is_single,
+    one_per_leaf,
+)
 
 
 @pytree_dataclass
@@ -87,7 +95,7 @@ class WeightedLeaf(Leafwise):
         return jax.eval_shape(self.penalty.leaf_values, leaf).shape
 
     def _factor(self, leaf: jax.Array) -> jax.Array:
-        return jnp.asarray(self.weights).astype(leaf.dtype)
+        return aligned(jnp.asarray(self.weights).astype(leaf.dtype), leaf)
 
 
 @pytree_dataclass
@@ -155,9 +163,9 @@ class Weighted(Lift):
             if reason is not None:
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise ValueError(
-                    f"{self!r} on leaf {name!r} of shape {jnp.shape(leaf)}: the leaf "
-                    f"{reason}. Reshape the weights, with axes of length 1 where they "
-                    "do not vary"
+                    f"{shown(self)} on leaf {name!r} of shape {jnp.shape(leaf)}: the "
+                    f"leaf {reason}. Reshape the weights, with axes of length 1 where "
+                    "they do not vary"
                 )
             pairs.append((penalty, leaf))
         return pairs
@@ -191,14 +199,14 @@ def weighted(penalty: Penalty, weights: Number | Tree) -> Penalty:
     Array([1.5, 1. , 0. ], dtype=float32)
     """
     if not isinstance(penalty, Penalty):
-        raise TypeError(f"weighted({penalty!r}, ...): allowed is a jaxreg penalty")
+        raise TypeError(f"weighted({shown(penalty)}, ...): allowed is a jaxreg penalty")
     return penalty.distribute(_weighted, weights)
 
 
 def _weighted(penalty: Penalty, weights: Tree) -> Weighted:
     if not isinstance(penalty, Leafwise) or isinstance(penalty, Constraint):
         raise TypeError(
-            f"weighted({penalty!r}, ...): it has no pieces to weigh. Allowed are "
+            f"weighted({shown(penalty)}, ...): it has no pieces to weigh. Allowed are "
             "penalties that sum over leaves, such as L1 and GroupLasso, and by_path of "
             "them; weigh a penalty first and lift it then, as in "
             "nonnegative(weighted(L1(1e-3), weights))"
