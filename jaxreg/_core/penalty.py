@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.layout import Entries, Layout, Shape
+from jaxreg._core.messages import shown
 
 Number = float | jax.Array
 """A scalar, such as a strength; or an array where a field or argument says so."""
@@ -217,13 +218,13 @@ class Penalty(abc.ABC):
         if backward is not None:
             return backward(other, self)
         raise TypeError(
-            f"{self!r} + {other!r}: the prox of this sum is not known in closed form, "
-            "and composing the two proxes would solve another problem. Exact sums are "
-            "those of L1, L2 and ElasticNet, GroupLasso + L2, GroupLasso + L1, and "
-            "TotalVariation + L1. To put different "
-            "penalties on different leaves use jaxreg.by_path; to do without the zeros "
-            "of one, chain jaxreg.add_penalty_gradient(it) before jaxreg.regularize "
-            "with the other."
+            f"{shown(self)} + {shown(other)}: the prox of this sum is not known in "
+            "closed form, and composing the two proxes would solve another problem. "
+            "Exact sums are those of L1, L2 and ElasticNet, GroupLasso + L2, "
+            "GroupLasso + L1, and TotalVariation + L1. To put different penalties on "
+            "different leaves use jaxreg.by_path; to do without the zeros of one, "
+            "chain jaxreg.add_penalty_gradient(it) before jaxreg.regularize with the "
+            "other."
         )
 
 
@@ -348,9 +349,18 @@ def is_untouched(latent: jax.Array, nearest: jax.Array) -> jax.Array:
     return jnp.abs(latent - nearest) <= slack * jnp.abs(nearest)
 
 
+def is_real_floating(leaf: Leaf | jax.ShapeDtypeStruct) -> bool:
+    """True for real floating arrays of 16 bits or more, the least JAX computes in."""
+    dtype = jnp.result_type(leaf)
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 16
+
+
 def wide_dtype(leaf: Leaf | jax.ShapeDtypeStruct) -> jax.typing.DTypeLike:
     """The dtype, at least float32: half precision loses steps below half a unit."""
-    return jnp.promote_types(jnp.result_type(leaf), jnp.float32)
+    dtype = jnp.result_type(leaf)
+    # JAX promotes no float of 8 bits; the error at the first update names the leaf.
+    is_narrow = jnp.issubdtype(dtype, jnp.floating) and not is_real_floating(leaf)
+    return jnp.dtype(jnp.float32) if is_narrow else jnp.promote_types(dtype, "float32")
 
 
 def widened(leaf: Leaf) -> jax.Array:

@@ -7,6 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.checks import check_order
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.layout import Layout, Shape
 from jaxreg._core.messages import shown
@@ -137,6 +138,7 @@ def anchored(penalty: Penalty, reference: Number | Tree) -> Penalty:
     >>> penalty.prox(jnp.array([3.0, 1.25]), step=1.0)
     Array([2.5, 1. ], dtype=float32)
     """
+    check_order(penalty, reference)
     if not isinstance(penalty, Penalty):
         raise TypeError(f"anchored({shown(penalty)}, ...): allowed is a jaxreg penalty")
     return penalty.distribute(_anchored, reference)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_numbers, check_prox
+from jaxreg._core.checks import check_numbers, check_order, check_prox
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
     Facts,
     Number,
@@ -100,7 +101,7 @@ def envelope(penalty: Penalty, step: Number) -> Penalty:
     >>> huber.subgradient(jnp.array([-3.0, 0.0, 0.5]))
     Array([-1. ,  0. ,  0.5], dtype=float32)
     """
-    _check(f"envelope({penalty!r}, ...)", penalty)
+    _check(f"envelope({shown(penalty)}, ...)", penalty)
     return penalty.distribute(Envelope, step)
 
 
@@ -125,7 +126,8 @@ def conjugate_prox(penalty: Penalty, params: Tree, step: Number | Tree) -> Tree:
     >>> jaxreg.conjugate_prox(jaxreg.L1(1.0), jnp.array([3.0, -0.5]), step=0.5)
     Array([ 1. , -0.5], dtype=float32)
     """
-    _check(f"conjugate_prox({penalty!r}, ...)", penalty)
+    check_order(penalty, params)
+    _check(f"conjugate_prox({shown(penalty)}, ...)", penalty)
     wide, steps = widened_tree(params), step_tree(params, step)
     divisors = jax.tree.map(lambda s: jnp.where(s > 0, s, 1.0), steps)
     inverse = jax.tree.map(lambda s: 1 / s, divisors)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import are_apart
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
     Number,
     Penalty,
@@ -87,14 +88,14 @@ def nonnegative(penalty: Penalty) -> Penalty:
     Array([1.5, 0. , 0. ], dtype=float32)
     """
     if not isinstance(penalty, Penalty):
-        raise TypeError(f"nonnegative({penalty!r}): allowed is a jaxreg penalty")
+        raise TypeError(f"nonnegative({shown(penalty)}): allowed is a jaxreg penalty")
     return penalty.distribute(lambda inner, _: _nonnegative(inner), 0.0)
 
 
 def _nonnegative(penalty: Penalty) -> Nonnegative:
     if not penalty.facts.is_absolute:
         raise TypeError(
-            f"nonnegative({penalty!r}): its prox on weights >= 0 is not that of "
+            f"nonnegative({shown(penalty)}): its prox on weights >= 0 is not that of "
             "max(v, 0). Allowed are elementwise and group penalties, SparseGroupLasso, "
             "these weighted or scaled, and by_path of them"
         )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, grads_like, ratio, widened
 from jaxreg._core.pytree import pytree_dataclass
 from jaxreg.calculus.lift import Lift, step_tree
@@ -77,7 +78,7 @@ def scaled(penalty: Penalty, factor: Number) -> Penalty:
     {'kernel': Array([2., 0.], dtype=float32)}
     """
     if not isinstance(penalty, Penalty):
-        raise TypeError(f"scaled({penalty!r}, ...): allowed is a jaxreg penalty")
+        raise TypeError(f"scaled({shown(penalty)}, ...): allowed is a jaxreg penalty")
     return penalty.distribute(_scaled, factor)
 
 

@@ -8,6 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.checks import check_order
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.layout import Layout, Shape
 from jaxreg._core.leafwise import Leafwise
@@ -198,6 +199,7 @@ def weighted(penalty: Penalty, weights: Number | Tree) -> Penalty:
     >>> penalty.prox(jnp.array([1.5, 1.5, 1.5]), step=1.0)
     Array([1.5, 1. , 0. ], dtype=float32)
     """
+    check_order(penalty, weights)
     if not isinstance(penalty, Penalty):
         raise TypeError(f"weighted({shown(penalty)}, ...): allowed is a jaxreg penalty")
     return penalty.distribute(_weighted, weights)

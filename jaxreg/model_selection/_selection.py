@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxreg._core.checks import check_number, is_known, is_number
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number
 
 
@@ -140,11 +141,11 @@ def information_criteria(
     """
     name = "information_criteria"
     if is_known(lambda n: n < 1, samples):
-        raise ValueError(f"{name}: samples is {samples}; allowed: 1 or more")
+        raise ValueError(f"{name}: samples is {shown(samples)}; allowed: 1 or more")
     if is_known(_is_out_of_range, nonzeros, candidates):
         raise ValueError(
-            f"{name}: nonzeros is {nonzeros} of {candidates} candidates; allowed: "
-            "from 0 to the number of candidates"
+            f"{name}: nonzeros is {shown(nonzeros)} of {shown(candidates)} candidates; "
+            "allowed: from 0 to the number of candidates"
         )
     check_number(f"{name}: weight", weight)
     if is_known(lambda x: x > 1, weight):
@@ -251,14 +252,14 @@ def _check_selection(
     is_share = is_number(threshold)
     if not is_share or is_known(lambda x: (x <= 0.5) | (x > 1) | (x != x), threshold):
         raise ValueError(
-            f"stability_selection: threshold is {threshold}; allowed: above 0.5 and at "
-            "most 1"
+            f"stability_selection: threshold is {shown(threshold)}; allowed: above 0.5 "
+            "and at most 1"
         )
     is_count = is_number(false_positives)
     if not is_count or is_known(lambda x: (x <= 0) | (x != x), false_positives):
         raise ValueError(
-            f"stability_selection: false_positives is {false_positives}; allowed: a "
-            "number above 0"
+            f"stability_selection: false_positives is {shown(false_positives)}; "
+            "allowed: a number above 0"
         )
 
 

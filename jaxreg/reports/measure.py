@@ -12,6 +12,7 @@ import optax
 
 from jaxreg._core.checks import MOST, check_prox
 from jaxreg._core.constraint import Constraint
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Penalty, Tree, leaves_like, widened
 from jaxreg._core.shards import check_whole_leaf
 from jaxreg.rules.by_path import Leaves, read
@@ -171,8 +172,8 @@ def max_strength(penalty: Penalty, grads: Tree) -> MaxStrength:
     for part in leaves.parts:
         if isinstance(part.penalty, Constraint):
             raise TypeError(
-                f"max_strength({part.penalty!r}, ...): a constraint has no strength. "
-                "Allowed are penalties with a prox, and by_path of them"
+                f"max_strength({shown(part.penalty)}, ...): a constraint has no "
+                "strength. Allowed are penalties with a prox, and by_path of them"
             )
         check_prox("max_strength", part.penalty)
         if not part.indices:

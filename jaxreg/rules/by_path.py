@@ -15,7 +15,8 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_leaf, check_numbers
+from jaxreg._core.checks import check_leaf, check_numbers, check_order
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
     Facts,
     Leaf,
@@ -104,6 +105,7 @@ class Leaves:
 
 def read(penalty: Penalty, params: Tree) -> Leaves:
     """The parameters split by the rules of a penalty, after validation of both."""
+    check_order(penalty, params)
     check_numbers(penalty)
     return Leaves(penalty, params).checked()
 
@@ -257,15 +259,15 @@ def by_path(rules: Iterable[tuple[Pattern, Penalty] | ByPath]) -> ByPath:
         not isinstance(pair, tuple | list) or len(pair) != 2 for pair in pairs
     ):
         raise ValueError(
-            f"by_path({list(rules)!r}): allowed is a list of at least one pair "
+            f"by_path({shown(list(rules))}): allowed is a list of at least one pair "
             "(pattern, penalty)"
         )
     for pattern, penalty in pairs:
         if isinstance(penalty, ByPath):
             raise ValueError(
-                f"by_path: the rule {pattern!r} names another by_path. Rules do not "
-                "nest; put the other into the list without a pattern, and its rules "
-                "stand in its place"
+                f"by_path: the rule {shown(pattern)} names another by_path. Rules do "
+                "not nest; put the other into the list without a pattern, and its "
+                "rules stand in its place"
             )
         check_numbers(penalty)
         if not isinstance(pattern, Kernels):
@@ -332,8 +334,8 @@ def _no_match(part: Part, names: list[str]) -> str:
             f"{part.pattern.layers!r})"
         )
     return (
-        f"by_path: the rule {part.pattern!r} ({part.penalty!r}) {why}. Leaves: "
-        f"{listed}. Correct or remove the pattern; leaves that Optax masks "
+        f"by_path: the rule {shown(part.pattern)} ({shown(part.penalty)}) {why}. "
+        f"Leaves: {listed}. Correct or remove the pattern; leaves that Optax masks "
         "(optax.masked, optax.partition) or nnx.Optimizer filters are invisible here"
     )
 
