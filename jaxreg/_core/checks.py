@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.leafwise import no_prox
-from jaxreg._core.penalty import Leaf, Number, Penalty, Tree
+from jaxreg._core.messages import shown
+from jaxreg._core.penalty import Leaf, Number, Penalty, Tree, is_real_floating
 from jaxreg._core.pytree import jax_number
 from jaxreg._core.shards import COUPLED, check_whole_leaf, local_axes
 
@@ -33,8 +34,8 @@ def check_numbers(penalty: Penalty) -> None:
     """Raises if `penalty` is not a penalty or holds an invalid concrete number."""
     if not isinstance(penalty, Penalty):
         raise TypeError(
-            f"penalty is {penalty!r}; allowed: a jaxreg penalty, as jaxreg.L1(1e-4) "
-            "or jaxreg.by_path([(pattern, penalty), ...])"
+            f"penalty is {shown(penalty)}; allowed: a jaxreg penalty, as "
+            "jaxreg.L1(1e-4) or jaxreg.by_path([(pattern, penalty), ...])"
         )
     if not dataclasses.is_dataclass(penalty) or jax.tree_util.all_leaves([penalty]):
         raise TypeError(
@@ -50,7 +51,17 @@ def check_numbers(penalty: Penalty) -> None:
             for item in inner:
                 check_numbers(item)
         else:
-            _check_field(f"{field.name} of {penalty!r}", content, field.metadata)
+            _check_field(f"{field.name} of {shown(penalty)}", content, field.metadata)
+
+
+def check_order(penalty: object, params: Tree) -> None:
+    """Raises if the penalty and the parameters are given in the wrong order."""
+    if isinstance(params, Penalty) and not isinstance(penalty, Penalty):
+        raise TypeError(
+            f"penalty is {shown(penalty)} and {shown(params)} stands behind it: the "
+            "arguments are the other way round; allowed: the penalty first, as in "
+            "jaxreg.measure(penalty, params)"
+        )
 
 
 def check_prox(transform: str, penalty: Penalty) -> None:
@@ -71,19 +82,19 @@ def check_params(transform: str, params: Tree | None) -> None:
 def check_leaf(penalty: Penalty, name_of: Callable[[], str], leaf: object) -> None:
     """Raises if the penalty cannot take a leaf; `name_of()` is its path."""
     kind = f"dtype {jnp.result_type(leaf)}" if is_array(leaf) else f"type {type(leaf)}"
-    if not is_array(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+    if not is_array(leaf) or not is_real_floating(leaf):
         raise TypeError(
-            f"{penalty!r} on leaf {name_of()!r} of {kind}: allowed are real floating "
-            "leaves. Leave this one free with by_path"
+            f"{shown(penalty)} on leaf {name_of()!r} of {kind}: allowed are real "
+            "floating leaves of 16 bits or more. Leave this one free with by_path"
         )
     reason = penalty.layout.refusal(jnp.shape(leaf))
     if reason is not None:
         raise ValueError(
-            f"{penalty!r} on leaf {name_of()!r} of shape {jnp.shape(leaf)}: the leaf "
-            f"{reason}. Choose leaves with by_path"
+            f"{shown(penalty)} on leaf {name_of()!r} of shape {jnp.shape(leaf)}: the "
+            f"leaf {reason}. Choose leaves with by_path"
         )
     if not penalty.facts.is_separable and local_axes(leaf):
-        check_whole_leaf(f"{penalty!r} on leaf {name_of()!r}", leaf, COUPLED)
+        check_whole_leaf(f"{shown(penalty)} on leaf {name_of()!r}", leaf, COUPLED)
 
 
 def check_countable(owner: str, total: int) -> None:
@@ -107,7 +118,7 @@ def check_number(name: str, number: object) -> None:
     if not isinstance(number, _NUMBERS) or not _is_real(number):
         hint = "; a function of the step count belongs into schedule="
         raise TypeError(
-            f"{name} is {number!r}; allowed: a real number >= 0"
+            f"{name} is {shown(number)}; allowed: a real number >= 0"
             f"{hint if callable(number) else ''}"
         )
     if jnp.ndim(number):
@@ -148,12 +159,13 @@ def _check_field(name: str, content: Tree, rules: Mapping[str, object]) -> None:
     for part in jax.tree.leaves(content):
         if not isinstance(part, _NUMBERS) or not _is_real(part):
             raise TypeError(
-                f"{name} holds {part!r}; allowed: real numbers, arrays or trees of them"
+                f"{name} holds {shown(part)}; allowed: real numbers, arrays or trees "
+                "of them"
             )
         is_invalid = jnp.isnan if "signed" in rules else _is_invalid_weight
         if is_known(is_invalid, part):
             allowed = "numbers" if "signed" in rules else "finite numbers >= 0"
-            raise ValueError(f"{name} holds {part}; allowed: {allowed}")
+            raise ValueError(f"{name} holds {shown(part)}; allowed: {allowed}")
 
 
 def _is_invalid_weight(part: Leaf) -> jax.Array:

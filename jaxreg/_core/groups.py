@@ -21,6 +21,8 @@ from typing import TypeGuard
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.messages import shown
+
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
@@ -45,8 +47,9 @@ class Blocks:
         for length in lengths:
             if length is not None and not (is_int(length) and length >= 1):
                 raise TypeError(
-                    f"Blocks({self.shape!r}); allowed: a tuple with the length of a "
-                    "block along each axis, None for a whole axis, as Blocks((None, 4))"
+                    f"Blocks({shown(self.shape)}); allowed: a tuple with the length of "
+                    "a block along each axis, None for a whole axis, as Blocks((None, "
+                    "4))"
                 )
 
 
@@ -68,8 +71,8 @@ def indexing(group_axis: GroupAxis | None) -> tuple[int, ...]:
     axes = group_axis if isinstance(group_axis, tuple) else (group_axis,)
     if not axes or not all(map(is_int, axes)):
         raise TypeError(
-            f"group_axis is {group_axis!r}; allowed: an int, or a tuple of ints, the "
-            "axes that index the groups, or jaxreg.Blocks"
+            f"group_axis is {shown(group_axis)}; allowed: an int, or a tuple of ints, "
+            "the axes that index the groups, or jaxreg.Blocks"
         )
     return tuple(int(axis) for axis in axes)
 
@@ -91,7 +94,7 @@ def is_int(axis: object) -> TypeGuard[int]:
 def check_count(name: str, count: object) -> None:
     """Raises if a number of axes is not an int >= 0."""
     if not is_int(count) or int(count) < 0:
-        raise TypeError(f"{name} is {count!r}; allowed: an int >= 0")
+        raise TypeError(f"{name} is {shown(count)}; allowed: an int >= 0")
 
 
 def within_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:

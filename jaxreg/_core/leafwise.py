@@ -15,14 +15,15 @@ import jax.numpy as jnp
 
 from jaxreg._core import groups
 from jaxreg._core.layout import Groups, Shape
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Facts,
     Leaf,
     Number,
     Penalty,
     Tree,
-    flatten_like,
+    grads_like,
+    is_real_floating,
     is_untouched,
     steps_like,
     widened,
@@ -156,7 +157,7 @@ class Leafwise(Penalty):
             return self._as_leaf(_by_layer(self, self.leaf_stationarity)(*pair), leaf)
 
         leaves, treedef = jax.tree.flatten(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
+        pulls = grads_like(params, grads)
         return jax.tree.unflatten(treedef, map(distance, leaves, pulls))
 
     def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
@@ -183,15 +184,17 @@ class Leafwise(Penalty):
     def _check_shape(self, shape: Shape) -> None:
         reason = self.layout.refusal(shape)
         if reason is not None:
-            raise ValueError(f"{self!r} on a leaf of shape {shape}: the leaf {reason}")
+            raise ValueError(
+                f"{shown(self)} on a leaf of shape {shape}: the leaf {reason}"
+            )
 
     def _check_step(self, shape: Shape, step_shape: Shape) -> None:
         if not self.facts.varying_step and self.layout.step_varies(shape, step_shape):
             raise ValueError(
-                f"prox of {self!r}: a step of shape {step_shape} varies among entries "
-                f"of a leaf of shape {shape} that the penalty couples, and no prox is "
-                "known for that. Use jaxreg.regularize, whose step is one number for "
-                "any optimizer, or pass one step per leaf"
+                f"prox of {shown(self)}: a step of shape {step_shape} varies among "
+                f"entries of a leaf of shape {shape} that the penalty couples, and no "
+                "prox is known for that. Use jaxreg.regularize, whose step is one "
+                "number for any optimizer, or pass one step per leaf"
             )
 
     def _check_leaf(self, leaf: jax.Array) -> None:
@@ -200,9 +203,9 @@ class Leafwise(Penalty):
         for axis in self.layout.whole_axes(leaf.shape):
             if axis < len(spec) and spec[axis] is not None:
                 raise ValueError(
-                    f"prox of {self!r}: axis {axis} of a leaf of shape {leaf.shape} is "
-                    f"sharded over mesh axis {spec[axis]!r}, and the prox needs that "
-                    f"axis whole. {WHOLE_HINT}"
+                    f"prox of {shown(self)}: axis {axis} of a leaf of shape "
+                    f"{leaf.shape} is sharded over mesh axis {spec[axis]!r}, and the "
+                    f"prox needs that axis whole. {WHOLE_HINT}"
                 )
 
 
@@ -384,7 +387,7 @@ class GradientOnly(Leafwise):
 def no_prox(penalty: Penalty) -> str:
     """The error message where a penalty without a prox is asked for one."""
     return (
-        f"{penalty!r} has no prox, only a gradient: put "
+        f"{shown(penalty)} has no prox, only a gradient: put "
         "jaxreg.add_penalty_gradient(it) first in the chain, before the optimizer or "
         "before jaxreg.regularize(optimizer, another penalty)"
     )
@@ -392,10 +395,10 @@ def no_prox(penalty: Penalty) -> str:
 
 def check_floating(penalty: Penalty, leaf: jax.Array) -> None:
     """Raises if a leaf is not real floating point."""
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+    if not is_real_floating(leaf):
         raise TypeError(
-            f"prox of {penalty!r} on a leaf of dtype {leaf.dtype}; allowed: real "
-            "floating leaves"
+            f"prox of {shown(penalty)} on a leaf of dtype {leaf.dtype}; allowed: real "
+            "floating leaves of 16 bits or more"
         )
 
 

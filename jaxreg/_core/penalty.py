@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.layout import Entries, Layout, Shape
+from jaxreg._core.messages import shown
 
 Number = float | jax.Array
 """A scalar, such as a strength; or an array where a field or argument says so."""
@@ -33,8 +34,6 @@ Tree = Any
 
 SumRule = Callable[[Any, Any], "Penalty"]
 """The sum of a penalty of one class and a penalty of another."""
-
-GRADS_HINT = "pass the gradient of the loss at params"
 
 _EXACT_SUMS: dict[tuple[type, type], SumRule] = {}
 
@@ -151,9 +150,8 @@ class Penalty(abc.ABC):
             that rounds to it.
           step: >= 0, one number.
         """
-        treedef = jax.tree.structure(latent)
-        hint = "pass the parameters of this latent"
-        leaves = flatten_like(treedef, params, "params", hint)
+        leaves, treedef = jax.tree.flatten(params)
+        latents_like(params, latent)
         if any(wide_dtype(leaf) != jnp.result_type(leaf) for leaf in leaves):
             nearest, target = self._nearest_in_half_precision(latent, leaves, step)
         else:
@@ -225,13 +223,13 @@ class Penalty(abc.ABC):
         if backward is not None:
             return backward(other, self)
         raise TypeError(
-            f"{self!r} + {other!r}: the prox of this sum is not known in closed form, "
-            "and composing the two proxes would solve another problem. Exact sums are "
-            "those of L1, L2 and ElasticNet, GroupLasso + L2, GroupLasso + L1, and "
-            "TotalVariation + L1. To put different "
-            "penalties on different leaves use jaxreg.by_path; to do without the zeros "
-            "of one, chain jaxreg.add_penalty_gradient(it) before jaxreg.regularize "
-            "with the other."
+            f"{shown(self)} + {shown(other)}: the prox of this sum is not known in "
+            "closed form, and composing the two proxes would solve another problem. "
+            "Exact sums are those of L1, L2 and ElasticNet, GroupLasso + L2, "
+            "GroupLasso + L1, and TotalVariation + L1. To put different penalties on "
+            "different leaves use jaxreg.by_path; to do without the zeros of one, "
+            "chain jaxreg.add_penalty_gradient(it) before jaxreg.regularize with the "
+            "other."
         )
 
 
@@ -292,6 +290,44 @@ def flatten_like(
         ) from error
 
 
+def grads_like(params: Tree, grads: Tree) -> list[jax.Array]:
+    """The gradients at the leaves of `params`, or a ValueError."""
+    hint = "pass the gradient of the loss at params"
+    return leaves_like(params, grads, "grads", hint)
+
+
+def latents_like(params: Tree, latent: Tree) -> list[jax.Array]:
+    """The latents of the leaves of `params`, or a ValueError."""
+    return leaves_like(params, latent, "latent", "pass the latent of these params")
+
+
+def leaves_like(params: Tree, tree: Tree, name: str, hint: str) -> list[Any]:
+    """The leaves of a tree with the structure and shapes of `params`.
+
+    A shape that broadcasts would give numbers of something else, without a message.
+    """
+    leaves, treedef = jax.tree.flatten(params)
+    companions = flatten_like(treedef, tree, name, hint)
+    for index, pair in enumerate(zip(companions, leaves, strict=True)):
+        misfit = shape_misfit(*pair)
+        if misfit is not None:
+            path = jax.tree_util.tree_flatten_with_path(params)[0][index][0]
+            text = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"{name} has {misfit} at leaf {text!r} of shape "
+                f"{jnp.shape(leaves[index])}; {hint}"
+            )
+    return companions
+
+
+def shape_misfit(companion: Tree, leaf: Leaf) -> str | None:
+    """What a companion has in place of an array of the leaf's shape, or None."""
+    if not jax.tree_util.all_leaves([companion]):
+        return "a tree" if jax.tree.leaves(companion) else repr(companion)
+    shape = jnp.shape(companion)
+    return None if shape == jnp.shape(leaf) else f"shape {shape}"
+
+
 def unrounded(leaf: Leaf, prox: jax.Array) -> jax.Array:
     """The prox at entries where it rounds to the leaf, else the leaf."""
     dtype = jnp.result_type(leaf)
@@ -318,9 +354,18 @@ def is_untouched(latent: jax.Array, nearest: jax.Array) -> jax.Array:
     return jnp.abs(latent - nearest) <= slack * jnp.abs(nearest)
 
 
+def is_real_floating(leaf: Leaf | jax.ShapeDtypeStruct) -> bool:
+    """True for real floating arrays of 16 bits or more, the least JAX computes in."""
+    dtype = jnp.result_type(leaf)
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 16
+
+
 def wide_dtype(leaf: Leaf | jax.ShapeDtypeStruct) -> jax.typing.DTypeLike:
     """The dtype, at least float32: half precision loses steps below half a unit."""
-    return jnp.promote_types(jnp.result_type(leaf), jnp.float32)
+    dtype = jnp.result_type(leaf)
+    # JAX promotes no float of 8 bits; the error at the first update names the leaf.
+    is_narrow = jnp.issubdtype(dtype, jnp.floating) and not is_real_floating(leaf)
+    return jnp.dtype(jnp.float32) if is_narrow else jnp.promote_types(dtype, "float32")
 
 
 def widened(leaf: Leaf) -> jax.Array:

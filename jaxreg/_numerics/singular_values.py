@@ -47,7 +47,7 @@ def rank(matrix: jax.Array) -> jax.Array:
 
 def product(left: jax.Array, sizes: jax.Array, right: jax.Array) -> jax.Array:
     """`U diag(sizes) V^T` in full precision, since accelerators default to lower."""
-    return jnp.matmul(left * sizes, right, precision="highest")
+    return jnp.matmul(left * sizes[None], right, precision="highest")
 
 
 def outside(
@@ -55,7 +55,7 @@ def outside(
 ) -> jax.Array:
     """`(I - U1 U1^T) matrix (I - V1 V1^T)`, where U1, V1 have positive `sizes`."""
     dot = functools.partial(jnp.matmul, precision="highest")
-    left, right = left * (sizes > 0), right * (sizes > 0)[:, None]
+    left, right = left * (sizes > 0)[None], right * (sizes > 0)[:, None]
     rest = matrix - dot(left, dot(left.T, matrix))
     return rest - dot(dot(rest, right.T), right)
 
@@ -102,10 +102,10 @@ def _on_singular_values_jvp(
     out = dot(dot(left, core + jnp.diag(by_numbers)), right)
     if matrix.shape[0] > sizes.size:
         beyond = dot(move, right.T) - dot(left, inner)
-        out += dot(beyond * share, right)
+        out += dot(beyond * share[None], right)
     if matrix.shape[1] > sizes.size:
         beyond = dot(left.T, move) - dot(inner, right)
-        out += dot(left * share, beyond)
+        out += dot(left * share[None], beyond)
     return on_singular_values(function, numbers, matrix), out
 
 
@@ -116,13 +116,13 @@ def _divided_differences(
 
     Where the denominator is 0 or at the level of rounding, their limits: slopes of `f`.
     """
-    gap = sizes[:, None] - sizes
+    gap = sizes[:, None] - sizes[None]
     is_tie = jnp.abs(gap) <= math.sqrt(jnp.finfo(sizes.dtype).eps) * sizes[0]
-    mean_slope = (slope[:, None] + slope) / 2
-    quotient = (moved[:, None] - moved) / jnp.where(is_tie, 1.0, gap)
+    mean_slope = (slope[:, None] + slope[None]) / 2
+    quotient = (moved[:, None] - moved[None]) / jnp.where(is_tie, 1.0, gap)
     stretch = jnp.where(is_tie, mean_slope, quotient)
-    sums = sizes[:, None] + sizes
-    quotient = (moved[:, None] + moved) / jnp.where(sums > 0, sums, 1.0)
+    sums = sizes[:, None] + sizes[None]
+    quotient = (moved[:, None] + moved[None]) / jnp.where(sums > 0, sums, 1.0)
     turn = jnp.where(sums > 0, quotient, mean_slope)
     share = jnp.where(sizes > 0, moved / jnp.where(sizes > 0, sizes, 1.0), slope)
     return stretch, turn, share

@@ -7,13 +7,16 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.checks import check_order
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.layout import Layout, Shape
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number, Penalty, Tree, widened
 from jaxreg._core.pytree import pytree_dataclass, signed
 from jaxreg.calculus.lift import (
     Fitted,
     Lift,
+    aligned,
     broadcasts,
     cast_like,
     is_single,
@@ -84,8 +87,8 @@ class Anchored(Lift):
             if reason is not None:
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise ValueError(
-                    f"{self!r} on leaf {name!r} of shape {jnp.shape(leaf)}: the leaf "
-                    f"{reason}. Pass the parameters themselves as reference"
+                    f"{shown(self)} on leaf {name!r} of shape {jnp.shape(leaf)}: the "
+                    f"leaf {reason}. Pass the parameters themselves as reference"
                 )
             wide = widened(leaf)
             moves.append(wide - _origin(origin, wide))
@@ -100,7 +103,7 @@ class Anchored(Lift):
 
 
 def _origin(origin: Number, leaf: jax.Array) -> jax.Array:
-    return jnp.asarray(origin).astype(leaf.dtype)
+    return aligned(jnp.asarray(origin).astype(leaf.dtype), leaf)
 
 
 def _misfit(origin: Shape, shape: Shape) -> str | None:
@@ -135,16 +138,17 @@ def anchored(penalty: Penalty, reference: Number | Tree) -> Penalty:
     >>> penalty.prox(jnp.array([3.0, 1.25]), step=1.0)
     Array([2.5, 1. ], dtype=float32)
     """
+    check_order(penalty, reference)
     if not isinstance(penalty, Penalty):
-        raise TypeError(f"anchored({penalty!r}, ...): allowed is a jaxreg penalty")
+        raise TypeError(f"anchored({shown(penalty)}, ...): allowed is a jaxreg penalty")
     return penalty.distribute(_anchored, reference)
 
 
 def _anchored(penalty: Penalty, reference: Tree) -> Anchored:
     if isinstance(penalty, Constraint):
         raise TypeError(
-            f"anchored({penalty!r}, ...): a constraint is told inside from outside by "
-            "the rounding of its own numbers, which a reference changes. Allowed are "
-            "penalties, such as L2(1e-3)"
+            f"anchored({shown(penalty)}, ...): a constraint is told inside from "
+            "outside by the rounding of its own numbers, which a reference changes. "
+            "Allowed are penalties, such as L2(1e-3)"
         )
     return Anchored(penalty, reference)

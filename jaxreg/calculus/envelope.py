@@ -5,14 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_numbers, check_prox
+from jaxreg._core.checks import check_numbers, check_order, check_prox
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Facts,
     Number,
     Penalty,
     Tree,
-    flatten_like,
+    grads_like,
     widened,
 )
 from jaxreg._core.pytree import positive, pytree_dataclass
@@ -65,7 +65,7 @@ class Envelope(Lift):
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         slopes = self._slopes(widened_tree(params))
         leaves, treedef = jax.tree.flatten(slopes)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
+        pulls = grads_like(params, grads)
         pairs = zip(leaves, pulls, strict=True)
         distances = [jnp.abs(slope + widened(pull)) for slope, pull in pairs]
         return jax.tree.unflatten(treedef, distances)
@@ -101,7 +101,7 @@ def envelope(penalty: Penalty, step: Number) -> Penalty:
     >>> huber.subgradient(jnp.array([-3.0, 0.0, 0.5]))
     Array([-1. ,  0. ,  0.5], dtype=float32)
     """
-    _check(f"envelope({penalty!r}, ...)", penalty)
+    _check(f"envelope({shown(penalty)}, ...)", penalty)
     return penalty.distribute(Envelope, step)
 
 
@@ -126,7 +126,8 @@ def conjugate_prox(penalty: Penalty, params: Tree, step: Number | Tree) -> Tree:
     >>> jaxreg.conjugate_prox(jaxreg.L1(1.0), jnp.array([3.0, -0.5]), step=0.5)
     Array([ 1. , -0.5], dtype=float32)
     """
-    _check(f"conjugate_prox({penalty!r}, ...)", penalty)
+    check_order(penalty, params)
+    _check(f"conjugate_prox({shown(penalty)}, ...)", penalty)
     wide, steps = widened_tree(params), step_tree(params, step)
     divisors = jax.tree.map(lambda s: jnp.where(s > 0, s, 1.0), steps)
     inverse = jax.tree.map(lambda s: 1 / s, divisors)

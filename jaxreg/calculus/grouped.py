@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxreg._core import groups
 from jaxreg._core.layout import Shape
 from jaxreg._core.leafwise import Elementwise, Groupwise
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number, is_untouched
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.group_size import group_size
@@ -175,7 +176,8 @@ def grouped(penalty: Elementwise, group_axis: groups.GroupAxis) -> Grouped:
     """
     if not isinstance(penalty, Elementwise):
         raise TypeError(
-            f"grouped({penalty!r}): allowed is an elementwise penalty, such as L1(1e-3)"
+            f"grouped({shown(penalty)}): allowed is an elementwise penalty, such as "
+            "L1(1e-3)"
         )
     groups.check_group_axis(group_axis)
     return Grouped(penalty, group_axis)

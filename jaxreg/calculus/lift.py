@@ -81,6 +81,15 @@ def broadcasts(small: Shape, shape: Shape) -> bool:
     return len(small) <= len(shape) and all(n in (1, whole) for n, whole in pairs)
 
 
+def aligned(small: jax.Array, leaf: jax.Array) -> jax.Array:
+    """An array that broadcasts to a leaf, with as many axes, unless it is a number.
+
+    JAX's `jax_numpy_rank_promotion` may forbid that it adds them by itself.
+    """
+    missing = leaf.ndim - small.ndim if small.ndim else 0
+    return jax.lax.expand_dims(small, range(missing))
+
+
 def step_tree(params: Tree, step: Number | Tree) -> Tree:
     """One step per leaf, as a tree with the structure of `params`."""
     return jax.tree.unflatten(jax.tree.structure(params), steps_like(params, step))

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import are_apart
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Number,
     Penalty,
     Tree,
-    flatten_like,
+    grads_like,
     widened,
 )
 from jaxreg._core.pytree import pytree_dataclass
@@ -46,7 +46,7 @@ class Nonnegative(Lift):
             return jnp.where(jnp.asarray(leaf) == 0, jnp.minimum(grad, 0.0), grad)
 
         leaves, treedef = jax.tree.flatten(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
+        pulls = grads_like(params, grads)
         pulls = jax.tree.unflatten(treedef, map(pull, leaves, pulls))
         return self.penalty.stationarity(params, pulls)
 
@@ -88,14 +88,14 @@ def nonnegative(penalty: Penalty) -> Penalty:
     Array([1.5, 0. , 0. ], dtype=float32)
     """
     if not isinstance(penalty, Penalty):
-        raise TypeError(f"nonnegative({penalty!r}): allowed is a jaxreg penalty")
+        raise TypeError(f"nonnegative({shown(penalty)}): allowed is a jaxreg penalty")
     return penalty.distribute(lambda inner, _: _nonnegative(inner), 0.0)
 
 
 def _nonnegative(penalty: Penalty) -> Nonnegative:
     if not penalty.facts.is_absolute:
         raise TypeError(
-            f"nonnegative({penalty!r}): its prox on weights >= 0 is not that of "
+            f"nonnegative({shown(penalty)}): its prox on weights >= 0 is not that of "
             "max(v, 0). Allowed are elementwise and group penalties, SparseGroupLasso, "
             "these weighted or scaled, and by_path of them"
         )

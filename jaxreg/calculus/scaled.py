@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.penalty import Number, Penalty, Tree, ratio, widened
+from jaxreg._core.messages import shown
+from jaxreg._core.penalty import Number, Penalty, Tree, grads_like, ratio, widened
 from jaxreg._core.pytree import pytree_dataclass
 from jaxreg.calculus.lift import Lift, step_tree
 
@@ -38,8 +39,11 @@ class Scaled(Lift):
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         weighs = jnp.asarray(self.factor) > 0
         factor = jnp.where(weighs, self.factor, 1.0)
-        pulls = jax.tree.map(lambda grad: widened(grad) / factor, grads)
-        distances = self.penalty.stationarity(params, pulls)
+        pulls = [widened(grad) / factor for grad in grads_like(params, grads)]
+        treedef = jax.tree.structure(params)
+        distances = self.penalty.stationarity(
+            params, jax.tree.unflatten(treedef, pulls)
+        )
 
         def restored(distance: jax.Array, grad: jax.Array) -> jax.Array:
             return jnp.where(weighs, factor * distance, jnp.abs(widened(grad)))
@@ -74,7 +78,7 @@ def scaled(penalty: Penalty, factor: Number) -> Penalty:
     {'kernel': Array([2., 0.], dtype=float32)}
     """
     if not isinstance(penalty, Penalty):
-        raise TypeError(f"scaled({penalty!r}, ...): allowed is a jaxreg penalty")
+        raise TypeError(f"scaled({shown(penalty)}, ...): allowed is a jaxreg penalty")
     return penalty.distribute(_scaled, factor)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxreg._core.groups import check_count, is_int
 from jaxreg._core.layout import Matrix
 from jaxreg._core.leafwise import Elementwise, Leafwise
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.singular_values import (
@@ -39,7 +40,7 @@ class MatrixPenalty(Leafwise):
         name = type(self).__name__
         if not is_int(self.split):
             raise TypeError(
-                f"{name}: split is {self.split!r}; allowed: an int, the number of "
+                f"{name}: split is {shown(self.split)}; allowed: an int, the number of "
                 "leading axes that make up the rows, or -1 for all but the last"
             )
         check_count(f"{name}: stacked", self.stacked)
@@ -178,6 +179,7 @@ def spectral(penalty: Elementwise, split: int = -1, *, stacked: int = 0) -> Spec
     """
     if not isinstance(penalty, Elementwise):
         raise TypeError(
-            f"spectral({penalty!r}): allowed is an elementwise penalty, as L1(1e-3)"
+            f"spectral({shown(penalty)}): allowed is an elementwise penalty, as "
+            "L1(1e-3)"
         )
     return Spectral(penalty, split, stacked)

@@ -8,22 +8,30 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.checks import check_order
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.layout import Layout, Shape
 from jaxreg._core.leafwise import Leafwise
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Facts,
     Leaf,
     Number,
     Penalty,
     Tree,
-    flatten_like,
+    grads_like,
     is_untouched,
     steps_like,
 )
 from jaxreg._core.pytree import array, pytree_dataclass
-from jaxreg.calculus.lift import Fitted, Lift, broadcasts, is_single, one_per_leaf
+from jaxreg.calculus.lift import (
+    Fitted,
+    Lift,
+    aligned,
+    broadcasts,
+    is_single,
+    one_per_leaf,
+)
 
 
 @pytree_dataclass
@@ -88,7 +96,7 @@ class WeightedLeaf(Leafwise):
         return jax.eval_shape(self.penalty.leaf_values, leaf).shape
 
     def _factor(self, leaf: jax.Array) -> jax.Array:
-        return jnp.asarray(self.weights).astype(leaf.dtype)
+        return aligned(jnp.asarray(self.weights).astype(leaf.dtype), leaf)
 
 
 @pytree_dataclass
@@ -133,7 +141,7 @@ class Weighted(Lift):
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         treedef = jax.tree.structure(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
+        pulls = grads_like(params, grads)
         pairs = zip(self._pairs(params), pulls, strict=True)
         distances = [
             penalty.stationarity(leaf, pull) for (penalty, leaf), pull in pairs
@@ -156,9 +164,9 @@ class Weighted(Lift):
             if reason is not None:
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise ValueError(
-                    f"{self!r} on leaf {name!r} of shape {jnp.shape(leaf)}: the leaf "
-                    f"{reason}. Reshape the weights, with axes of length 1 where they "
-                    "do not vary"
+                    f"{shown(self)} on leaf {name!r} of shape {jnp.shape(leaf)}: the "
+                    f"leaf {reason}. Reshape the weights, with axes of length 1 where "
+                    "they do not vary"
                 )
             pairs.append((penalty, leaf))
         return pairs
@@ -191,15 +199,16 @@ def weighted(penalty: Penalty, weights: Number | Tree) -> Penalty:
     >>> penalty.prox(jnp.array([1.5, 1.5, 1.5]), step=1.0)
     Array([1.5, 1. , 0. ], dtype=float32)
     """
+    check_order(penalty, weights)
     if not isinstance(penalty, Penalty):
-        raise TypeError(f"weighted({penalty!r}, ...): allowed is a jaxreg penalty")
+        raise TypeError(f"weighted({shown(penalty)}, ...): allowed is a jaxreg penalty")
     return penalty.distribute(_weighted, weights)
 
 
 def _weighted(penalty: Penalty, weights: Tree) -> Weighted:
     if not isinstance(penalty, Leafwise) or isinstance(penalty, Constraint):
         raise TypeError(
-            f"weighted({penalty!r}, ...): it has no pieces to weigh. Allowed are "
+            f"weighted({shown(penalty)}, ...): it has no pieces to weigh. Allowed are "
             "penalties that sum over leaves, such as L1 and GroupLasso, and by_path of "
             "them; weigh a penalty first and lift it then, as in "
             "nonnegative(weighted(L1(1e-3), weights))"

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxreg._core.checks import is_known
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.layout import Entries, Layout, Shape
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number
 from jaxreg._core.pytree import pytree_dataclass, signed
 from jaxreg.calculus.lift import Fitted, broadcasts
@@ -43,7 +44,7 @@ class Box(Constraint):
 
     def __post_init__(self) -> None:
         if is_known(jnp.greater, self.lower, self.upper):
-            raise ValueError(f"{self!r}; allowed: lower <= upper everywhere")
+            raise ValueError(f"{shown(self)}; allowed: lower <= upper everywhere")
 
     @property
     def layout(self) -> Layout:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxreg._core import groups
 from jaxreg._core.checks import is_known
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg.constraints._norm_bounds import NormBounds, bounded_norm
@@ -49,7 +50,7 @@ class MinMaxNorm(NormBounds):
     def __post_init__(self) -> None:
         super().__post_init__()
         if is_known(jnp.greater, self.lower, self.upper):
-            raise ValueError(f"{self!r}; allowed: lower <= upper")
+            raise ValueError(f"{shown(self)}; allowed: lower <= upper")
 
     @property
     def _bounds(self) -> tuple[Number, Number]:

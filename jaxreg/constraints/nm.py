@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.layout import Entries, Shape
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts
 from jaxreg._core.pytree import pytree_dataclass, static
 
@@ -74,9 +75,9 @@ class NM(Constraint):
     def __post_init__(self) -> None:
         for number in (self.n, self.m, self.axis):
             if not isinstance(number, numbers.Integral) or isinstance(number, bool):
-                raise TypeError(f"{self!r}; allowed: ints")
+                raise TypeError(f"{shown(self)}; allowed: ints")
         if not (self.m >= 1 and 0 <= self.n <= self.m):
-            raise ValueError(f"{self!r}; allowed: 0 <= n <= m and m >= 1")
+            raise ValueError(f"{shown(self)}; allowed: 0 <= n <= m and m >= 1")
 
     @property
     def layout(self) -> _Blocks:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.singular_values import decompose, on_singular_values, outside
@@ -53,7 +54,9 @@ class RankAtMost(MatrixPenalty, Constraint):
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, numbers.Integral) or isinstance(self.rank, bool):
-            raise TypeError(f"RankAtMost: rank is {self.rank!r}; allowed: an int >= 1")
+            raise TypeError(
+                f"RankAtMost: rank is {shown(self.rank)}; allowed: an int >= 1"
+            )
         if self.rank < 1:
             raise ValueError(f"RankAtMost: rank is {self.rank}; allowed: an int >= 1")
         super().__post_init__()

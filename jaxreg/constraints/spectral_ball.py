@@ -52,10 +52,12 @@ class SpectralBall(MatrixPenalty, Constraint):
         # and positive semidefinite.
         slack = 16 * jnp.finfo(leaf.dtype).eps * max(leaf.shape) ** 0.5
         is_tight = sizes >= (1 - slack) * self.radius
-        left, right = left * is_tight, right * is_tight[:, None]
+        left, right = left * is_tight[None], right * is_tight[:, None]
         inner = jnp.linalg.multi_dot([left.T, -grad, right.T], precision="highest")
         levels, axes = jnp.linalg.eigh((inner + inner.T) / 2)
-        push = jnp.matmul(axes * jnp.maximum(levels, 0.0), axes.T, precision="highest")
+        push = jnp.matmul(
+            axes * jnp.maximum(levels, 0.0)[None], axes.T, precision="highest"
+        )
         normal = jnp.linalg.multi_dot([left, push, right], precision="highest")
         outside = jnp.abs(leaf - self.leaf_projection(leaf, grad))
         return jnp.abs(grad + normal) + outside

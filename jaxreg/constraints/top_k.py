@@ -14,13 +14,13 @@ from jaxreg._core.constraint import Constraint
 from jaxreg._core.groups import check_count
 from jaxreg._core.layout import Entries
 from jaxreg._core.leafwise import check_floating, without_negative_zero
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Facts,
     Number,
     Penalty,
     Tree,
-    flatten_like,
+    grads_like,
     steps_like,
     widened,
 )
@@ -76,21 +76,23 @@ class TopK(Constraint):
 
     def __post_init__(self) -> None:
         if (self.count is None) == (self.fraction is None):
-            raise TypeError(f"{self!r}; allowed: either count or fraction")
+            raise TypeError(f"{shown(self)}; allowed: either count or fraction")
         if self.scope not in ("leaf", "tree"):
-            raise ValueError(f'{self!r}; allowed scopes: "leaf" and "tree"')
+            raise ValueError(f'{shown(self)}; allowed scopes: "leaf" and "tree"')
         check_count("TopK: stacked", self.stacked)
         if self.stacked and self.scope == "tree":
-            raise ValueError(f'{self!r}; allowed: stacked with scope "leaf" alone')
+            raise ValueError(f'{shown(self)}; allowed: stacked with scope "leaf" alone')
         is_int = isinstance(self.count, numbers.Integral)
         if self.count is not None and (not is_int or isinstance(self.count, bool)):
-            raise TypeError(f"{self!r}; allowed: count, an int >= 0")
+            raise TypeError(f"{shown(self)}; allowed: count, an int >= 0")
         if self.fraction is not None and not is_number(self.fraction):
-            raise TypeError(f"{self!r}; allowed: fraction, a number from 0 to 1")
+            raise TypeError(f"{shown(self)}; allowed: fraction, a number from 0 to 1")
         share = 0.0 if self.fraction is None else self.fraction
         is_off = is_known(lambda part: ~((part >= 0) & (part <= 1)), jnp.asarray(share))
         if (self.count or 0) < 0 or is_off:
-            raise ValueError(f"{self!r}; allowed: count >= 0, or 0 <= fraction <= 1")
+            raise ValueError(
+                f"{shown(self)}; allowed: count >= 0, or 0 <= fraction <= 1"
+            )
 
     @property
     def layout(self) -> Entries:
@@ -116,7 +118,7 @@ class TopK(Constraint):
         if self.scope == "leaf":
             return super().stationarity(params, grads)
         leaves, treedef = jax.tree.flatten(params)
-        pulls = flatten_like(treedef, grads, "grads", GRADS_HINT)
+        pulls = grads_like(params, grads)
         pairs = [[widened(x) for x in tree] for tree in (leaves, pulls)]
         return jax.tree.unflatten(treedef, self._distances(*pairs))
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxreg._core.checks import check_number, is_known, is_number
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number
 
 
@@ -30,11 +31,11 @@ def validation_curve(errors: ArrayLike) -> ValidationCurve:
     `least` is the index of the smallest mean error (minimum rule). `one_standard_error`
     is the index of the strongest strength whose mean error is within one standard error
     of it (one-standard-error rule): the sparsest model that the data do not distinguish
-    from the best. A strength with an error of NaN is not selected. All folds have the
-    same weight, as in scikit-learn (glmnet weights folds by their samples; those of
-    `fold_masks` differ by at most one). The standard error of the mean treats folds as
-    independent. They share training samples, so it is a rough guide. Half precision is
-    averaged in float32.
+    from the best. A strength with an error of NaN or infinity, of either sign, is not
+    selected. All folds have the same weight, as in scikit-learn (glmnet weights folds
+    by their samples; those of `fold_masks` differ by at most one). The standard error
+    of the mean treats folds as independent. They share training samples, so it is a
+    rough guide. Half precision is averaged in float32.
 
     Args:
       errors: validation errors, smaller is better, shape (strengths, folds) or
@@ -68,12 +69,15 @@ def validation_curve(errors: ArrayLike) -> ValidationCurve:
             "or end the grid earlier"
         )
     standard_error = jnp.std(errors, axis=1, ddof=1) / errors.shape[1] ** 0.5
-    ranked = jnp.where(jnp.isnan(mean), jnp.inf, mean)
+    is_finite = jnp.isfinite(mean)
+    ranked = jnp.where(is_finite, mean, jnp.inf)
     least = jnp.argmin(ranked)
     # A mask, since an axis with explicit sharding cannot be indexed.
     is_least = jnp.arange(len(ranked)) == least
     limit = jnp.sum(jnp.where(is_least, ranked + standard_error, 0))
-    return ValidationCurve(mean, standard_error, least, jnp.argmax(ranked <= limit))
+    # The limit is infinite if the spread overflows.
+    is_within = is_finite & (ranked <= limit)
+    return ValidationCurve(mean, standard_error, least, jnp.argmax(is_within))
 
 
 class InformationCriteria(NamedTuple):
@@ -137,11 +141,11 @@ def information_criteria(
     """
     name = "information_criteria"
     if is_known(lambda n: n < 1, samples):
-        raise ValueError(f"{name}: samples is {samples}; allowed: 1 or more")
+        raise ValueError(f"{name}: samples is {shown(samples)}; allowed: 1 or more")
     if is_known(_is_out_of_range, nonzeros, candidates):
         raise ValueError(
-            f"{name}: nonzeros is {nonzeros} of {candidates} candidates; allowed: "
-            "from 0 to the number of candidates"
+            f"{name}: nonzeros is {shown(nonzeros)} of {shown(candidates)} candidates; "
+            "allowed: from 0 to the number of candidates"
         )
     check_number(f"{name}: weight", weight)
     if is_known(lambda x: x > 1, weight):
@@ -248,14 +252,14 @@ def _check_selection(
     is_share = is_number(threshold)
     if not is_share or is_known(lambda x: (x <= 0.5) | (x > 1) | (x != x), threshold):
         raise ValueError(
-            f"stability_selection: threshold is {threshold}; allowed: above 0.5 and at "
-            "most 1"
+            f"stability_selection: threshold is {shown(threshold)}; allowed: above 0.5 "
+            "and at most 1"
         )
     is_count = is_number(false_positives)
     if not is_count or is_known(lambda x: (x <= 0) | (x != x), false_positives):
         raise ValueError(
-            f"stability_selection: false_positives is {false_positives}; allowed: a "
-            "number above 0"
+            f"stability_selection: false_positives is {shown(false_positives)}; "
+            "allowed: a number above 0"
         )
 
 

@@ -11,6 +11,7 @@ from jax.tree_util import PyTreeDef
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxreg._core.checks import check_number, is_known, is_number
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Tree
 
 
@@ -48,9 +49,10 @@ def strength_grid(largest: Number, count: int, ratio: Number = 1e-3) -> jax.Arra
     is_size = is_number(largest)
     if not is_size or is_known(lambda x: (x <= 0) | ~jnp.isfinite(x), largest):
         raise ValueError(
-            f"strength_grid: largest is {largest}; allowed: a finite number above 0. "
-            "max_strength is infinite for a penalty without a kink at 0 (L2) and 0 for "
-            "one whose zero is always stationary (L0): choose the largest yourself"
+            f"strength_grid: largest is {shown(largest)}; allowed: a finite number "
+            "above 0. max_strength is infinite for a penalty without a kink at 0 (L2) "
+            "and 0 for one whose zero is always stationary (L0): choose the largest "
+            "yourself"
         )
     check_number("strength_grid: ratio", ratio)
     if is_known(lambda x: (x <= 0) | (x >= 1), ratio):
@@ -197,7 +199,7 @@ def sweep(
 
 def _check_count(name: str, count: int) -> None:
     if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 2:
-        raise ValueError(f"{name} is {count!r}; allowed: an int of at least 2")
+        raise ValueError(f"{name} is {shown(count)}; allowed: an int of at least 2")
 
 
 def _check_functions(**functions: object) -> None:
@@ -217,7 +219,7 @@ def _check_strengths(strengths: jax.Array) -> None:
         )
     if is_known(lambda x: ~(jnp.isfinite(x) & (x >= 0)), strengths):
         raise ValueError(
-            f"sweep: strengths holds {strengths}; allowed: finite numbers >= 0"
+            f"sweep: strengths holds {shown(strengths)}; allowed: finite numbers >= 0"
         )
 
 

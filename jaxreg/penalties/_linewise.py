@@ -6,6 +6,7 @@ import numbers
 
 from jaxreg._core.layout import Lines
 from jaxreg._core.leafwise import Leafwise
+from jaxreg._core.messages import shown
 
 
 class Linewise(Leafwise):
@@ -18,8 +19,8 @@ class Linewise(Leafwise):
     def __post_init__(self) -> None:
         if not isinstance(self.axis, numbers.Integral) or isinstance(self.axis, bool):
             raise TypeError(
-                f"{type(self).__name__}: axis is {self.axis!r}; allowed: an int, one "
-                "axis"
+                f"{type(self).__name__}: axis is {shown(self.axis)}; allowed: an int, "
+                "one axis"
             )
 
     @property
@@ -31,8 +32,8 @@ def check_same_axis(first: Linewise, second: Linewise) -> None:
     """Raises if two penalties, which are to be added, have different axes."""
     if first.axis != second.axis:
         raise TypeError(
-            f"{first!r} + {second!r}: the prox of total variation along two axes is "
-            "not known in closed form, and composing the two proxes would solve "
-            "another problem. Write both with the same axis, or chain "
+            f"{shown(first)} + {shown(second)}: the prox of total variation along two "
+            "axes is not known in closed form, and composing the two proxes would "
+            "solve another problem. Write both with the same axis, or chain "
             "jaxreg.add_penalty_gradient(one) before jaxreg.regularize with the other"
         )

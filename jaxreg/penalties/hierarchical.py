@@ -12,13 +12,13 @@ from jaxreg._core import groups
 from jaxreg._core.constraint import are_apart
 from jaxreg._core.layout import Entries, Shape
 from jaxreg._core.leafwise import RESIDUAL_WIDTH, without_negative_zero
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Facts,
     Number,
     Penalty,
     Tree,
-    flatten_like,
+    grads_like,
     ratio,
     steps_like,
     widened,
@@ -95,8 +95,8 @@ class Hierarchical(Penalty):
     def __post_init__(self) -> None:
         if self.skip not in (0, 1) or isinstance(self.skip, bool):
             raise ValueError(
-                f"Hierarchical: skip is {self.skip!r}; allowed: 0 or 1, which of the "
-                "two leaves is the skip kernel"
+                f"Hierarchical: skip is {shown(self.skip)}; allowed: 0 or 1, which of "
+                "the two leaves is the skip kernel"
             )
 
     @property
@@ -132,8 +132,8 @@ class Hierarchical(Penalty):
         for s in steps:
             if s.size > 1:
                 raise ValueError(
-                    f"prox of {self!r}: a step of shape {s.shape} varies within a leaf "
-                    "that the penalty couples, and no prox is known for that. Use "
+                    f"prox of {shown(self)}: a step of shape {s.shape} varies within a "
+                    "leaf that the penalty couples, and no prox is known for that. Use "
                     "jaxreg.regularize, whose step is one number for any optimizer, or "
                     "pass one step per leaf"
                 )
@@ -145,7 +145,7 @@ class Hierarchical(Penalty):
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         wide, treedef = widened_tree(params), jax.tree.structure(params)
-        pulls = map(widened, flatten_like(treedef, grads, "grads", GRADS_HINT))
+        pulls = map(widened, grads_like(params, grads))
         step = self.step_for(RESIDUAL_WIDTH)
         ahead = jax.tree.map(
             lambda leaf, pull: leaf - step.astype(leaf.dtype) * pull,
@@ -204,14 +204,15 @@ class Hierarchical(Penalty):
         shapes = [jnp.shape(leaf) for leaf in leaves]
         if len(leaves) != 2:
             raise ValueError(
-                f"{self!r} acts on two leaves, the skip kernel and the first layer's, "
-                f"and was given leaves of shapes {shapes}. Write a rule that catches "
+                f"{shown(self)} acts on two leaves, the skip kernel and the first "
+                f"layer's, and was given leaves of shapes {shapes}. Write a rule that "
+                "catches "
                 r"those two, as by_path([(r'^(skip|hidden_0)/kernel$', penalty)])"
             )
         if any(len(shape) < 2 for shape in shapes) or shapes[0][0] != shapes[1][0]:
             raise ValueError(
-                f"{self!r} acts on two kernels with one row per input, and was given "
-                f"leaves of shapes {shapes}"
+                f"{shown(self)} acts on two kernels with one row per input, and was "
+                f"given leaves of shapes {shapes}"
             )
         skip, first = (widened(leaves[index]) for index in self._indices)
         return _as_matrix(skip), _as_matrix(first)

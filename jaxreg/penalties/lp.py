@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.leafwise import Elementwise, magnitude
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.scalar_prox import outside, with_slope_of_root
@@ -56,8 +57,8 @@ class Lp(Elementwise):
         is_real = isinstance(self.power, numbers.Real)
         if not is_real or not 0 < self.power < 1:
             raise ValueError(
-                f"power of {self!r} is {self.power!r}; allowed: a number between 0 and "
-                "1. For 0 use L0, for 1 L1, for 2 L2"
+                f"power of {shown(self)} is {shown(self.power)}; allowed: a number "
+                "between 0 and 1. For 0 use L0, for 1 L1, for 2 L2"
             )
 
     @property

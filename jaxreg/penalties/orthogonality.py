@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxreg._core import groups
 from jaxreg._core.layout import Groups, Shape
 from jaxreg._core.leafwise import GradientOnly, magnitude
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number
 from jaxreg._core.pytree import pytree_dataclass, static
 
@@ -60,8 +61,8 @@ class Orthogonality(GradientOnly):
         axis = self.group_axis
         if not isinstance(axis, numbers.Integral) or isinstance(axis, bool):
             raise TypeError(
-                f"Orthogonality: group_axis is {axis!r}; allowed: an int, the axis "
-                "that indexes the groups"
+                f"Orthogonality: group_axis is {shown(axis)}; allowed: an int, the "
+                "axis that indexes the groups"
             )
 
     @property

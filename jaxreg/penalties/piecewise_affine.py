@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.leafwise import Leafwise
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number, is_untouched, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
 
@@ -70,13 +71,14 @@ class PiecewiseAffine(Leafwise):
         are_tuples = isinstance(knots, tuple) and isinstance(slopes, tuple)
         if not are_tuples or len(slopes) != len(knots) + 1:
             raise ValueError(
-                f"PiecewiseAffine: knots are {knots!r} and slopes {slopes!r}; allowed: "
-                "two tuples, with one slope more than knots"
+                f"PiecewiseAffine: knots are {shown(knots)} and slopes "
+                f"{shown(slopes)}; allowed: two tuples, with one slope more than knots"
             )
         if not _are_finite(slopes) or slopes[0] > 0 or slopes[-1] < 0:
             raise ValueError(
-                f"PiecewiseAffine: slopes are {slopes!r}; allowed: finite numbers, the "
-                "first <= 0 and the last >= 0, so that the penalty has a lowest point"
+                f"PiecewiseAffine: slopes are {shown(slopes)}; allowed: finite "
+                "numbers, the first <= 0 and the last >= 0, so that the penalty has a "
+                "lowest point"
             )
 
     @classmethod
@@ -307,7 +309,7 @@ def _rising(name: str, sequence: Sequence[float]) -> tuple[float, ...]:
     is_real = bool(values) and _are_finite(values)
     if not is_real or any(low >= high for low, high in itertools.pairwise(values)):
         raise ValueError(
-            f"PiecewiseAffine: {name} is {sequence!r}; allowed: rising numbers, "
+            f"PiecewiseAffine: {name} is {shown(sequence)}; allowed: rising numbers, "
             "at least one"
         )
     return tuple(map(float, values))

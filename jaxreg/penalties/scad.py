@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxreg._core.checks import is_known, is_number
 from jaxreg._core.leafwise import Elementwise, magnitude
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, ratio
 from jaxreg._core.pytree import positive, pytree_dataclass
 from jaxreg._numerics.scalar_prox import dead_until, shrink_until_flat
@@ -50,8 +51,8 @@ class SCAD(Elementwise):
     def __post_init__(self) -> None:
         if is_number(self.ratio) and is_known(lambda ratio: ratio <= 1, self.ratio):
             raise ValueError(
-                f"ratio of {self!r} is {self.ratio}; allowed: a number > 1. At 1 it "
-                "would be CappedL1"
+                f"ratio of {shown(self)} is {self.ratio}; allowed: a number > 1. At 1 "
+                "it would be CappedL1"
             )
 
     @property

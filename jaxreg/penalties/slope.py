@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxreg._core.checks import is_known
 from jaxreg._core.layout import Entries, Layout, Shape
 from jaxreg._core.leafwise import Leafwise, magnitude
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number, ratio
 from jaxreg._core.pytree import array, is_array, pytree_dataclass
 from jaxreg._numerics.isotonic import falling_regression
@@ -68,7 +69,7 @@ class SLOPE(Leafwise):
         strengths = self.strengths
         if not is_array(strengths) or jnp.ndim(strengths) != 1:
             raise TypeError(
-                f"SLOPE({strengths!r}); allowed: an array of one axis, as "
+                f"SLOPE({shown(strengths)}); allowed: an array of one axis, as "
                 "jnp.array([2.0, 1.0]), or SLOPE.oscar(l1, l2, size)"
             )
         if is_known(lambda array: jnp.diff(array) > 0, strengths):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.leafwise import magnitude
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.isotonic import segment_means
@@ -70,8 +71,8 @@ class TrendFilter(Linewise):
         super().__post_init__()
         if self.order not in _DIAGONALS:
             raise ValueError(
-                f"TrendFilter: order is {self.order!r}; allowed: 1 or 2. Order 0 is "
-                "jaxreg.TotalVariation"
+                f"TrendFilter: order is {shown(self.order)}; allowed: 1 or 2. Order 0 "
+                "is jaxreg.TotalVariation"
             )
 
     def step_for(self, width: Number) -> jax.Array:

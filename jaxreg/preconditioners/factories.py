@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg._core.checks import is_known
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Tree
 from jaxreg.preconditioners.from_state import (
     AdagradPreconditioner,
@@ -221,7 +222,8 @@ def check_type(caller: str, preconditioner: object) -> None:
     """Raises a TypeError if `preconditioner` is not a `Preconditioner`."""
     if not isinstance(preconditioner, Preconditioner):
         raise TypeError(
-            f"{caller}: preconditioner is {preconditioner!r}; allowed: that of the "
-            "direction, as jaxreg.preconditioners.adam() for optax.scale_by_adam(), or "
-            "jaxreg.preconditioners.identity() for plain gradients"
+            f"{caller}: preconditioner is {shown(preconditioner)}; allowed: that of "
+            "the direction, as jaxreg.preconditioners.adam() for "
+            "optax.scale_by_adam(), or jaxreg.preconditioners.identity() for plain "
+            "gradients"
         )

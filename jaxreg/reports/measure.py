@@ -12,7 +12,8 @@ import optax
 
 from jaxreg._core.checks import MOST, check_prox
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.penalty import Penalty, Tree, widened
+from jaxreg._core.messages import shown
+from jaxreg._core.penalty import Penalty, Tree, leaves_like, widened
 from jaxreg._core.shards import check_whole_leaf
 from jaxreg.rules.by_path import Leaves, read
 
@@ -75,8 +76,8 @@ def measure(
 
     Raises:
       TypeError, ValueError: a rule catches no leaf, the penalty cannot take a leaf, the
-        structures of trees differ, the state has no factor or several, or a leaf is a
-        per-device shard inside `shard_map`.
+        structures or shapes of trees differ, the state has no factor or several, or a
+        leaf is a per-device shard inside `shard_map`.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> w, before = jnp.array([1.0, 0.0, 0.0]), jnp.array([1.0, 2.0, 0.0])
@@ -101,7 +102,7 @@ def measure(
     flips: dict[int, jax.Array] = {}
     if previous is not None:
         hint = "pass earlier parameters of the same model"
-        earlier = leaves.like(previous, "previous", hint)
+        earlier = leaves_like(params, previous, "previous", hint)
         flips = {
             index: (leaves.leaves[index] == 0) != (earlier[index] == 0)
             for index in leaves.penalised
@@ -197,8 +198,8 @@ def max_strength(penalty: Penalty, grads: Tree) -> MaxStrength:
     for part in leaves.parts:
         if isinstance(part.penalty, Constraint):
             raise TypeError(
-                f"max_strength({part.penalty!r}, ...): a constraint has no strength. "
-                "Allowed are penalties with a prox, and by_path of them"
+                f"max_strength({shown(part.penalty)}, ...): a constraint has no "
+                "strength. Allowed are penalties with a prox, and by_path of them"
             )
         check_prox("max_strength", part.penalty)
         if not part.indices:

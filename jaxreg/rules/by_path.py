@@ -8,7 +8,6 @@ arrays.
 
 from __future__ import annotations
 
-import collections
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -16,15 +15,17 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_leaf, check_numbers
+from jaxreg._core.checks import check_leaf, check_numbers, check_order
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
-    GRADS_HINT,
     Facts,
     Leaf,
     Number,
     Penalty,
     Tree,
     flatten_like,
+    grads_like,
+    latents_like,
     steps_like,
 )
 from jaxreg._core.pytree import pytree_dataclass, static
@@ -104,6 +105,7 @@ class Leaves:
 
 def read(penalty: Penalty, params: Tree) -> Leaves:
     """The parameters split by the rules of a penalty, after validation of both."""
+    check_order(penalty, params)
     check_numbers(penalty)
     return Leaves(penalty, params).checked()
 
@@ -157,7 +159,7 @@ class ByPath(Penalty):
         )
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
-        pulls = flatten_like(jax.tree.structure(params), grads, "grads", GRADS_HINT)
+        pulls = grads_like(params, grads)
         return self._on_parts(
             params,
             lambda index, leaf: jnp.abs(pulls[index]),
@@ -167,13 +169,12 @@ class ByPath(Penalty):
     def nearest_latent(self, latent: Tree, params: Tree, step: Number | Tree) -> Tree:
         """As for every penalty; `step` may be the tree that `step_for` returns."""
         steps = steps_like(latent, step)
-        hint = "pass the parameters of this latent"
-        leaves = flatten_like(jax.tree.structure(latent), params, "params", hint)
+        latents = latents_like(params, latent)
         return self._on_parts(
-            latent,
-            lambda index, leaf: jnp.asarray(leaf),
-            lambda part, latents: part.penalty.nearest_latent(
-                latents, part.pick(leaves), part.pick(steps)[0] if part.indices else 0.0
+            params,
+            lambda index, leaf: jnp.asarray(latents[index]),
+            lambda part, leaves: part.penalty.nearest_latent(
+                part.pick(latents), leaves, part.pick(steps)[0] if part.indices else 0.0
             ),
         )
 
@@ -258,15 +259,15 @@ def by_path(rules: Iterable[tuple[Pattern, Penalty] | ByPath]) -> ByPath:
         not isinstance(pair, tuple | list) or len(pair) != 2 for pair in pairs
     ):
         raise ValueError(
-            f"by_path({list(rules)!r}): allowed is a list of at least one pair "
+            f"by_path({shown(list(rules))}): allowed is a list of at least one pair "
             "(pattern, penalty)"
         )
     for pattern, penalty in pairs:
         if isinstance(penalty, ByPath):
             raise ValueError(
-                f"by_path: the rule {pattern!r} names another by_path. Rules do not "
-                "nest; put the other into the list without a pattern, and its rules "
-                "stand in its place"
+                f"by_path: the rule {shown(pattern)} names another by_path. Rules do "
+                "not nest; put the other into the list without a pattern, and its "
+                "rules stand in its place"
             )
         check_numbers(penalty)
         if not isinstance(pattern, Kernels):
@@ -284,9 +285,12 @@ def _pairs_of(rule: tuple[Pattern, Penalty] | ByPath) -> list[tuple[Pattern, Pen
 
 def paths(params: Tree) -> list[str]:
     """The slash-joined path of every leaf, in the order of `jax.tree.leaves`."""
-    keys = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-    below = collections.Counter(path[:end] for path in keys for end in range(len(path)))
-    return [_path_text(path, below[path[:-1]] == 1) for path in keys]
+    nodes = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_variable)[0]
+    return [
+        jax.tree_util.keystr((*path, *below[1:]), simple=True, separator="/")
+        for path, node in nodes
+        for below, _ in jax.tree_util.tree_flatten_with_path(node)[0]
+    ]
 
 
 def penalties_of(penalty: Penalty) -> tuple[Penalty, ...]:
@@ -330,8 +334,8 @@ def _no_match(part: Part, names: list[str]) -> str:
             f"{part.pattern.layers!r})"
         )
     return (
-        f"by_path: the rule {part.pattern!r} ({part.penalty!r}) {why}. Leaves: "
-        f"{listed}. Correct or remove the pattern; leaves that Optax masks "
+        f"by_path: the rule {shown(part.pattern)} ({shown(part.penalty)}) {why}. "
+        f"Leaves: {listed}. Correct or remove the pattern; leaves that Optax masks "
         "(optax.masked, optax.partition) or nnx.Optimizer filters are invisible here"
     )
 
@@ -341,9 +345,12 @@ def _first_match(patterns: Sequence[Pattern], name: str) -> int | None:
     return next(hits, None)
 
 
-def _path_text(path: tuple[object, ...], is_alone: bool) -> str:
-    # By key type and position, not by text: multi-head attention has a submodule
-    # `value`, and only a Flax variable has `value` as its single attribute.
-    is_variable = is_alone and path[-1:] == (jax.tree_util.GetAttrKey("value"),)
-    trimmed = path[:-1] if is_variable else path
-    return jax.tree_util.keystr(trimmed, simple=True, separator="/")
+def _is_variable(node: object) -> bool:
+    """True for a box of Flax around one parameter, such as `nnx.Param`."""
+    # By class too: an Equinox module may have `value` as its single attribute.
+    if not any(kind.__module__.startswith("flax.") for kind in type(node).__mro__):
+        return False
+    children = jax.tree_util.tree_flatten_with_path(
+        node, is_leaf=lambda x: x is not node
+    )
+    return [path for path, _ in children[0]] == [(jax.tree_util.GetAttrKey("value"),)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from jaxreg._core.messages import shown
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Kernels:
@@ -46,12 +48,12 @@ Pattern = str | Kernels
 def check_pattern(call: str, pattern: object) -> None:
     """Raises a ValueError if `pattern` is not a regular expression."""
     if not isinstance(pattern, str):
-        raise ValueError(f"{call}: {pattern!r} is no regular expression: no str")
+        raise ValueError(f"{call}: {shown(pattern)} is no regular expression: no str")
     try:
         re.compile(pattern)
     except re.error as error:
         raise ValueError(
-            f"{call}: {pattern!r} is no regular expression: {error}"
+            f"{call}: {shown(pattern)} is no regular expression: {error}"
         ) from error
 
 

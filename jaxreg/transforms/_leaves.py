@@ -11,7 +11,15 @@ import optax
 
 from jaxreg._core.checks import check_numbers, check_params
 from jaxreg._core.layout import Entries, Layout
-from jaxreg._core.penalty import Number, Penalty, Tree, widened
+from jaxreg._core.messages import shown
+from jaxreg._core.penalty import (
+    Number,
+    Penalty,
+    Tree,
+    is_real_floating,
+    shape_misfit,
+    widened,
+)
 from jaxreg.rules.by_path import Leaves, Part
 
 NEW_STATE = "call tx.init(params) after a change of the parameters"
@@ -100,20 +108,19 @@ def check_updates(transform: str, leaves: Leaves, updates: list[Any]) -> None:
     for index, (update, leaf) in enumerate(zip(updates, leaves.leaves, strict=True)):
         if not jax.tree.leaves(update):
             continue
-        shape, is_array = jnp.shape(leaf), jax.tree_util.all_leaves([update])
-        if not is_array or jnp.shape(update) != shape:
-            has = f"shape {jnp.shape(update)}" if is_array else "a tree"
+        misfit = shape_misfit(update, leaf)
+        if misfit is not None:
             raise ValueError(
-                f"{transform}: updates has {has} at leaf {leaves.names[index]!r} of "
-                f"shape {shape}; pass what belongs to these params, as the gradient of "
-                "the loss at params"
+                f"{transform}: updates has {misfit} at leaf {leaves.names[index]!r} of "
+                f"shape {jnp.shape(leaf)}; pass what belongs to these params, as the "
+                "gradient of the loss at params"
             )
         dtype = jnp.result_type(update)
-        if index in penalised and not jnp.issubdtype(dtype, jnp.floating):
+        if index in penalised and not is_real_floating(update):
             raise TypeError(
                 f"{transform}: updates has dtype {dtype} at leaf "
                 f"{leaves.names[index]!r} of dtype {jnp.result_type(leaf)}; allowed: "
-                "the real floating gradient of a real loss"
+                "the real floating gradient of a real loss, of 16 bits or more"
             )
 
 
@@ -149,8 +156,8 @@ def check_schedule(transform: str, schedule: object) -> None:
     """Raises if `schedule` is neither a function nor None."""
     if schedule is not None and not callable(schedule):
         raise TypeError(
-            f"{transform}: schedule is {schedule!r}; allowed: a function of the step "
-            "count, such as optax.linear_schedule(0.0, 1.0, 1000), or None. Under "
+            f"{transform}: schedule is {shown(schedule)}; allowed: a function of the "
+            "step count, such as optax.linear_schedule(0.0, 1.0, 1000), or None. Under "
             'optax.inject_hyperparams name it in static_args=("schedule",)'
         )
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.checks import check_countable, check_number, check_positive, is_known
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty
 from jaxreg._core.shards import check_whole_leaf
 from jaxreg.rules.by_path import Part
@@ -46,7 +47,7 @@ class Ramp:
             steps = getattr(self, name)
             if not isinstance(steps, numbers.Integral) or steps < least:
                 raise ValueError(
-                    f"target_sparsity: {name} is {steps!r}; allowed: a number of "
+                    f"target_sparsity: {name} is {shown(steps)}; allowed: a number of "
                     f"updates, an int >= {least}, as int(0.8 * steps). Under "
                     "optax.inject_hyperparams name it in static_args"
                 )
@@ -61,7 +62,7 @@ class Ramp:
             check_positive("target_sparsity: an end of factor_range", end)
         if not is_pair or not ends[0] <= 1 <= ends[1]:
             raise ValueError(
-                f"target_sparsity: factor_range is {ends!r}; allowed: two numbers "
+                f"target_sparsity: factor_range is {shown(ends)}; allowed: two numbers "
                 "around 1, where the factor starts"
             )
 

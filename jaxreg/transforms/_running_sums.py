@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.checks import check_numbers, check_prox
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg.rules.by_path import Leaves
 from jaxreg.transforms._leaves import (
@@ -35,9 +36,9 @@ def check_arguments(transform: str, penalty: Penalty, schedule: object) -> None:
     check_prox(transform, penalty)
     if not penalty.facts.is_convex:
         raise ValueError(
-            f"{transform}: {penalty!r} is not convex. The step of the prox grows with "
-            "the step count, and a prox of such a step minimises the convex hull of "
-            "the penalty. Allowed are convex penalties; take jaxreg.regularize"
+            f"{transform}: {shown(penalty)} is not convex. The step of the prox grows "
+            "with the step count, and a prox of such a step minimises the convex hull "
+            "of the penalty. Allowed are convex penalties; take jaxreg.regularize"
         )
     check_schedule(transform, schedule)
 

@@ -10,6 +10,7 @@ import optax
 
 from jaxreg._core.checks import check_numbers, check_params
 from jaxreg._core.constraint import Constraint
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Penalty, Tree, widened
 from jaxreg.transforms._leaves import (
     Schedule,
@@ -96,6 +97,7 @@ def add_penalty_gradient(
 def _check_gradient(penalty: Penalty) -> None:
     if isinstance(penalty, Constraint):
         raise TypeError(
-            f"add_penalty_gradient({penalty!r}): a constraint has no gradient; give it "
-            "to jaxreg.regularize, or add that of jaxreg.envelope(constraint, step)"
+            f"add_penalty_gradient({shown(penalty)}): a constraint has no gradient; "
+            "give it to jaxreg.regularize, or add that of jaxreg.envelope(constraint, "
+            "step)"
         )

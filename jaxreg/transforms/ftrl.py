@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg._core.checks import check_number
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg.transforms._leaves import Schedule, as_factor, at_count, check_state
 from jaxreg.transforms._running_sums import (
@@ -215,8 +216,8 @@ def _start(leaf: jax.Array | jax.ShapeDtypeStruct, scale: jax.Array) -> jax.Arra
 def _check_numbers(learning_rate: object, beta: object, initial: object) -> None:
     if callable(learning_rate):
         raise TypeError(
-            f"ftrl: learning_rate is {learning_rate!r}; allowed: a number, which falls "
-            "by itself with the gradients seen. jaxreg.prox_adagrad and "
+            f"ftrl: learning_rate is {shown(learning_rate)}; allowed: a number, which "
+            "falls by itself with the gradients seen. jaxreg.prox_adagrad and "
             "jaxreg.dual_average take a function of the step count"
         )
     check_number("ftrl: learning_rate", learning_rate)

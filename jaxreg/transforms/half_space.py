@@ -8,6 +8,7 @@ import optax
 
 from jaxreg._core import groups, shards
 from jaxreg._core.layout import Groups
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty
 from jaxreg.rules.by_path import Part
 from jaxreg.transforms._leaves import stateless
@@ -51,7 +52,7 @@ def half_space(
         layout = part.penalty.layout
         if not isinstance(layout, Groups):
             raise TypeError(
-                f"half_space({part.penalty!r}): allowed are penalties with a "
+                f"half_space({shown(part.penalty)}): allowed are penalties with a "
                 "group_axis, as jaxreg.GroupLasso(1e-3, group_axis=1). For single "
                 "entries use jaxreg.orthant"
             )

@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
+from jaxreg._core.penalty import (
+    Number,
+    Penalty,
+    Tree,
+    is_real_floating,
+    wide_dtype,
+    widened,
+)
 from jaxreg._core.shards import local_axes
 from jaxreg.rules.by_path import Leaves
 from jaxreg.transforms._leaves import check_gradients
@@ -58,8 +65,7 @@ def start_of(
     # If the penalty cannot take a leaf, the error at the first update names it.
     is_refused = any(penalty.layout.refusal(jnp.shape(leaf)) for leaf in leaves)
     is_refused |= any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
-    kinds = map(jnp.result_type, leaves)
-    is_refused |= not all(jnp.issubdtype(kind, jnp.floating) for kind in kinds)
+    is_refused |= not all(map(is_real_floating, leaves))
     is_refused = is_refused or (
         not penalty.facts.is_separable and any(map(local_axes, leaves))
     )

@@ -6,6 +6,7 @@ import jax
 import optax
 
 from jaxreg._core.constraint import Constraint
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Penalty
 from jaxreg.rules.by_path import Part
 from jaxreg.transforms._leaves import stateless
@@ -41,7 +42,7 @@ def project(constraint: Penalty) -> optax.GradientTransformationExtraArgs:
     ) -> list[jax.Array]:
         if not isinstance(part.penalty, Constraint):
             raise TypeError(
-                f"project({part.penalty!r}): allowed are constraints, such as "
+                f"project({shown(part.penalty)}): allowed are constraints, such as "
                 "jaxreg.L2Ball(1.0). To shrink by a penalty after every step use "
                 "jaxreg.shrink; to minimise loss + penalty, jaxreg.regularize"
             )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg._core.checks import check_numbers, check_params, check_prox
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, flatten_like, widened
 from jaxreg.preconditioners.factories import check_type
 from jaxreg.preconditioners.from_state import Preconditioner, read_preconditioner
@@ -168,8 +169,8 @@ def _check_arguments(
 ) -> None:
     if not isinstance(direction, optax.GradientTransformation):
         raise TypeError(
-            f"proximal: direction is {direction!r}; allowed: an Optax transformation "
-            "without a learning rate, as optax.scale_by_adam()"
+            f"proximal: direction is {shown(direction)}; allowed: an Optax "
+            "transformation without a learning rate, as optax.scale_by_adam()"
         )
     check_numbers(penalty)
     check_prox("proximal", penalty)

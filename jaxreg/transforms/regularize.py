@@ -24,6 +24,7 @@ from jaxreg._core.checks import (
     check_positive,
     check_prox,
 )
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, unrounded
 from jaxreg.rules.by_path import Leaves, Part
 from jaxreg.transforms._leaves import (
@@ -95,9 +96,9 @@ def regularize(
     """
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
-            f"regularize: optimizer is {optimizer!r}; allowed: an Optax optimizer, as "
-            "in regularize(optax.adam(1e-3), jaxreg.L1(1e-4)); of optax.MultiSteps its "
-            "gradient_transformation()"
+            f"regularize: optimizer is {shown(optimizer)}; allowed: an Optax "
+            "optimizer, as in regularize(optax.adam(1e-3), jaxreg.L1(1e-4)); of "
+            "optax.MultiSteps its gradient_transformation()"
         )
     check_numbers(penalty)
     check_prox("regularize", penalty)

@@ -13,6 +13,7 @@ import optax
 from jaxreg._core.checks import check_numbers, check_params, check_positive
 from jaxreg._core.layout import Groups
 from jaxreg._core.leafwise import Elementwise, Groupwise
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg.calculus.weighted import weighted
 from jaxreg.rules.by_path import Leaves, penalties_of
@@ -114,13 +115,14 @@ def _check_arguments(penalty: Penalty, eps: Number, every: int) -> None:
     check_positive("reweight: eps", eps)
     if not isinstance(every, numbers.Integral) or every < 1:
         raise ValueError(
-            f"reweight: every is {every!r}; allowed: a number of updates, an int >= 1. "
+            f"reweight: every is {shown(every)}; allowed: a number of updates, an int "
+            ">= 1. "
             'Under optax.inject_hyperparams name it in static_args=("every",)'
         )
     if not all(map(_has_weights, penalties_of(penalty))):
         raise TypeError(
-            f"reweight({penalty!r}): allowed are penalties on single entries or on "
-            "groups, such as L1 and GroupLasso, and by_path of them"
+            f"reweight({shown(penalty)}): allowed are penalties on single entries or "
+            "on groups, such as L1 and GroupLasso, and by_path of them"
         )
 
 
@@ -155,8 +157,8 @@ def _transformation(
     tx = build(penalty)
     if not isinstance(tx, optax.GradientTransformation):
         raise TypeError(
-            f"reweight: build gave {tx!r}; allowed: a function that makes an Optax "
-            "transformation of a penalty, as lambda p: jaxreg.prox_adam(1e-3, p)"
+            f"reweight: build gave {shown(tx)}; allowed: a function that makes an "
+            "Optax transformation of a penalty, as lambda p: jaxreg.prox_adam(1e-3, p)"
         )
     return optax.with_extra_args_support(tx)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree
 from jaxreg._numerics.largest import largest
 from jaxreg.rules.by_path import Leaves, Part, penalties_of
@@ -110,9 +111,10 @@ def target_sparsity(
     ramp.check()
     if not any(map(makes_zeros, penalties_of(penalty))):
         raise TypeError(
-            f"target_sparsity({penalty!r}): it zeroes no entries or groups that could "
-            "be counted. Allowed are penalties with a kink at 0, such as L1(1e-4) and "
-            "GroupLasso(1e-3, group_axis=0), weighted or scaled, and by_path of them"
+            f"target_sparsity({shown(penalty)}): it zeroes no entries or groups that "
+            "could be counted. Allowed are penalties with a kink at 0, such as "
+            "L1(1e-4) and GroupLasso(1e-3, group_axis=0), weighted or scaled, and "
+            "by_path of them"
         )
     inner = optax.with_extra_args_support(optimizer)
     transform = _TargetSparsity(inner, penalty, width, ramp)

@@ -27,6 +27,65 @@ def test_the_field_and_the_penalty_are_named_inside_a_lift(edge: str) -> None:
         EDGES[edge](penalty)
 
 
+MODEL = {f"layer_{i}": {"kernel": jnp.ones((3, 2))} for i in range(100)}
+WITH_PARAMS = {
+    "describe": jaxreg.describe,
+    "summary": jaxreg.summary,
+    "measure": jaxreg.measure,
+    "max_strength": jaxreg.max_strength,
+    "conjugate_prox": lambda penalty, params: jaxreg.conjugate_prox(
+        penalty, params, 1.0
+    ),
+    "weighted": jaxreg.weighted,
+    "anchored": jaxreg.anchored,
+}
+
+
+@pytest.mark.parametrize("name", WITH_PARAMS)
+@pytest.mark.parametrize("penalty", [jaxreg.L1(1.0), jaxreg.on_kernels(jaxreg.L1(1.0))])
+def test_swapped_arguments_are_said_to_be_swapped(name, penalty) -> None:
+    with pytest.raises(TypeError, match="the other way round; allowed: the pen") as e:
+        WITH_PARAMS[name](MODEL, penalty)
+    # Two objects of 80 characters, and two lines.
+    assert len(str(e.value)) < 400
+
+
+TAKES_A_PENALTY = {
+    **EDGES,
+    **WITH_PARAMS,
+    "scaled": lambda penalty: jaxreg.scaled(penalty, 2.0),
+    "nonnegative": jaxreg.nonnegative,
+    "envelope": lambda penalty: jaxreg.envelope(penalty, 1.0),
+    "grouped": lambda penalty: jaxreg.grouped(penalty, 0),
+    "spectral": jaxreg.spectral,
+    "the optimizer": lambda tx: jaxreg.regularize(tx, jaxreg.L1(1.0)),
+    "a strength": lambda strength: EDGES["describe"](jaxreg.L1(strength)),
+    "group_axis": lambda axis: jaxreg.GroupLasso(1.0, axis),
+    "axis": lambda axis: jaxreg.FusedLasso(1.0, 1.0, axis),
+    "split": lambda split: jaxreg.NuclearNorm(1.0, split),
+    "stacked": lambda stacked: jaxreg.NuclearNorm(1.0, stacked=stacked),
+    "a rule": lambda pattern: jaxreg.by_path([(pattern, jaxreg.L1(1.0))]),
+    "rules": jaxreg.by_path,
+    "every": lambda every: jaxreg.reweight(
+        lambda p: optax.sgd(0.1), jaxreg.L1(1.0), 0.1, every
+    ),
+    "a schedule": lambda schedule: jaxreg.regularize(
+        optax.sgd(0.1), jaxreg.L1(1.0), schedule=schedule
+    ),
+    "end_step": lambda steps: jaxreg.target_sparsity(
+        optax.sgd(0.1), jaxreg.L1(1.0), 0.5, steps
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAKES_A_PENALTY)
+def test_messages_cut_what_they_show(name: str) -> None:
+    arguments = (MODEL, PARAMS) if name in WITH_PARAMS else (MODEL,)
+    with pytest.raises((TypeError, ValueError), match=r"layer_0.*\.\.\.") as error:
+        TAKES_A_PENALTY[name](*arguments)
+    assert len(str(error.value)) < 400
+
+
 @pytest.mark.parametrize("strength", [0, 1, 0.0, np.float64(1), np.int32(2)])
 @pytest.mark.parametrize("edge", EDGES)
 def test_every_real_scalar_is_a_strength(strength, edge: str) -> None:

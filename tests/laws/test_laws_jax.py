@@ -231,6 +231,43 @@ def test_a_step_of_another_structure_raises(row: Row) -> None:
         row.penalty.prox(params, [1.0] * len(params))
 
 
+@every_row
+def test_all_methods_run_without_rank_promotion(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    with jax.numpy_rank_promotion("raise"):
+        jax.eval_shape(row.penalty.value, params)
+        jax.eval_shape(row.penalty.subgradient, params)
+        jax.eval_shape(row.penalty.stationarity, params, params)
+
+
+@prox_rows
+def test_proxes_run_without_rank_promotion(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    step = row.step_for(0.05, params)
+    with jax.numpy_rank_promotion("raise"):
+        jax.eval_shape(jax.jacfwd(lambda v: row.penalty.prox(v, 0.7)), params)
+        jax.eval_shape(row.penalty.nearest_latent, params, params, step)
+        if row.varying_step:
+            full = cast(row.full(0.7), np.float32)
+            jax.eval_shape(row.penalty.prox, params, full)
+
+
+@every_row
+def test_grads_of_a_shape_that_broadcasts_raise(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    wrong = {name: leaf[None] for name, leaf in params.items()}
+    with pytest.raises(ValueError, match=r"grads has shape \(1,.* at leaf '\w+' of"):
+        row.penalty.stationarity(params, wrong)
+
+
+@prox_rows
+def test_a_latent_of_a_shape_that_broadcasts_raises(row: Row) -> None:
+    params = cast(row.params(0), np.float32)
+    wrong = {name: leaf[None] for name, leaf in params.items()}
+    with pytest.raises(ValueError, match=r"latent has shape \(1,.* at leaf '\w+' of"):
+        row.penalty.nearest_latent(wrong, params, row.step_for(0.05, params))
+
+
 @prox_rows
 def test_a_step_that_would_broadcast_its_leaf_raises(row: Row) -> None:
     params = cast(row.params(0), np.float32)

@@ -34,6 +34,24 @@ def test_a_strength_that_diverged_is_not_chosen():
     assert np.isnan(curve.mean[0])
 
 
+@pytest.mark.parametrize("error", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("cells", [1, 2])
+@pytest.mark.parametrize("strength", range(4))
+def test_an_error_that_is_not_finite_is_not_chosen(error, cells, strength):
+    errors = np.array([[0.9, 0.8], [0.41, 0.4], [0.42, 0.37], [0.5, 0.4]])
+    errors[strength, :cells] = error
+    curve = jax.jit(jaxreg.model_selection.validation_curve)(errors)
+    least = 1 if strength == 2 else 2
+    within = 2 if strength == 1 else 1
+    assert (curve.least, curve.one_standard_error) == (least, within)
+
+
+def test_a_spread_that_overflows_chooses_no_diverged_strength():
+    errors = jnp.array([[np.nan, 1.0], [np.inf, 1.0], [1e30, -1e30]])
+    curve = jaxreg.model_selection.validation_curve(errors)
+    assert (curve.least, curve.one_standard_error) == (2, 2)
+
+
 def test_errors_of_half_precision_are_averaged_in_float32():
     # In float16 both means are 1, and the spread of the others overflows.
     close = jnp.array([[1.0, 1.0], [1.0, 0.999]], jnp.float16)

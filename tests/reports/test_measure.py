@@ -1,5 +1,6 @@
 """Numbers about parameters."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -164,6 +165,23 @@ def test_measure_without_groups_names_no_groups() -> None:
 def test_measure_raises_on_other_structures_and_unmatched_rules() -> None:
     with pytest.raises(ValueError, match="previous and params differ"):
         jaxreg.measure(jaxreg.L1(1.0), PARAMS, previous={"bias": jnp.ones(2)})
+
+
+@pytest.mark.parametrize("name", ["grads", "previous"])
+@pytest.mark.parametrize("shape", [(1, 2), (2,), (), (1, 3, 2)])
+@pytest.mark.parametrize("penalty", [jaxreg.L1(1.0), ROWS_OF_KERNEL])
+def test_measure_refuses_a_companion_that_broadcasts(name, shape, penalty) -> None:
+    message = rf"{name} has shape {shape} at leaf 'kernel' of shape (3, 2); pass "
+    companion = PARAMS | {"kernel": jnp.ones(shape)}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        jaxreg.measure(penalty, PARAMS, **{name: companion})
+
+
+@pytest.mark.parametrize("absent", [None, optax.MaskedNode(), {}])
+def test_measure_refuses_a_missing_gradient(absent) -> None:
+    message = f"grads has {absent!r} at leaf 'kernel' of shape (3, 2); pass the grad"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        jaxreg.measure(ROWS_OF_KERNEL, PARAMS, grads=PARAMS | {"kernel": absent})
     nothing = jaxreg.by_path([("none$", jaxreg.L1(1.0))])
     with pytest.raises(ValueError, match="matches no leaf"):
         jaxreg.measure(nothing, PARAMS)

@@ -43,6 +43,16 @@ def linen_params():
     return LinenNet().init(jax.random.key(0), jnp.ones((1, 4)))["params"]
 
 
+class Scale(eqx.Module):
+    """An Equinox module whose only leaf is named `value`."""
+
+    value: jax.Array
+
+
+class Frozen(nnx.Param):
+    """A user's own kind of variable."""
+
+
 def caught(penalty: jaxreg.Penalty, params) -> dict[str, jaxreg.Penalty]:
     """The penalty of each leaf that a rule catches, by path."""
     leaves = rules.Leaves(penalty, params)
@@ -114,6 +124,25 @@ def test_equinox_leaves_are_caught_by_their_attributes() -> None:
 def test_an_equinox_leaf_named_value_keeps_its_name() -> None:
     model = {"gate": Gate(jnp.ones(2), jnp.ones(3))}
     assert rules.paths(model) == ["gate/value", "gate/weight"]
+
+
+@pytest.mark.parametrize(
+    "params, path",
+    [
+        (Scale(jnp.ones(2)), "value"),
+        ({"scale": Scale(jnp.ones(2))}, "scale/value"),
+        (Scale(Scale(jnp.ones(2))), "value/value"),
+        (nnx.Param(jnp.ones(2)), ""),
+        ({"scale": Frozen(jnp.ones(2))}, "scale"),
+        ({"scale": nnx.Param({"a": jnp.ones(2)})}, "scale/a"),
+        ({"scale": flax.linen.Partitioned(jnp.ones(2), ("rows",))}, "scale"),
+        ({"scale": flax.linen.LogicallyPartitioned(jnp.ones(2), ("rows",))}, "scale"),
+        (nnx.Param(Scale(jnp.ones(2))), "value"),
+    ],
+)
+def test_only_variables_of_flax_lose_the_name_value(params, path) -> None:
+    assert rules.paths(params) == [path]
+    assert caught(jaxreg.by_path([(path + "$", L1)]), params) == {path: L1}
 
 
 def test_lists_and_tuples_are_caught_by_their_indices() -> None:

@@ -171,7 +171,8 @@ PENALTY_ROWS = [
     ),
 ]
 
-REAL_LEAVES = "allowed are real floating leaves. Leave this one free with by_path"
+REAL_LEAVES = "allowed are real floating leaves of 16 bits or more. Leave this one "
+REAL_LEAVES += "free with by_path"
 NO_GROUPS = "the leaf has fewer than two axes, so a group would be a single entry; put "
 NO_GROUPS += "L1 on it or leave it free"
 
@@ -201,6 +202,7 @@ PARAMS_ROWS = [
             ("an integer", "int32"),
             ("a complex", "complex64"),
             ("a Boolean", "bool"),
+            ("an 8-bit floating", "float8_e4m3fn"),
         ]
     ),
     refused(

@@ -72,6 +72,12 @@ GRADS_ROWS = [
         with_grads(body(jnp.ones((3, 2), jnp.int32))),
     ),
     refused(
+        "gradients of 8 bits",
+        TypeError,
+        "{way}: updates has dtype float8_e4m3fn at leaf 'body/kernel' of dtype float32",
+        with_grads(body(jnp.ones((3, 2), jnp.float8_e4m3fn))),
+    ),
+    refused(
         "`None` as the gradient of a penalised leaf",
         ValueError,
         "{way}: the gradient of the penalised leaf 'body/kernel' is None. Leave the "
