@@ -34,7 +34,7 @@ def check_numbers(penalty: Penalty) -> None:
     if not isinstance(penalty, Penalty):
         raise TypeError(
             f"penalty is {penalty!r}; allowed: a jaxreg penalty, as jaxreg.L1(1e-4) "
-            "or jaxreg.by_path([(pattern, penalty), ...])"
+            f"or jaxreg.by_path([(pattern, penalty), ...]){_mend(penalty)}"
         )
     if not dataclasses.is_dataclass(penalty) or jax.tree_util.all_leaves([penalty]):
         raise TypeError(
@@ -51,6 +51,18 @@ def check_numbers(penalty: Penalty) -> None:
                 check_numbers(item)
         else:
             _check_field(f"{field.name} of {penalty!r}", content, field.metadata)
+
+
+def _mend(content: object) -> str:
+    """What to write in place of a container of penalties."""
+    items = list(content) if isinstance(content, tuple | list) else []
+    if items and all(isinstance(item, Penalty) for item in items):
+        return "; add up penalties of the same leaves, first + second"
+    if items and all(isinstance(item, tuple | list) for item in items):
+        return "; give the rules to jaxreg.by_path(rules)"
+    if isinstance(content, dict):
+        return "; give the rules to jaxreg.by_path(rules.items())"
+    return ""
 
 
 def check_prox(transform: str, penalty: Penalty) -> None:

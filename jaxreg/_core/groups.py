@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import math
 import numbers
+from typing import TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +56,9 @@ GroupAxis = int | tuple[int, ...] | Blocks
 
 def check_group_axis(group_axis: GroupAxis | None) -> None:
     """Raises if `group_axis` is not an int, a tuple of ints or `Blocks`."""
-    indexing(group_axis if group_axis is not None else ())
+    if group_axis is None:
+        raise TypeError(_not_axes(group_axis))
+    indexing(group_axis)
 
 
 def indexing(group_axis: GroupAxis | None) -> tuple[int, ...]:
@@ -66,11 +69,15 @@ def indexing(group_axis: GroupAxis | None) -> tuple[int, ...]:
         return tuple(range(0, 2 * len(group_axis.shape), 2))
     axes = group_axis if isinstance(group_axis, tuple) else (group_axis,)
     if not axes or not all(map(is_int, axes)):
-        raise TypeError(
-            f"group_axis is {group_axis!r}; allowed: an int, or a tuple of ints, the "
-            "axes that index the groups, or jaxreg.Blocks"
-        )
+        raise TypeError(_not_axes(group_axis))
     return tuple(int(axis) for axis in axes)
+
+
+def _not_axes(group_axis: object) -> str:
+    return (
+        f"group_axis is {group_axis!r}; allowed: an int, or a tuple of ints, the "
+        "axes that index the groups, or jaxreg.Blocks"
+    )
 
 
 def view(group_axis: GroupAxis | None, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -82,7 +89,7 @@ def view(group_axis: GroupAxis | None, shape: tuple[int, ...]) -> tuple[int, ...
     return tuple(part for n, block in pairs for part in (n // max(block, 1), block))
 
 
-def is_int(axis: object) -> bool:
+def is_int(axis: object) -> TypeGuard[int]:
     """True for an int of Python or NumPy that is not a bool."""
     return isinstance(axis, numbers.Integral) and not isinstance(axis, bool)
 

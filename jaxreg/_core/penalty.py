@@ -15,7 +15,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -81,11 +81,32 @@ class Facts:
         return dataclasses.replace(self, **changes)
 
 
+class _OfOptimizers:
+    """An attribute that optimizers have; on a penalty it raises with what to write.
+
+    It is an AttributeError, so that nothing takes a penalty for an optimizer, and no
+    `__getattr__`, which would hide errors in properties.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, penalty: object, owner: type) -> NoReturn:
+        raise AttributeError(
+            f"{owner.__name__} is a penalty and has no {self.name!r}: optax.chain and "
+            "training loops take optimizers. Write jaxreg.regularize(optimizer, "
+            "penalty)"
+        )
+
+
 class Penalty(abc.ABC):
     """Interface of all penalties. Methods are pure and take whole pytrees.
 
     `None` leaves and `optax.MaskedNode` hold no arrays and pass through.
     """
+
+    init = _OfOptimizers()
+    update = _OfOptimizers()
 
     @property
     @abc.abstractmethod
@@ -209,6 +230,18 @@ class Penalty(abc.ABC):
     ) -> Penalty:
         """`lift(self, tree)`; `by_path` lifts each penalty with its part of `tree`."""
         return lift(self, tree)
+
+    def __radd__(self, other: object) -> Penalty:
+        """The penalty for the 0 that `sum` begins with."""
+        return self if type(other) is int and other == 0 else NotImplemented
+
+    def __mul__(self, factor: object) -> NoReturn:
+        raise TypeError(
+            f"{factor!r} * {self!r}: a penalty has no products; multiply its strength, "
+            "as in L1(2 * strength), or write jaxreg.scaled(penalty, factor)"
+        )
+
+    __rmul__ = __mul__
 
     def __add__(self, other: object) -> Penalty:
         """The sum, if its joint prox is exact; raises otherwise."""

@@ -155,6 +155,16 @@ def check_schedule(transform: str, schedule: object) -> None:
         )
 
 
+def check_rate(transform: str, learning_rate: object) -> None:
+    """Raises if an optimizer stands where its learning rate belongs."""
+    if isinstance(learning_rate, optax.GradientTransformation):
+        raise TypeError(
+            f"{transform}: learning_rate is an Optax optimizer; allowed: a number or a "
+            "function of the step count. Around an optimizer write "
+            "jaxreg.regularize(optimizer, penalty)"
+        )
+
+
 def at_count(number: Number | Schedule | None, count: jax.Array) -> Number:
     """Evaluates a number or schedule at the step count; 1 for None."""
     if number is None:

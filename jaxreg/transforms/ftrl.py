@@ -16,7 +16,13 @@ import optax
 
 from jaxreg._core.checks import check_number
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
-from jaxreg.transforms._leaves import Schedule, as_factor, at_count, check_state
+from jaxreg.transforms._leaves import (
+    Schedule,
+    as_factor,
+    at_count,
+    check_rate,
+    check_state,
+)
 from jaxreg.transforms._running_sums import (
     check_arguments,
     number_dtype,
@@ -103,6 +109,7 @@ def ftrl(
     1.5000 0.0000
     """
     check_arguments("ftrl", penalty, schedule)
+    check_rate("ftrl", learning_rate)
     _check_numbers(learning_rate, beta, initial_accumulator_value)
 
     numbers = learning_rate, beta, initial_accumulator_value

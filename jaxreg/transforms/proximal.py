@@ -19,6 +19,7 @@ from jaxreg.transforms._leaves import (
     Schedule,
     as_factor,
     at_count,
+    check_rate,
     check_schedule,
     check_state,
     read_update,
@@ -93,6 +94,7 @@ def proximal(
     1.5000 0.0000
     """
     _check_arguments(direction, penalty, preconditioner, schedule)
+    check_rate("proximal", learning_rate)
     inner = optax.with_extra_args_support(direction)
 
     def init(params: Tree) -> ProximalState:
