@@ -76,7 +76,8 @@ def check_params(transform: str, params: Tree | None) -> None:
     if params is None:
         raise ValueError(
             f"{transform}: update was called without params, and the penalty is a "
-            "function of them; call tx.update(grads, state, params)"
+            "function of them; write updates, state = tx.update(grads, state, params); "
+            "for an Equinox model params is eqx.filter(model, eqx.is_inexact_array)"
         )
 
 

@@ -316,9 +316,32 @@ def flatten_like(
         return treedef.flatten_up_to(tree)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{name} and params differ in structure: {jax.tree.structure(tree)} "
-            f"against {treedef}; {hint}"
+            f"{name} and params differ in structure: {name} "
+            f"{_first_difference(treedef, tree)}; {hint}"
         ) from error
+
+
+def _first_difference(treedef: jax.tree_util.PyTreeDef, tree: Tree) -> str:
+    """The first path, by the order of leaves, that only one of two structures has."""
+    params = jax.tree.unflatten(treedef, range(treedef.num_leaves))
+    ours, theirs = _leaf_paths(params), _leaf_paths(tree)
+    above = {path[:end] for path in theirs for end in range(len(path) + 1)}
+    for path in ours:
+        if path not in above:
+            return f"has nothing at {'/'.join(path)!r}"
+    for path in theirs:
+        if not any(path[:end] in ours for end in range(len(path) + 1)):
+            return f"has more than params, at {'/'.join(path)!r}"
+    return f"is a {type(tree).__name__} with other containers than params"
+
+
+def _leaf_paths(tree: Tree) -> dict[tuple[str, ...], None]:
+    """The paths of the leaves, in their order."""
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    return {
+        tuple(jax.tree_util.keystr((key,), simple=True) for key in path): None
+        for path in paths
+    }
 
 
 def unrounded(leaf: Leaf, prox: jax.Array) -> jax.Array:

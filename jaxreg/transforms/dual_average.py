@@ -18,6 +18,7 @@ from jaxreg._core.checks import check_number, is_known
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype
 from jaxreg.transforms._leaves import (
     Schedule,
+    arrays_of,
     as_factor,
     at_count,
     check_rate,
@@ -122,6 +123,7 @@ class _DualAverage:
     schedule: Schedule | None
 
     def init(self, params: Tree) -> DualAverageState:
+        params = arrays_of(params)
         return DualAverageState(
             first_params=jax.tree.map(_copy, params),
             gradient_sum=jax.tree.map(

@@ -18,6 +18,7 @@ from jaxreg._core.checks import check_number
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg.transforms._leaves import (
     Schedule,
+    arrays_of,
     as_factor,
     at_count,
     check_rate,
@@ -128,6 +129,7 @@ class _Ftrl:
     schedule: Schedule | None
 
     def init(self, params: Tree) -> FtrlState:
+        params = arrays_of(params)
         squares = jax.tree.map(lambda leaf: _filled(leaf, self.first_square), params)
         return FtrlState(
             linear_sum=jax.tree.map(

@@ -30,6 +30,11 @@ class RegularizeState(NamedTuple):
     update_count: jax.Array
     strength_factor: jax.Array
 
+    @property
+    def hyperparams(self) -> dict[str, Any]:
+        """The numbers of an `optax.inject_hyperparams` inside, which may be set."""
+        return self.inner_optimizer.hyperparams
+
 
 # The states of transformations that apply a penalty; others contain one of these.
 _STATES = (
