@@ -1,5 +1,7 @@
 """jaxreg: penalties for JAX, composed into Optax optimizers."""
 
+from typing import TYPE_CHECKING
+
 from jaxreg import model_selection, preconditioners, states
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.groups import Blocks
@@ -93,6 +95,10 @@ from jaxreg.transforms.regularize import regularize
 from jaxreg.transforms.reweight import reweight
 from jaxreg.transforms.shrink import shrink
 from jaxreg.transforms.target_sparsity import target_sparsity
+
+# Names of other libraries; a type checker that saw this would accept every name.
+if not TYPE_CHECKING:
+    from jaxreg._core.other_libraries import __getattr__ as __getattr__
 
 __all__ = [
     "L0",

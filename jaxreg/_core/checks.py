@@ -36,6 +36,7 @@ def check_numbers(penalty: Penalty) -> None:
         raise TypeError(
             f"penalty is {shown(penalty)}; allowed: a jaxreg penalty, as "
             "jaxreg.L1(1e-4) or jaxreg.by_path([(pattern, penalty), ...])"
+            f"{_mend(penalty)}"
         )
     if not dataclasses.is_dataclass(penalty) or jax.tree_util.all_leaves([penalty]):
         raise TypeError(
@@ -64,6 +65,18 @@ def check_order(penalty: object, params: Tree) -> None:
         )
 
 
+def _mend(content: object) -> str:
+    """What to write in place of a container of penalties."""
+    items = list(content) if isinstance(content, tuple | list) else []
+    if items and all(isinstance(item, Penalty) for item in items):
+        return "; add up penalties of the same leaves, first + second"
+    if items and all(isinstance(item, tuple | list) for item in items):
+        return "; give the rules to jaxreg.by_path(rules)"
+    if isinstance(content, dict):
+        return "; give the rules to jaxreg.by_path(rules.items())"
+    return ""
+
+
 def check_prox(transform: str, penalty: Penalty) -> None:
     """Raises if the penalty has no prox."""
     if not penalty.facts.has_prox:
@@ -75,7 +88,8 @@ def check_params(transform: str, params: Tree | None) -> None:
     if params is None:
         raise ValueError(
             f"{transform}: update was called without params, and the penalty is a "
-            "function of them; call tx.update(grads, state, params)"
+            "function of them; write updates, state = tx.update(grads, state, params); "
+            "for an Equinox model params is eqx.filter(model, eqx.is_inexact_array)"
         )
 
 

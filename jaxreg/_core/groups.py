@@ -59,7 +59,9 @@ GroupAxis = int | tuple[int, ...] | Blocks
 
 def check_group_axis(group_axis: GroupAxis | None) -> None:
     """Raises if `group_axis` is not an int, a tuple of ints or `Blocks`."""
-    indexing(group_axis if group_axis is not None else ())
+    if group_axis is None:
+        raise TypeError(_not_axes(group_axis))
+    indexing(group_axis)
 
 
 def indexing(group_axis: GroupAxis | None) -> tuple[int, ...]:
@@ -70,11 +72,15 @@ def indexing(group_axis: GroupAxis | None) -> tuple[int, ...]:
         return tuple(range(0, 2 * len(group_axis.shape), 2))
     axes = group_axis if isinstance(group_axis, tuple) else (group_axis,)
     if not axes or not all(map(is_int, axes)):
-        raise TypeError(
-            f"group_axis is {shown(group_axis)}; allowed: an int, or a tuple of ints, "
-            "the axes that index the groups, or jaxreg.Blocks"
-        )
+        raise TypeError(_not_axes(group_axis))
     return tuple(int(axis) for axis in axes)
+
+
+def _not_axes(group_axis: object) -> str:
+    return (
+        f"group_axis is {shown(group_axis)}; allowed: an int, or a tuple of ints, "
+        "the axes that index the groups, or jaxreg.Blocks"
+    )
 
 
 def view(group_axis: GroupAxis | None, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -80,11 +80,32 @@ class Facts:
         return dataclasses.replace(self, **changes)
 
 
+class _OfOptimizers:
+    """An attribute that optimizers have; on a penalty it raises with what to write.
+
+    It is an AttributeError, so that nothing takes a penalty for an optimizer, and no
+    `__getattr__`, which would hide errors in properties.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, penalty: object, owner: type) -> NoReturn:
+        raise AttributeError(
+            f"{owner.__name__} is a penalty and has no {self.name!r}: optax.chain and "
+            "training loops take optimizers. Write jaxreg.regularize(optimizer, "
+            "penalty)"
+        )
+
+
 class Penalty(abc.ABC):
     """Interface of all penalties. Methods are pure and take whole pytrees.
 
     `None` leaves and `optax.MaskedNode` hold no arrays and pass through.
     """
+
+    init = _OfOptimizers()
+    update = _OfOptimizers()
 
     @property
     @abc.abstractmethod
@@ -212,6 +233,18 @@ class Penalty(abc.ABC):
         """`lift(self, tree)`; `by_path` lifts each penalty with its part of `tree`."""
         return lift(self, tree)
 
+    def __radd__(self, other: object) -> Penalty:
+        """The penalty for the 0 that `sum` begins with."""
+        return self if type(other) is int and other == 0 else NotImplemented
+
+    def __mul__(self, factor: object) -> NoReturn:
+        raise TypeError(
+            f"{factor!r} * {self!r}: a penalty has no products; multiply its strength, "
+            "as in L1(2 * strength), or write jaxreg.scaled(penalty, factor)"
+        )
+
+    __rmul__ = __mul__
+
     def __add__(self, other: object) -> Penalty:
         """The sum, if its joint prox is exact; raises otherwise."""
         if not isinstance(other, Penalty):
@@ -285,8 +318,8 @@ def flatten_like(
         return treedef.flatten_up_to(tree)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{name} and params differ in structure: {jax.tree.structure(tree)} "
-            f"against {treedef}; {hint}"
+            f"{name} and params differ in structure: {name} "
+            f"{_first_difference(treedef, tree)}; {hint}"
         ) from error
 
 
@@ -326,6 +359,29 @@ def shape_misfit(companion: Tree, leaf: Leaf) -> str | None:
         return "a tree" if jax.tree.leaves(companion) else repr(companion)
     shape = jnp.shape(companion)
     return None if shape == jnp.shape(leaf) else f"shape {shape}"
+
+
+def _first_difference(treedef: jax.tree_util.PyTreeDef, tree: Tree) -> str:
+    """The first path, by the order of leaves, that only one of two structures has."""
+    params = jax.tree.unflatten(treedef, range(treedef.num_leaves))
+    ours, theirs = _leaf_paths(params), _leaf_paths(tree)
+    above = {path[:end] for path in theirs for end in range(len(path) + 1)}
+    for path in ours:
+        if path not in above:
+            return f"has nothing at {'/'.join(path)!r}"
+    for path in theirs:
+        if not any(path[:end] in ours for end in range(len(path) + 1)):
+            return f"has more than params, at {'/'.join(path)!r}"
+    return f"is a {type(tree).__name__} with other containers than params"
+
+
+def _leaf_paths(tree: Tree) -> dict[tuple[str, ...], None]:
+    """The paths of the leaves, in their order."""
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    return {
+        tuple(jax.tree_util.keystr((key,), simple=True) for key in path): None
+        for path in paths
+    }
 
 
 def unrounded(leaf: Leaf, prox: jax.Array) -> jax.Array:

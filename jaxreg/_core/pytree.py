@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import typing
 from collections.abc import Iterable
 from typing import Any
@@ -54,10 +56,12 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
     >>> jax.tree.map(lambda number: 2 * number, Pair(1.0, 2.0))
     Pair(first=2.0, second=4.0)
     """
+    has_own_constructor = "__init__" in cls.__dict__
     frozen: Any = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     fields = dataclasses.fields(frozen)
     data = [field.name for field in fields if "static" not in field.metadata]
     meta = [field.name for field in fields if "static" in field.metadata]
+    by_name = {field.name: field for field in fields if field.init}
     keys = [jax.tree_util.GetAttrKey(name) for name in data]
 
     def flatten(penalty: object) -> tuple[list[object], Static]:
@@ -89,11 +93,42 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
     def hash_of(self: object) -> int:
         return hash((frozen, flatten(self)[1]))
 
+    construct = frozen.__init__
+
+    @functools.wraps(construct)
+    def checked(self: object, *args: object, **keywords: object) -> None:
+        if not keywords.keys() <= by_name.keys():
+            raise TypeError(_unknown_arguments(frozen, keywords))
+        for name, content in (*zip(by_name, args, strict=False), *keywords.items()):
+            # JAX rebuilds penalties around constructors: this is what a user wrote.
+            if isinstance(content, str) and "static" not in by_name[name].metadata:
+                allowed = "a real number >= 0, not a text"
+                raise TypeError(
+                    f"{name} of {frozen.__name__} is {content!r}; allowed: {allowed}"
+                )
+        construct(self, *args, **keywords)
+
+    if not has_own_constructor:
+        frozen.__init__ = checked
     frozen.__eq__, frozen.__repr__, frozen.__hash__ = equal, show, hash_of
     jax.tree_util.register_pytree_with_keys(
         frozen, flatten_with_keys, unflatten, flatten
     )
     return frozen
+
+
+def _unknown_arguments(cls: type, keywords: Iterable[str]) -> str:
+    """The message for keywords that a class does not have, with those that it has."""
+    arguments = inspect.signature(cls).parameters
+    unknown = ", ".join(repr(name) for name in keywords if name not in arguments)
+    makers = [name for name, member in vars(cls).items() if type(member) is classmethod]
+    calls = {cls.__name__: arguments} | {
+        f"{cls.__name__}.{name}": inspect.signature(getattr(cls, name)).parameters
+        for name in makers
+    }
+    allowed = ", ".join(f"{name}({', '.join(names)})" for name, names in calls.items())
+    noun = "arguments" if "', '" in unknown else "argument"
+    return f"{cls.__name__} has no {noun} {unknown}; allowed: {allowed}"
 
 
 def _is_same(left: Any, right: Any) -> bool:

@@ -305,6 +305,12 @@ def _walk(
 
 
 def _rising(name: str, sequence: Sequence[float]) -> tuple[float, ...]:
+    if isinstance(sequence, jax.Array):
+        raise TypeError(
+            f"PiecewiseAffine: {name} is an array of JAX; allowed: numbers, as "
+            f"tuple({name}.tolist()), since they are part of the program that jax "
+            "compiles"
+        )
     values = tuple(sequence)
     is_real = bool(values) and _are_finite(values)
     if not is_real or any(low >= high for low, high in itertools.pairwise(values)):

@@ -9,7 +9,7 @@ arrays.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -88,9 +88,18 @@ class Leaves:
           ValueError: a rule that catches no leaf, or a leaf whose shape the penalty
             cannot take. The message names the leaf and what to do.
         """
+        self.check_rules()
+        self.check_leaves()
+        return self
+
+    def check_rules(self) -> None:
+        """Raises if a rule catches no leaf."""
         for part in self.parts:
-            if part.pattern is not None:
-                _check_rule(part, self.names)
+            _check_rule(part, self.names)
+
+    def check_leaves(self) -> None:
+        """Raises if a penalty cannot take one of its leaves."""
+        for part in self.parts:
             for index in part.indices:
                 leaf = self.leaves[index]
                 misfit = _axes_misfit(part.pattern, leaf)
@@ -100,7 +109,13 @@ class Leaves:
                         f"{jnp.shape(leaf)}: the leaf {misfit}"
                     )
                 check_leaf(part.penalty, functools.partial(self._name_of, index), leaf)
-        return self
+
+    def free(self, indices: Collection[int]) -> None:
+        """Takes leaves out of the rules."""
+        self.parts = [
+            part._replace(indices=tuple(i for i in part.indices if i not in indices))
+            for part in self.parts
+        ]
 
 
 def read(penalty: Penalty, params: Tree) -> Leaves:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.checks import check_numbers, check_params
+from jaxreg._core.checks import check_numbers, check_params, is_array
 from jaxreg._core.layout import Entries, Layout
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
+    Leaf,
     Number,
     Penalty,
     Tree,
@@ -30,15 +31,79 @@ Targets = Callable[[Part, list[jax.Array], list[jax.Array]], list[jax.Array]]
 
 
 def read_update(
-    transform: str, penalty: Penalty, updates: Tree, params: Tree | None
-) -> tuple[Leaves, list[Any]]:
-    """Returns the parameters' leaves and their updates, after validation."""
+    transform: str,
+    penalty: Penalty,
+    updates: Tree,
+    params: Tree | None,
+    stored: Sequence[Tree] = (),
+) -> tuple[Leaves, list[Any], list[list[Any]]]:
+    """Returns the parameters' leaves, their updates and what the state stores of each.
+
+    A leaf without an update is left out if the state has nothing for it, and is free if
+    it is not real floating: `params` may be a whole model, of which a part is trained.
+    """
     check_params(transform, params)
-    params_read = Leaves(penalty, params).checked()
-    params_read.leaves = list(map(jnp.asarray, params_read.leaves))
-    moves = params_read.like(updates, "updates", NEW_STATE)
-    check_updates(transform, params_read, moves)
-    return params_read, moves
+    leaves = Leaves(penalty, arrays_of(params))
+    leaves.check_rules()
+    moves = leaves.like(updates, "updates", NEW_STATE)
+    columns = [leaves.like(tree, "the state", NEW_STATE) for tree in stored]
+    absent = {
+        index
+        for column in columns
+        for index, content in enumerate(column)
+        if content is None
+    }
+    for index in absent:
+        if moves[index] is not None:
+            raise ValueError(
+                f"{transform}: leaf {leaves.names[index]!r} had no array when the "
+                f"state was made; {NEW_STATE}"
+            )
+    if absent:
+        present = [
+            None if index in absent else leaf
+            for index, leaf in enumerate(leaves.leaves)
+        ]
+        leaves = Leaves(penalty, leaves.tree(present))
+        moves, *columns = (
+            [content for index, content in enumerate(column) if index not in absent]
+            for column in (moves, *columns)
+        )
+    pairs = enumerate(zip(leaves.leaves, moves, strict=True))
+    leaves.free([i for i, (x, move) in pairs if move is None and not is_floating(x)])
+    leaves.check_leaves()
+    leaves.leaves = list(map(jnp.asarray, leaves.leaves))
+    check_updates(transform, leaves, moves)
+    return leaves, moves, columns
+
+
+def read_start(penalty: Penalty, params: Tree) -> Leaves:
+    """The leaves that a state is made for; those not real floating are free."""
+    leaves = Leaves(penalty, arrays_of(params))
+    pairs = enumerate(leaves.leaves)
+    leaves.free([index for index, leaf in pairs if not is_floating(leaf)])
+    return leaves
+
+
+def arrays_of(params: Tree) -> Tree:
+    """The parameters, with None for what is no array in a whole model.
+
+    These are functions, texts, PRNG keys, and Python's integers, such as a width.
+    """
+    if all(map(_is_parameter, jax.tree.leaves(params))):
+        return params
+    return jax.tree.map(lambda leaf: leaf if _is_parameter(leaf) else None, params)
+
+
+def _is_parameter(leaf: object) -> bool:
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return is_array(leaf) and not isinstance(leaf, int)
+
+
+def is_floating(leaf: Leaf | jax.ShapeDtypeStruct) -> bool:
+    """True if a leaf is real floating."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
 def updates_to(
@@ -53,7 +118,7 @@ def updates_to(
     They get the dtype of their leaf. A missing update stays missing: that leaf is not
     being trained.
     """
-    leaves, moves = read_update(transform, penalty, updates, params)
+    leaves, moves, _ = read_update(transform, penalty, updates, params)
     for part in leaves.parts:
         wide = [widened(leaf) for leaf in part.pick(leaves.leaves)]
         points = [
@@ -159,6 +224,16 @@ def check_schedule(transform: str, schedule: object) -> None:
             f"{transform}: schedule is {shown(schedule)}; allowed: a function of the "
             "step count, such as optax.linear_schedule(0.0, 1.0, 1000), or None. Under "
             'optax.inject_hyperparams name it in static_args=("schedule",)'
+        )
+
+
+def check_rate(transform: str, learning_rate: object) -> None:
+    """Raises if an optimizer stands where its learning rate belongs."""
+    if isinstance(learning_rate, optax.GradientTransformation):
+        raise TypeError(
+            f"{transform}: learning_rate is an Optax optimizer; allowed: a number or a "
+            "function of the step count. Around an optimizer write "
+            "jaxreg.regularize(optimizer, penalty)"
         )
 
 

@@ -57,8 +57,7 @@ def read(
     sums: tuple[Tree, ...],
 ) -> Arrays:
     """Returns the arrays of an update, after validation."""
-    leaves, grads = read_update(transform, penalty, updates, params)
-    columns = [leaves.like(tree, "the state", NEW_STATE) for tree in sums]
+    leaves, grads, columns = read_update(transform, penalty, updates, params, sums)
     for index, leaf in enumerate(leaves.leaves):
         for running_sum in (column[index] for column in columns):
             if running_sum.shape != leaf.shape:

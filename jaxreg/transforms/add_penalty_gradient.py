@@ -76,7 +76,7 @@ def add_penalty_gradient(
         del extra_args
         check_params("add_penalty_gradient", params)
         check_state("add_penalty_gradient", state, AddPenaltyGradientState)
-        leaves, out = read_update("add_penalty_gradient", penalty, updates, params)
+        leaves, out, _ = read_update("add_penalty_gradient", penalty, updates, params)
         factor = at_count(schedule, state.penalty_gradient_count)
         for part in leaves.parts:
             _check_gradient(part.penalty)

@@ -16,7 +16,14 @@ import optax
 
 from jaxreg._core.checks import check_number, is_known
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype
-from jaxreg.transforms._leaves import Schedule, as_factor, at_count, check_state
+from jaxreg.transforms._leaves import (
+    Schedule,
+    arrays_of,
+    as_factor,
+    at_count,
+    check_rate,
+    check_state,
+)
 from jaxreg.transforms._running_sums import (
     check_arguments,
     number_dtype,
@@ -99,6 +106,7 @@ def dual_average(
     1.50 0.00
     """
     check_arguments("dual_average", penalty, schedule)
+    check_rate("dual_average", learning_rate)
     _check_numbers(learning_rate, momentum)
 
     transform = _DualAverage(penalty, learning_rate, momentum, schedule)
@@ -115,6 +123,7 @@ class _DualAverage:
     schedule: Schedule | None
 
     def init(self, params: Tree) -> DualAverageState:
+        params = arrays_of(params)
         return DualAverageState(
             first_params=jax.tree.map(_copy, params),
             gradient_sum=jax.tree.map(

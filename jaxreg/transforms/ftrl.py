@@ -17,7 +17,14 @@ import optax
 from jaxreg._core.checks import check_number
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
-from jaxreg.transforms._leaves import Schedule, as_factor, at_count, check_state
+from jaxreg.transforms._leaves import (
+    Schedule,
+    arrays_of,
+    as_factor,
+    at_count,
+    check_rate,
+    check_state,
+)
 from jaxreg.transforms._running_sums import (
     check_arguments,
     number_dtype,
@@ -104,6 +111,7 @@ def ftrl(
     1.5000 0.0000
     """
     check_arguments("ftrl", penalty, schedule)
+    check_rate("ftrl", learning_rate)
     _check_numbers(learning_rate, beta, initial_accumulator_value)
 
     numbers = learning_rate, beta, initial_accumulator_value
@@ -122,6 +130,7 @@ class _Ftrl:
     schedule: Schedule | None
 
     def init(self, params: Tree) -> FtrlState:
+        params = arrays_of(params)
         squares = jax.tree.map(lambda leaf: _filled(leaf, self.first_square), params)
         return FtrlState(
             linear_sum=jax.tree.map(

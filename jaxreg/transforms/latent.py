@@ -19,6 +19,11 @@ from jaxreg._core.penalty import (
 from jaxreg._core.shards import local_axes
 from jaxreg.rules.by_path import Leaves
 from jaxreg.transforms._leaves import check_gradients
+from jaxreg.transforms.add_penalty_gradient import AddPenaltyGradientState
+from jaxreg.transforms.dual_average import DualAverageState
+from jaxreg.transforms.ftrl import FtrlState
+from jaxreg.transforms.proximal import ProximalState
+from jaxreg.transforms.shrink import ShrinkState
 
 
 class RegularizeState(NamedTuple):
@@ -31,6 +36,22 @@ class RegularizeState(NamedTuple):
     inner_optimizer: optax.OptState
     update_count: jax.Array
     strength_factor: jax.Array
+
+    @property
+    def hyperparams(self) -> dict[str, Any]:
+        """The numbers of an `optax.inject_hyperparams` inside, which may be set."""
+        return self.inner_optimizer.hyperparams
+
+
+# The states of transformations that apply a penalty; others contain one of these.
+_STATES = (
+    AddPenaltyGradientState,
+    DualAverageState,
+    FtrlState,
+    ProximalState,
+    RegularizeState,
+    ShrinkState,
+)
 
 
 def latent(opt_state: optax.OptState) -> tuple[Tree, optax.OptState]:
@@ -93,7 +114,8 @@ def check_inner(state: optax.OptState, extra_args: dict[str, Any]) -> None:
             "latents where the parameters never are. Give it a learning rate instead, "
             "as in optax.lbfgs(1e-1, linesearch=None)"
         )
-    if "grad_fn" in extra_args:
+    sams = _states_of(state, optax.contrib.SAMState)
+    if "grad_fn" in extra_args or any(sam.cache is None for sam in sams):
         raise ValueError(
             "regularize: grad_fn gives gradients at latents, where the parameters "
             "never are. Use optax.contrib.sam with opaque_mode=False"
@@ -102,6 +124,22 @@ def check_inner(state: optax.OptState, extra_args: dict[str, Any]) -> None:
         raise ValueError(
             "regularize: lookahead inside keeps two copies of the latent and its slow "
             "copy has no prox. Use the optimizer that lookahead wraps"
+        )
+    if _states_of(state, optax.contrib.DifferentiallyPrivateAggregateState):
+        raise ValueError(
+            "regularize: the optimizer takes gradients per example, with one axis more "
+            "than the parameters. Write optax.chain("
+            "optax.contrib.differentially_private_aggregate(...), "
+            "jaxreg.regularize(optax.sgd(...), penalty))"
+        )
+    applied = {type(inner).__name__ for inner in _states_of(state, _STATES)}
+    if applied:
+        raise ValueError(
+            f"regularize: the optimizer applies a penalty already "
+            f"({', '.join(sorted(applied))} in its state), and would do so to latents. "
+            "Give regularize the plain optimizer and one penalty: a sum or "
+            "jaxreg.by_path for two penalties. A gradient of a penalty belongs before "
+            "it, optax.chain(jaxreg.add_penalty_gradient(...), jaxreg.regularize(...))"
         )
 
 

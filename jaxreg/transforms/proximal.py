@@ -18,8 +18,10 @@ from jaxreg.transforms._blockwise import with_blockwise_prox
 from jaxreg.transforms._leaves import (
     NEW_STATE,
     Schedule,
+    arrays_of,
     as_factor,
     at_count,
+    check_rate,
     check_schedule,
     check_state,
     read_update,
@@ -94,18 +96,20 @@ def proximal(
     1.5000 0.0000
     """
     _check_arguments(direction, penalty, preconditioner, schedule)
+    check_rate("proximal", learning_rate)
     inner = optax.with_extra_args_support(direction)
 
     def init(params: Tree) -> ProximalState:
         count, factor = jnp.zeros([], jnp.int32), jnp.ones([], jnp.float32)
-        return ProximalState(inner.init(params), count, factor)
+        return ProximalState(inner.init(arrays_of(params)), count, factor)
 
     def update(
         updates: Tree, state: ProximalState, params: Tree | None = None, **extra: Any
     ) -> tuple[Tree, ProximalState]:
         check_params("proximal", params)
         check_state("proximal", state, ProximalState)
-        leaves, _ = read_update("proximal", penalty, updates, params)
+        params = _started(inner, arrays_of(params), updates, state.direction)
+        leaves, _, _ = read_update("proximal", penalty, updates, params)
         _check_direction(jax.eval_shape(inner.init, params), state.direction)
         rate = at_count(learning_rate, state.proximal_count)
         factor = at_count(schedule, state.proximal_count)
@@ -149,6 +153,29 @@ def proximal(
         return moves, ProximalState(direction, count, as_factor(factor))
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _started(
+    direction: optax.GradientTransformation,
+    params: Tree,
+    updates: Tree,
+    state: optax.OptState,
+) -> Tree:
+    """The parameters that a state was made for: those with updates, or all."""
+    leaves, treedef = jax.tree.flatten(params)
+    moves = flatten_like(treedef, updates, "updates", NEW_STATE)
+    pairs = zip(leaves, moves, strict=True)
+    trained = jax.tree.unflatten(
+        treedef, [None if move is None else leaf for leaf, move in pairs]
+    )
+
+    def has_state(tree: Tree) -> bool:
+        treedef: Any  # To mypy, JAX's type of structures has no `==`.
+        treedef = jax.tree.structure(jax.eval_shape(direction.init, tree))
+        return treedef == jax.tree.structure(state)
+
+    is_whole = all(move is not None for move in moves) or has_state(params)
+    return params if is_whole or not has_state(trained) else trained
 
 
 def _check_direction(expected: optax.OptState, state: optax.OptState) -> None:

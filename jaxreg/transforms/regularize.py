@@ -34,6 +34,7 @@ from jaxreg.transforms._leaves import (
     at_count,
     check_schedule,
     check_state,
+    read_start,
     read_update,
     update_to,
 )
@@ -128,7 +129,7 @@ class NormalMap:
     is_free: Callable[[Penalty], jax.Array | bool]
 
     def init(self, params: Tree) -> RegularizeState:
-        leaves = Leaves(self.penalty, params)
+        leaves = read_start(self.penalty, params)
         latents: list[Any] = [optax.MaskedNode()] * len(leaves.leaves)
         for part in leaves.parts:
             starts = start_of(part.penalty, part.pick(leaves.leaves), self.width)
@@ -170,8 +171,9 @@ class NormalMap:
         check_params("regularize", params)
         check_state("regularize", state, RegularizeState)
         check_inner(state.inner_optimizer, extra_args)
-        leaves, grads = read_update("regularize", self.penalty, updates, params)
-        latents = leaves.like(state.latent, "the latent in the state", NEW_STATE)
+        leaves, grads, (latents,) = read_update(
+            "regularize", self.penalty, updates, params, (state.latent,)
+        )
         check_latents(leaves, latents, grads)
 
         for part in leaves.parts:

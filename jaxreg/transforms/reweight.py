@@ -10,14 +10,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.checks import check_numbers, check_params, check_positive
+from jaxreg._core.checks import check_numbers, check_positive
 from jaxreg._core.layout import Groups
 from jaxreg._core.leafwise import Elementwise, Groupwise
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg.calculus.weighted import weighted
 from jaxreg.rules.by_path import Leaves, penalties_of
-from jaxreg.transforms._leaves import NEW_STATE, check_state, zeroed_units
+from jaxreg.transforms._leaves import (
+    NEW_STATE,
+    check_state,
+    read_start,
+    read_update,
+    zeroed_units,
+)
 
 Build = Callable[[Penalty], optax.GradientTransformation]
 
@@ -79,7 +85,7 @@ def reweight(
     first = _transformation(build, weighted(penalty, 1.0))
 
     def init(params: Tree) -> ReweightState:
-        leaves = Leaves(penalty, params)
+        leaves = read_start(penalty, params)
         weights: list[Any] = [optax.MaskedNode()] * len(leaves.leaves)
         for index, inner in leaves.penalised.items():
             weights[index] = _ones(inner, leaves.leaves[index])
@@ -89,10 +95,10 @@ def reweight(
     def update(
         updates: Tree, state: ReweightState, params: Tree | None = None, **extra: Any
     ) -> tuple[Tree, ReweightState]:
-        check_params("reweight", params)
         check_state("reweight", state, ReweightState)
-        leaves = Leaves(penalty, params).checked()
-        weights = leaves.like(state.penalty_weights, "the state", NEW_STATE)
+        leaves, _, (weights,) = read_update(
+            "reweight", penalty, updates, params, (state.penalty_weights,)
+        )
         _check_weights(leaves, weights)
         count = state.reweight_count
         is_due = (count > 0) & (count % every == 0)
@@ -104,6 +110,7 @@ def reweight(
                 weights[index] = jnp.where(is_due, fresh, weights[index])
         tree = leaves.tree(weights)
         tx = _transformation(build, weighted(penalty, tree))
+        params = leaves.tree(leaves.leaves)
         moves, built = tx.update(updates, state.built, params, **extra)
         return moves, ReweightState(tree, built, optax.safe_increment(count))
 

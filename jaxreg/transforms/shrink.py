@@ -15,6 +15,7 @@ from jaxreg.transforms._leaves import (
     Schedule,
     as_factor,
     at_count,
+    check_rate,
     check_schedule,
     check_state,
     updates_to,
@@ -68,6 +69,7 @@ def shrink(
     """
     check_numbers(penalty)
     check_prox("shrink", penalty)
+    check_rate("shrink", learning_rate)
     check_schedule("shrink", schedule)
 
     def init(params: Tree) -> ShrinkState:

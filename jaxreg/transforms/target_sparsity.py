@@ -290,7 +290,8 @@ def _with_zeros_held(
         def masked(tree: Tree) -> Tree:
             leaves = latents.like(tree, "updates", NEW_STATE)
             for index, is_dead in held.items():
-                leaves[index] = jnp.where(is_held & is_dead, 0, leaves[index])
+                if leaves[index] is not None:
+                    leaves[index] = jnp.where(is_held & is_dead, 0, leaves[index])
             return latents.tree(leaves)
 
         # A clip in the optimizer must not see gradients of entries that do not train.

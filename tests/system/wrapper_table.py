@@ -152,7 +152,9 @@ _REFUSED_INSIDE = {
     wrapper: Refused(f"is not the preconditioner of a direction with the state {state}")
     for wrapper, state in _UNKNOWN.items()
 }
-_PAIR = Refused(r"updates and params differ in structure.*LookaheadParams")
+_PAIR = Refused(
+    r"updates and params differ in structure: updates has nothing at 'fast/"
+)
 _CLIPPED = "gradients clipped to norm 0.1 before it"
 _NEIGHBOURS = {
     "apply_every": "apply_every(2) behind it",

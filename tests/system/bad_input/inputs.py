@@ -211,7 +211,7 @@ PARAMS_ROWS = [
         f"on leaf 'w' of type <class 'str'>: {REAL_LEAVES}",
         lambda way: ways.REPORTS[way](ways.penalty(way), {"w": "float32"}),
         tuple(ways.REPORTS),
-        "refused at the call; Optax's own `init` refuses such parameters",
+        "refused at the call; transformations leave such leaves out",
     ),
     refused(
         "a scalar under a group penalty",
@@ -260,7 +260,7 @@ PARAMS_ROWS = [
         "`update` without params",
         ValueError,
         "{way}: update was called without params, and the penalty is a function of "
-        "them; call tx.update(grads, state, params)",
+        "them; write updates, state = tx.update(grads, state, params)",
         lambda way: (tx := ways.build(way, ways.penalty(way))).update(
             PARAMS, tx.init(PARAMS)
         ),
