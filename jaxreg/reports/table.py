@@ -57,7 +57,7 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
     `jax.ShapeDtypeStruct`). Where neurons or filters are groups and a free `scale` of
     their number stands beside their layer, the column `scale_beside` names it: if that
     normalization layer follows, it undoes the shrinkage of the kernel and the penalty
-    removes few units; see `channel_scales`.
+    removes fewer units; see `channel_scales`.
 
     Args:
       penalty: a penalty, or rules.

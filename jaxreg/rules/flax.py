@@ -159,9 +159,9 @@ def channel_scales(
 ) -> ByPath:
     """Puts a penalty on the scales of normalization layers: one entry per channel.
 
-    A channel whose `scale` is zero outputs its bias. Use it in place of `neurons` and
-    `filters` where BatchNorm follows a layer: it undoes any shrinkage of the kernel
-    before it, so that a penalty there shrinks weights without removing units.
+    A channel whose `scale` is zero outputs its bias. Consider it in place of `neurons`
+    and `filters` where BatchNorm follows a layer: that undoes any shrinkage of the
+    kernel before it, so that a penalty there removes fewer units.
 
     Args:
       penalty: acts on each scale; they start at 1.
