@@ -77,7 +77,7 @@ def regularize(
       TypeError, ValueError: at the call, an argument out of range; at the first update
         a rule that catches no leaf, a leaf the penalty cannot take, missing params, a
         state of other parameters, or an optimizer that cannot work inside (a line
-        search, lookahead).
+        search, lookahead, one that applies a penalty already).
 
     Reference: Robinson 1992, Normal maps induced by linear transformations; Qiu, Jiang
     and Milzarek 2023, A normal map-based proximal stochastic gradient method,
