@@ -46,6 +46,10 @@ class Layout:
         del shape
         return ()
 
+    def coupled_axes(self, ndim: int) -> Sequence[int]:
+        """The axes of a view along which the prox may couple entries."""
+        return range(self.stacked, ndim)
+
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         """True if a step of this shape differs among entries that the prox couples."""
         del shape
@@ -126,6 +130,9 @@ class Groups(Layout):
     def view(self, shape: Shape) -> Shape:
         return groups.view(self.group_axis, shape)
 
+    def coupled_axes(self, ndim: int) -> Sequence[int]:
+        return groups.within_axes(self.axes, ndim)
+
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         if self.view(shape) != shape:
             return math.prod(step_shape) > 1
@@ -134,7 +141,7 @@ class Groups(Layout):
     def is_uniform(self, step_shape: Shape, ndim: int) -> bool:
         """True if a step of this shape is constant within each group."""
         lengths = (1,) * (ndim - len(step_shape)) + step_shape
-        return all(lengths[axis] == 1 for axis in groups.within_axes(self.axes, ndim))
+        return all(lengths[axis] == 1 for axis in self.coupled_axes(ndim))
 
     def unit_count(self, shape: Shape) -> int:
         return groups.count(self.axes, self.view(shape))
@@ -199,6 +206,9 @@ class Lines(Layout):
 
     def whole_axes(self, shape: Shape) -> Sequence[int]:
         return range(len(shape))
+
+    def coupled_axes(self, ndim: int) -> Sequence[int]:
+        return (self.axis % ndim,)
 
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         lengths = (1,) * (len(shape) - len(step_shape)) + step_shape

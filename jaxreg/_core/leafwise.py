@@ -43,10 +43,13 @@ class Leafwise(Penalty):
 
     The `leaf_*` methods get arrays of at least float32 with at least one entry, in the
     shape of `layout.view`. A prox that `has_loop` is compiled once for many equal
-    leaves, since XLA takes half a second for each loop.
+    leaves, since XLA takes half a second for each loop. A prox that `carries_nan` is
+    itself NaN wherever it depends on an entry that is not finite; for others that
+    couple entries, this takes one more pass over the leaf.
     """
 
     has_loop: bool = False
+    carries_nan: bool = False
 
     @abc.abstractmethod
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
@@ -267,9 +270,15 @@ def _leaf_prox(penalty: Leafwise, leaf: jax.Array, step: jax.Array) -> jax.Array
         step = penalty._seen(jnp.broadcast_to(step, leaf.shape))
     elif stacked:
         step = jnp.broadcast_to(step.reshape(()), wide.shape[:stacked])
-    out = _by_layer(penalty, penalty.leaf_prox)(wide, step)
+    prox = _by_layer(penalty, penalty.leaf_prox)
+    if penalty.facts.is_separable or penalty.carries_nan:
+        out = prox(wide, step)
+    else:
+        is_finite = all_finite(wide, tuple(penalty.layout.coupled_axes(wide.ndim)))
+        # The formula gets zeros instead, since some loops take all lines together.
+        out = jnp.where(is_finite, prox(jnp.where(is_finite, wide, 0), step), jnp.nan)
     out = without_negative_zero(penalty._as_leaf(out, leaf).astype(leaf.dtype))
-    # Comparisons with NaN are false: without this a NaN would become an exact zero.
+    # Comparisons with NaN are false: a NaN in a sum over entries would become a zero.
     return jax.lax.select(leaf != leaf, leaf, out)
 
 
@@ -400,6 +409,21 @@ def check_floating(penalty: Penalty, leaf: jax.Array) -> None:
             f"prox of {shown(penalty)} on a leaf of dtype {leaf.dtype}; allowed: real "
             "floating leaves of 16 bits or more"
         )
+
+
+def all_finite(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """True where all entries along the axes, kept with length 1, are finite.
+
+    A prox that couples them is NaN elsewhere: its comparisons, or its search for a
+    level, would make zeros and other plain numbers of an infinity or a NaN.
+    """
+    return jnp.all(jnp.isfinite(leaf), axis=axes, keepdims=True)
+
+
+def nan_if_infinite(leaf: jax.Array) -> jax.Array:
+    """The leaf with NaN in place of infinities, for a prox that `carries_nan`."""
+    # Not a select, which XLA:CPU does not fuse into the sums that follow.
+    return leaf + (leaf - leaf)
 
 
 def magnitude(leaf: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxreg._core import groups
 from jaxreg._core.layout import Shape
-from jaxreg._core.leafwise import Elementwise, Groupwise
+from jaxreg._core.leafwise import Elementwise, Groupwise, nan_if_infinite
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number, is_untouched
 from jaxreg._core.pytree import pytree_dataclass, static
@@ -33,6 +33,8 @@ class GroupPenalty(Groupwise):
     """
 
     group_axis: groups.GroupAxis
+
+    carries_nan = True
 
     @property
     @abc.abstractmethod
@@ -84,7 +86,9 @@ class GroupPenalty(Groupwise):
         size = groups.clipped_root(square)
         start = leaf * (self.magnitude.leaf_start(size, step) / size)
         is_unchanged = is_untouched(latent, start)
-        length = groups.clipped_root(groups.mean_square(latent, self._axes))
+        # As in the prox of the latent, so that XLA computes it once for both.
+        square_of_latent = groups.mean_square(nan_if_infinite(latent), self._axes)
+        length = groups.clipped_root(square_of_latent)
         within = self.magnitude.leaf_nearest(length, jnp.zeros_like(length), step)
         at_zero = latent * _share(within, length)
         return jnp.where(square == 0, at_zero, jnp.where(is_unchanged, latent, start))
@@ -97,6 +101,7 @@ class GroupPenalty(Groupwise):
 
         It is a factor where the step is uniform, else the root mean square of the prox.
         """
+        leaf = nan_if_infinite(leaf)
         if self.layout.is_uniform(step.shape, leaf.ndim):
             return self._factor(leaf, step)
         return group_size(self.magnitude, leaf, step, self._axes)

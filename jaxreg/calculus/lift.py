@@ -60,6 +60,9 @@ class Fitted(Layout):
     def whole_axes(self, shape: Shape) -> Sequence[int]:
         return self.inner.whole_axes(shape)
 
+    def coupled_axes(self, ndim: int) -> Sequence[int]:
+        return self.inner.coupled_axes(ndim)
+
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         return self.inner.step_varies(shape, step_shape)
 

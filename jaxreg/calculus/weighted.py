@@ -46,6 +46,10 @@ class WeightedLeaf(Leafwise):
         return self.penalty.facts
 
     @property
+    def carries_nan(self) -> bool:
+        return self.penalty.carries_nan
+
+    @property
     def layout(self) -> Layout:
         return Fitted(self.penalty.layout, self._misfit)
 

@@ -33,6 +33,13 @@ class _Blocks(Entries):
             )
         return None
 
+    def view(self, shape: Shape) -> Shape:
+        axis = self.axis % len(shape)
+        return *shape[:axis], shape[axis] // self.m, self.m, *shape[axis + 1 :]
+
+    def coupled_axes(self, ndim: int) -> Sequence[int]:
+        return (self.axis % (ndim - 1) + 1,)
+
     def whole_axes(self, shape: Shape) -> Sequence[int]:
         return (self.axis % len(shape),)
 
@@ -94,29 +101,20 @@ class NM(Constraint):
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
         """Zeros may move freely in blocks with fewer than n non-zero entries."""
-        blocks = self._blocks(leaf)
-        counts = jnp.sum(blocks != 0, axis=self._inner(leaf), keepdims=True)
-        is_full = jnp.broadcast_to(counts >= self.n, blocks.shape).reshape(leaf.shape)
+        (inner,) = self.layout.coupled_axes(leaf.ndim)
+        is_full = jnp.sum(leaf != 0, axis=inner, keepdims=True) >= self.n
         extra = jnp.where(self._mask(jnp.abs(leaf)), 0, jnp.abs(leaf))
         return jnp.where((leaf == 0) & is_full, 0, jnp.abs(grad)) + extra
 
-    def _inner(self, leaf: jax.Array) -> int:
-        return self.axis % leaf.ndim + 1
-
-    def _blocks(self, leaf: jax.Array) -> jax.Array:
-        axis, shape = self.axis % leaf.ndim, leaf.shape
-        split = (*shape[:axis], shape[axis] // self.m, self.m, *shape[axis + 1 :])
-        return leaf.reshape(split)
-
     def _mask(self, score: jax.Array) -> jax.Array:
         """Mask of the n largest scores of each block, by counting and not sorting."""
-        blocks, inner = self._blocks(score), self._inner(score)
-        shape = [1] * blocks.ndim
+        (inner,) = self.layout.coupled_axes(score.ndim)
+        shape = [1] * score.ndim
         shape[inner] = self.m
         rank = jnp.arange(self.m).reshape(shape)
-        before = jnp.zeros(blocks.shape, jnp.int32)
+        before = jnp.zeros(score.shape, jnp.int32)
         for rival in range(self.m):
-            rivals = jax.lax.slice_in_dim(blocks, rival, rival + 1, axis=inner)
-            is_before = (rivals > blocks) | ((rivals == blocks) & (rival < rank))
+            rivals = jax.lax.slice_in_dim(score, rival, rival + 1, axis=inner)
+            is_before = (rivals > score) | ((rivals == score) & (rival < rank))
             before += is_before.astype(jnp.int32)
-        return (before < self.n).reshape(score.shape)
+        return before < self.n

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 from collections.abc import Sequence
 from typing import Literal
@@ -108,8 +109,10 @@ class TopK(Constraint):
         is_uniform = jax.tree_util.all_leaves([step]) and jnp.ndim(step) == 0
         metric = [jnp.ones(())] * len(leaves) if is_uniform else steps
         masks = self._masks([widened(leaf) for leaf in leaves], metric)
+        finite_leaves = (jnp.all(jnp.isfinite(leaf)) for leaf in leaves)
+        is_finite = functools.reduce(jnp.logical_and, finite_leaves, jnp.array(True))
         out = [
-            jnp.where(mask | (s == 0) | jnp.isnan(leaf), leaf, 0).astype(leaf.dtype)
+            jnp.where(is_finite, jnp.where(mask | (s == 0), leaf, 0), jnp.nan)
             for leaf, s, mask in zip(leaves, steps, masks, strict=True)
         ]
         return jax.tree.unflatten(treedef, map(without_negative_zero, out))

@@ -84,7 +84,8 @@ def _larger_root(
     root = jnp.where(threshold == 0, size, root)
     safe = jnp.where(root > 0, root, 1.0)
     cost = threshold * (jnp.log1p(safe / eps) / safe)
-    is_lower = (middle > edge) & (root > 0) & (cost < size - safe / 2)
+    # At infinity the cost is NaN, and an infinite entry is no zero.
+    is_lower = (middle > edge) & (root > 0) & ~(cost >= size - safe / 2)
     is_outside = (size > threshold / eps) & (root > 0)
     is_nonzero = jnp.where(edge <= eps, is_outside, is_lower)
     return jnp.where(is_nonzero, safe, 0.0), is_nonzero

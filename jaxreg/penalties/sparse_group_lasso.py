@@ -47,6 +47,8 @@ class SparseGroupLasso(Groupwise):
 
     facts = Facts(varying_step=True, zeros="entries", is_absolute=True)
 
+    carries_nan = True
+
     def __post_init__(self) -> None:
         groups.check_group_axis(self.group_axis)
 

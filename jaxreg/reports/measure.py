@@ -170,6 +170,7 @@ def max_strength(penalty: Penalty, grads: Tree) -> MaxStrength:
     entry of `grads`, for `GroupLasso(1.0, axis)` the largest root mean square of a
     group; with `scaled(penalty, factor)` a grid of strengths starts there and goes
     down. It is 0 if zero is stationary at any strength (L0), infinite if at none (L2).
+    Entries, groups and leaves without a penalty, of weight or strength 0, are left out.
     A penalty that couples leaves has one factor for them all.
 
     In a network of two layers or more the gradients at zero weights are all 0: with
@@ -217,6 +218,7 @@ def max_strength(penalty: Penalty, grads: Tree) -> MaxStrength:
 @jax.jit
 def _smallest_factor(penalty: Penalty, pulls: list[jax.Array]) -> jax.Array:
     """The smallest factor on the penalty at which leaves of zeros are stationary."""
+    pulls = _penalised_pulls(penalty, pulls)
     largest = _largest(pulls)
     scale = jnp.where(largest > 0, largest, 1.0)
     units = [pull / scale.astype(pull.dtype) for pull in pulls]
@@ -246,6 +248,21 @@ def _smallest_factor(penalty: Penalty, pulls: list[jax.Array]) -> jax.Array:
     factor = jnp.where(is_stationary(1 / low), scale * factor, jnp.inf)
     factor = jnp.where(is_stationary(low), 0.0, factor)
     return jnp.where(jnp.isfinite(largest), factor, largest)
+
+
+def _penalised_pulls(penalty: Penalty, pulls: list[jax.Array]) -> list[jax.Array]:
+    """The pulls, with 0 at entries that no step of the prox moves."""
+    # The points are large, for penalties that are flat around 0; positive, for those
+    # that are infinite below it; and uneven, for those of differences. A step of 2^60
+    # moves them at any strength above 1e-14.
+    key = jax.random.key(jax.lax.optimization_barrier(jnp.zeros((), jnp.int32)))
+    points = [
+        1000 * jax.random.uniform(key, pull.shape, pull.dtype, 1.0, 2.0)
+        for pull in pulls
+    ]
+    proxes = penalty.prox(points, 2.0**60)
+    triples = zip(pulls, points, proxes, strict=True)
+    return [jnp.where(prox == point, 0, pull) for pull, point, prox in triples]
 
 
 def _largest(leaves: list[jax.Array]) -> jax.Array:

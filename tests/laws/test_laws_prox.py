@@ -1,6 +1,7 @@
 """Laws of the prox, for every row of the table."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -201,13 +202,47 @@ def test_prox_has_no_nan_and_no_negative_zero_at_any_scale(
                 assert not (np.signbit(leaf) & (leaf == 0)).any(), (name, step)
 
 
+def with_last(leaf: np.ndarray, entry: float) -> np.ndarray:
+    """The leaf with another last entry."""
+    leaf = np.array(leaf)
+    leaf[(-1,) * leaf.ndim] = entry
+    return leaf
+
+
+# No bound of a row is above 2.
+ORDINARY = np.array([2.0, 10.0, 100.0])
+
+
 @prox_rows
-def test_a_nan_never_passes_for_a_zero_of_the_prox(row: Row) -> None:
-    v = {name: np.array(leaf) for name, leaf in cast(row.full(1.0), "f4").items()}
-    for leaf in v.values():
-        leaf[(0,) * leaf.ndim if leaf.size else ...] = np.nan
-    for name, leaf in PROX(row.penalty, v, 1.0).items():
-        assert np.isnan(leaf).any() or not leaf.size, name
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("bad", "ordinary"),
+    [(np.inf, ORDINARY), (-np.inf, -ORDINARY), (np.nan, [*ORDINARY, *-ORDINARY])],
+    ids=["infinity", "-infinity", "nan"],
+)
+def test_prox_is_nan_where_it_depends_on_what_is_not_finite(
+    row: Row, bad: float, ordinary: list[float], dtype
+) -> None:
+    """Entries are NaN, or the same whatever ordinary number stands in its place.
+
+    The infinite entry itself may also stay.
+    """
+    v = cast(row.params(0), dtype)
+    steps = [1.0] + [row.steps(0, 2)] * row.varying_step
+    for changed, step in itertools.product((n for n in v if v[n].size), steps):
+        out, *others = (
+            PROX(row.penalty, {**v, changed: with_last(v[changed], entry)}, step)
+            for entry in (bad, *ordinary)
+        )
+        for name, leaf in out.items():
+            # A unit of the dtype; and 10 of float32 at 100, where lines share a loop.
+            slack = {"rtol": jnp.finfo(dtype).eps, "atol": 1e-4}
+            is_same = [np.isclose(leaf, other[name], **slack) for other in others]
+            is_right = np.all(is_same, axis=0) | np.isnan(leaf)
+            if name == changed:
+                is_entry = with_last(np.zeros(leaf.shape, bool), True)
+                is_right |= is_entry & (leaf == bad)
+            assert np.all(is_right), (changed, name, step, leaf)
 
 
 @rows_where(lambda row: row.has_prox and row.is_continuous)

@@ -43,7 +43,7 @@ CLOSED_FORMS = {
     "L1 of strength 0.01": (jaxreg.L1(0.01), LARGEST / 0.01),
     "ElasticNet": (jaxreg.ElasticNet(1.0, 5.0), LARGEST),
     "L2": (jaxreg.L2(1.0), np.inf),
-    "nothing": (jaxreg.L1(0.0), np.inf),
+    "nothing": (jaxreg.L1(0.0), 0.0),
     "GroupLasso": (jaxreg.GroupLasso(1.0, group_axis=0), rms(GRADS).max()),
     "SparseGroupLasso": (jaxreg.SparseGroupLasso(0.5, 1.0, 0), sparse_group(GRADS)),
     "NuclearNorm": (jaxreg.NuclearNorm(1.0), np.linalg.norm(GRADS, 2)),
@@ -55,10 +55,27 @@ CLOSED_FORMS = {
         jaxreg.weighted(jaxreg.L1(1.0), np.array([1.0, 2.0, 3.0, 4.0])),
         (abs(GRADS) / [1, 2, 3, 4]).max(),
     ),
-    "unweighted": (
+    "weight 0 of entries": (
         jaxreg.weighted(jaxreg.L1(1.0), np.array([0.0, 1.0, 1.0, 1.0])),
-        np.inf,
+        abs(GRADS[:, 1:]).max(),
     ),
+    "weight 0 of groups": (
+        jaxreg.weighted(
+            jaxreg.GroupLasso(1.0, group_axis=0),
+            np.array([[0.0], [1.0], [1.0], [0.0], [1.0], [1.0]]),
+        ),
+        rms(GRADS[[1, 2, 4, 5]]).max(),
+    ),
+    "weight 0 of nonnegative entries": (
+        jaxreg.nonnegative(
+            jaxreg.weighted(jaxreg.L1(1.0), np.array([0.0, 1.0, 1.0, 1.0]))
+        ),
+        -GRADS[:, 1:].min(),
+    ),
+    "weight 0 of a leaf": (jaxreg.weighted(jaxreg.NuclearNorm(1.0), 0.0), 0.0),
+    "scaled by 0": (jaxreg.scaled(jaxreg.L1(1.0), 0.0), 0.0),
+    # Differences leave the mean of a line free, at every strength.
+    "TotalVariation": (jaxreg.TotalVariation(1.0, axis=0), np.inf),
     "envelope": (jaxreg.envelope(jaxreg.L1(1.0), 1.0), np.inf),
 }
 
@@ -69,6 +86,31 @@ def test_the_strength_is_that_of_the_closed_form(name: str, x64) -> None:
     found = jaxreg.max_strength(penalty, GRADS)
     # Bisection to neighbours in float64.
     np.testing.assert_allclose(found.overall, expected, rtol=1e-12)
+
+
+def test_leaves_without_a_penalty_are_left_out() -> None:
+    grads = {"bias": np.full(3, 7.0), "first": GRADS, "last": 100 * GRADS}
+    rows = [
+        ("first", jaxreg.L1(1.0)),
+        ("last", jaxreg.scaled(jaxreg.GroupLasso(1.0, group_axis=0), 0.0)),
+    ]
+    weights = {"first": 1.0, "last": 0.0}
+    for penalty in (
+        jaxreg.by_path(rows),
+        jaxreg.by_path([("first|last", jaxreg.weighted(jaxreg.L1(1.0), weights))]),
+    ):
+        found = jaxreg.max_strength(penalty, grads)
+        # Bisection to neighbours in float32, of gradients rounded to it.
+        np.testing.assert_allclose(found.overall, LARGEST, rtol=3e-7)
+        assert found.overall == found.per_leaf["first"]
+
+
+def test_a_grid_starts_at_the_strength_without_free_entries() -> None:
+    penalty = jaxreg.weighted(jaxreg.L1(1.0), np.array([0.0, 1.0, 1.0]))
+    largest = jaxreg.max_strength(penalty, np.array([1e-8, 0.5, 0.2])).overall
+    grid = jaxreg.model_selection.strength_grid(largest, 3, ratio=0.01)
+    # Powers of ten times a half, in float32.
+    np.testing.assert_allclose(grid, [0.5, 0.05, 0.005], rtol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
