@@ -49,7 +49,11 @@ class Leafwise(Penalty):
     """
 
     has_loop: bool = False
-    carries_nan: bool = False
+
+    @property
+    def carries_nan(self) -> bool:
+        """True if the prox passes NaN on to all that it couples, by its arithmetic."""
+        return False
 
     @abc.abstractmethod
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
