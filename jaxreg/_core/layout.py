@@ -46,6 +46,11 @@ class Layout:
         del shape
         return ()
 
+    def always_whole_axes(self, shape: Shape) -> Sequence[int]:
+        """Those of the `whole_axes` that the value needs whole too."""
+        del shape
+        return ()
+
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         """True if a step of this shape differs among entries that the prox couples."""
         del shape
@@ -180,6 +185,9 @@ class Matrix(Layout):
     def whole_axes(self, shape: Shape) -> Sequence[int]:
         return range(len(shape))
 
+    def always_whole_axes(self, shape: Shape) -> Sequence[int]:
+        return range(len(shape))
+
 
 @dataclasses.dataclass(frozen=True)
 class Lines(Layout):
@@ -199,6 +207,9 @@ class Lines(Layout):
 
     def whole_axes(self, shape: Shape) -> Sequence[int]:
         return range(len(shape))
+
+    def always_whole_axes(self, shape: Shape) -> Sequence[int]:
+        return (self.axis % len(shape),)
 
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         lengths = (1,) * (len(shape) - len(step_shape)) + step_shape

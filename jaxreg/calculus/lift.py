@@ -60,6 +60,9 @@ class Fitted(Layout):
     def whole_axes(self, shape: Shape) -> Sequence[int]:
         return self.inner.whole_axes(shape)
 
+    def always_whole_axes(self, shape: Shape) -> Sequence[int]:
+        return self.inner.always_whole_axes(shape)
+
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         return self.inner.step_varies(shape, step_shape)
 
