@@ -32,7 +32,7 @@ class Blocks:
       shape: the length of a block along each axis of the leaf; None takes a whole axis.
 
     Raises:
-      TypeError: `shape` is not a tuple of ints >= 1 and Nones.
+      TypeError: `shape` is not a tuple of ints >= 1 and Nones, or is empty.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> heads = jaxreg.GroupLasso(1.0, group_axis=jaxreg.Blocks((None, 2)))
@@ -43,7 +43,8 @@ class Blocks:
     shape: tuple[int | None, ...]
 
     def __post_init__(self) -> None:
-        lengths = self.shape if isinstance(self.shape, tuple) else (0,)
+        is_shape = isinstance(self.shape, tuple) and self.shape
+        lengths = self.shape if is_shape else (0,)
         for length in lengths:
             if length is not None and not (is_int(length) and length >= 1):
                 raise TypeError(

@@ -50,6 +50,11 @@ class Layout:
         """The axes of a view along which the prox may couple entries."""
         return range(self.stacked, ndim)
 
+    def always_whole_axes(self, shape: Shape) -> Sequence[int]:
+        """Those of the `whole_axes` that the value needs whole too."""
+        del shape
+        return ()
+
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         """True if a step of this shape differs among entries that the prox couples."""
         del shape
@@ -187,6 +192,9 @@ class Matrix(Layout):
     def whole_axes(self, shape: Shape) -> Sequence[int]:
         return range(len(shape))
 
+    def always_whole_axes(self, shape: Shape) -> Sequence[int]:
+        return range(len(shape))
+
 
 @dataclasses.dataclass(frozen=True)
 class Lines(Layout):
@@ -209,6 +217,9 @@ class Lines(Layout):
 
     def coupled_axes(self, ndim: int) -> Sequence[int]:
         return (self.axis % ndim,)
+
+    def always_whole_axes(self, shape: Shape) -> Sequence[int]:
+        return (self.axis % len(shape),)
 
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         lengths = (1,) * (len(shape) - len(step_shape)) + step_shape

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import jax
@@ -117,7 +117,7 @@ class Leafwise(Penalty):
             if leaf.size:
                 self._check_shape(leaf.shape)
                 self._check_step(leaf.shape, leaf_step.shape)
-                self._check_leaf(leaf)
+                self._check_whole(leaf, self.layout.whole_axes(leaf.shape))
         if len(leaves) <= _MOST_UNROLLED:
             proxes = [
                 _leaf_prox(self, *pair) for pair in zip(leaves, steps, strict=True)
@@ -160,6 +160,8 @@ class Leafwise(Penalty):
             leaf, grad = widened(leaf), widened(grad)
             if not leaf.size:
                 return leaf
+            if self.facts.stationarity_kind == "residual":
+                self._check_whole(leaf, self.layout.whole_axes(leaf.shape))
             pair = self._seen(leaf), self._seen(grad)
             return self._as_leaf(_by_layer(self, self.leaf_stationarity)(*pair), leaf)
 
@@ -171,7 +173,7 @@ class Leafwise(Penalty):
         def nearest(latent: jax.Array, leaf: jax.Array) -> jax.Array:
             if not leaf.size:
                 return latent
-            self._check_leaf(leaf)
+            self._check_whole(leaf, self.layout.whole_axes(leaf.shape))
             step_here = jnp.asarray(step, leaf.dtype)
             pair = self._seen(latent), self._seen(leaf)
             return self._as_leaf(_leaf_nearest(self, *pair, step_here), leaf)
@@ -183,6 +185,7 @@ class Leafwise(Penalty):
         self._check_shape(leaf.shape)
         if not self.facts.is_separable:
             check_whole_leaf(repr(self), leaf, COUPLED)
+        self._check_whole(leaf, self.layout.always_whole_axes(leaf.shape))
         return reshaped(repr(self), leaf, self.layout.view(leaf.shape))
 
     def _as_leaf(self, seen: jax.Array, leaf: jax.Array) -> jax.Array:
@@ -204,15 +207,15 @@ class Leafwise(Penalty):
                 "number for any optimizer, or pass one step per leaf"
             )
 
-    def _check_leaf(self, leaf: jax.Array) -> None:
-        """Raises if an axis that the prox needs whole is sharded."""
+    def _check_whole(self, leaf: jax.Array, axes: Sequence[int]) -> None:
+        """Raises if one of these axes is sharded."""
         spec = jax.typeof(leaf).sharding.spec
-        for axis in self.layout.whole_axes(leaf.shape):
+        for axis in axes:
             if axis < len(spec) and spec[axis] is not None:
                 raise ValueError(
-                    f"prox of {shown(self)}: axis {axis} of a leaf of shape "
-                    f"{leaf.shape} is sharded over mesh axis {spec[axis]!r}, and the "
-                    f"prox needs that axis whole. {WHOLE_HINT}"
+                    f"{shown(self)}: axis {axis} of a leaf of shape {leaf.shape} is "
+                    f"sharded over mesh axis {spec[axis]!r}, and the penalty needs "
+                    f"that axis whole. {WHOLE_HINT}"
                 )
 
 

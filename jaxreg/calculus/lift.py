@@ -63,6 +63,9 @@ class Fitted(Layout):
     def coupled_axes(self, ndim: int) -> Sequence[int]:
         return self.inner.coupled_axes(ndim)
 
+    def always_whole_axes(self, shape: Shape) -> Sequence[int]:
+        return self.inner.always_whole_axes(shape)
+
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         return self.inner.step_varies(shape, step_shape)
 

@@ -8,6 +8,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.groups import is_int
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Leaf
 
 
@@ -28,8 +30,9 @@ class Overlap:
       size: the number of entries along axis 0.
 
     Raises:
-      ValueError: an index out of range or twice in a group, an empty group, or an entry
-        in no group.
+      TypeError: an index or the size is not an int.
+      ValueError: no groups, an index out of range or twice in a group, an empty
+        group, or an entry in no group.
 
     Reference: Jacob, Obozinski and Vert 2009, Group lasso with overlap and graph lasso.
 
@@ -48,7 +51,17 @@ class Overlap:
     size: int
 
     def __post_init__(self) -> None:
-        groups = tuple(tuple(int(i) for i in group) for group in self.groups)
+        groups = tuple(map(tuple, self.groups))
+        for number in (self.size, *(i for group in groups for i in group)):
+            if not is_int(number):
+                raise TypeError(
+                    f"Overlap({shown(self.groups)}, {shown(self.size)}) holds "
+                    f"{shown(number)}; allowed: ints, the size and the index of each "
+                    "entry along axis 0"
+                )
+        if not groups:
+            raise ValueError("Overlap: there are no groups; allowed: at least one")
+        groups = tuple(tuple(map(int, group)) for group in groups)
         object.__setattr__(self, "groups", groups)
         for index, group in enumerate(groups):
             if not group or len(set(group)) < len(group):

@@ -49,11 +49,6 @@ class MatrixPenalty(Leafwise):
     def layout(self) -> Matrix:
         return Matrix(self.split, self.stacked)
 
-    def _seen(self, leaf: jax.Array) -> jax.Array:
-        # Every method decomposes the leaf, so every method needs it whole.
-        self._check_leaf(leaf)
-        return super()._seen(leaf)
-
 
 class SpectralPenalty(MatrixPenalty):
     r"""`sum_i phi(sigma_i)` over the singular values of a leaf seen as a matrix.

@@ -19,7 +19,7 @@ from jaxreg._core.pytree import pytree_dataclass, static
 class _Rows(Groups):
     """Layout of groups that are compared with each other."""
 
-    def whole_axes(self, shape: Shape) -> Sequence[int]:
+    def always_whole_axes(self, shape: Shape) -> Sequence[int]:
         return range(len(shape))
 
 
@@ -68,10 +68,6 @@ class Orthogonality(GradientOnly):
     @property
     def layout(self) -> _Rows:
         return _Rows(self.group_axis)
-
-    def _seen(self, leaf: jax.Array) -> jax.Array:
-        self._check_leaf(leaf)
-        return super()._seen(leaf)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
         rows = jnp.moveaxis(leaf, self.group_axis, 0).reshape(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,9 @@ class _OnePerStrength(Entries):
         if entries in (0, self.size):
             return None
         return f"has {entries} entries, and strengths {self.size}; give one per entry"
+
+    def always_whole_axes(self, shape: Shape) -> Sequence[int]:
+        return range(len(shape))
 
 
 @pytree_dataclass

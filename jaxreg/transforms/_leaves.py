@@ -167,11 +167,18 @@ def stateless(
 def check_updates(transform: str, leaves: Leaves, updates: list[Any]) -> None:
     """Raises on updates of the wrong shape, or not real floating where penalised.
 
-    Updates without arrays (None, masked nodes) are left to the caller.
+    Missing updates, and masked nodes on free leaves, are left to the caller.
     """
     penalised = leaves.penalised
     for index, (update, leaf) in enumerate(zip(updates, leaves.leaves, strict=True)):
         if not jax.tree.leaves(update):
+            if update is not None and index in penalised:
+                raise ValueError(
+                    f"{transform}: updates has {shown(update)} at the penalised leaf "
+                    f"{leaves.names[index]!r}; allowed: an array, or None if the leaf "
+                    "is not being trained. Mask params alike, as optax.masked does, or "
+                    "leave the leaf out of the rules"
+                )
             continue
         misfit = shape_misfit(update, leaf)
         if misfit is not None:

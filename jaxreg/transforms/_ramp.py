@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.checks import check_countable, check_number, check_positive, is_known
+from jaxreg._core.groups import is_int
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty
 from jaxreg._core.shards import check_whole_leaf
@@ -45,7 +45,7 @@ class Ramp:
             )
         for name, least in (("end_step", 1), ("begin_step", 0)):
             steps = getattr(self, name)
-            if not isinstance(steps, numbers.Integral) or steps < least:
+            if not is_int(steps) or steps < least:
                 raise ValueError(
                     f"target_sparsity: {name} is {shown(steps)}; allowed: a number of "
                     f"updates, an int >= {least}, as int(0.8 * steps). Under "
@@ -118,10 +118,9 @@ def counted_parts(parts: list[Part], points: Mapping[int, jax.Array]) -> list[Pa
         for point in part_points:
             check_whole_leaf("target_sparsity", point, "zeros are counted in all parts")
         sizes = jax.eval_shape(zeroed_units(part.penalty).unit_sizes, part_points)
-        units = sum(size.size for size in sizes)
-        counts.append((part, units, sum(point.size for point in part_points)))
-    grouped = [(part, units) for part, units, entries in counts if units < entries]
-    chosen = grouped or [(part, units) for part, units, _ in counts]
+        counts.append((part, sum(size.size for size in sizes)))
+    grouped = [pair for pair in counts if pair[0].penalty.facts.zeros == "units"]
+    chosen = grouped or counts
     check_countable("target_sparsity", sum(units for _, units in chosen))
     return [part for part, _ in chosen]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg._core.checks import check_numbers, check_positive
+from jaxreg._core.groups import is_int
 from jaxreg._core.layout import Groups
 from jaxreg._core.leafwise import Elementwise, Groupwise
 from jaxreg._core.messages import shown
@@ -120,7 +120,7 @@ def reweight(
 def _check_arguments(penalty: Penalty, eps: Number, every: int) -> None:
     check_numbers(penalty)
     check_positive("reweight: eps", eps)
-    if not isinstance(every, numbers.Integral) or every < 1:
+    if not is_int(every) or every < 1:
         raise ValueError(
             f"reweight: every is {shown(every)}; allowed: a number of updates, an int "
             ">= 1. "

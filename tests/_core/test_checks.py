@@ -108,6 +108,12 @@ def test_a_group_axis_of_other_than_ints_raises_at_once(axis) -> None:
         jaxreg.grouped(jaxreg.L1(1.0), group_axis=axis)
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (1.0,), (True,), 2, [2]])
+def test_blocks_of_other_than_lengths_raise(shape) -> None:
+    with pytest.raises(TypeError, match="a tuple with the length of a block along"):
+        jaxreg.Blocks(shape)
+
+
 def test_grouped_takes_elementwise_penalties_only() -> None:
     rules = jaxreg.on_kernels(jaxreg.L1(1.0))
     for penalty in (jaxreg.GroupLasso(1.0, 0), rules, 1.0):

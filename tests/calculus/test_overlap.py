@@ -112,6 +112,30 @@ def test_groups_that_lose_or_repeat_an_entry_raise(sets, message: str) -> None:
         jaxreg.Overlap(sets, size=3)
 
 
+@pytest.mark.parametrize(
+    ("sets", "size", "shown"),
+    [
+        (((0, 1.5), (2,)), 3, "1.5"),
+        (((0, 1.0), (2,)), 3, "1.0"),
+        (((0, True), (2,)), 3, "True"),
+        (((0, 1), (2,)), 3.0, "3.0"),
+    ],
+)
+def test_indices_that_are_no_ints_raise(sets, size, shown: str) -> None:
+    with pytest.raises(TypeError, match=f"holds {shown}; allowed: ints, the size and"):
+        jaxreg.Overlap(sets, size)
+
+
+def test_indices_may_be_those_of_numpy() -> None:
+    overlap = jaxreg.Overlap(np.array([[0, 1], [1, 2]]), size=np.int32(3))
+    assert overlap.groups == ((0, 1), (1, 2))
+
+
+def test_no_groups_raise() -> None:
+    with pytest.raises(ValueError, match="there are no groups; allowed: at least one"):
+        jaxreg.Overlap((), 0)
+
+
 def test_a_latent_or_entries_of_another_shape_raise() -> None:
     with pytest.raises(ValueError, match=r"Overlap.duplicate: shape \(7,\)"):
         OVERLAP.duplicate(jnp.ones(7))

@@ -1,6 +1,7 @@
 """Every prox on leaves spread over eight devices: it works, or says why not."""
 
 import json
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -61,6 +62,39 @@ def measure(row: Row, kind: str, axis: int) -> dict[str, Any]:
     }
 
 
+# Beside the rows, whose leaves are of any shape or are not weighted.
+OTHERS = {
+    "SLOPE": jaxreg.SLOPE.oscar(1.0, 0.5, size=math.prod(SHAPE)),
+    "weighted variation": jaxreg.weighted(jaxreg.TotalVariation(1.0, 0), 2.0),
+    "weighted fused lasso": jaxreg.weighted(jaxreg.FusedLasso(1.0, 1.0, 1), 2.0),
+}
+METHODS = ("value", "subgradient", "stationarity", "init")
+
+
+def refusals(penalty: jaxreg.Penalty, axis: int) -> dict[str, str]:
+    """In the child: the errors of each method under explicit sharding."""
+    import jax
+    import optax
+    from jax.sharding import AxisType, NamedSharding
+
+    mesh = jax.make_mesh((DEVICES,), ("devices",), (AxisType.Explicit,))
+    spec = jax.P(*("devices" if place == axis else None for place in range(2)))
+    kernel = jax.ShapeDtypeStruct(SHAPE, "f4", sharding=NamedSharding(mesh, spec))
+    calls = {
+        "value": penalty.value,
+        "subgradient": penalty.subgradient,
+        "stationarity": lambda leaf: penalty.stationarity(leaf, leaf),
+        "init": jaxreg.regularize(optax.sgd(0.1), penalty).init,
+    }
+    found = {}
+    for method, call in calls.items():
+        try:
+            jax.eval_shape(call, kernel)
+        except Exception as error:
+            found[method] = str(error)
+    return found
+
+
 @cache
 def measured() -> dict[str, Any]:
     """All rows from one child process, which has eight simulated devices."""
@@ -94,6 +128,27 @@ def test_under_explicit_sharding_every_other_prox_is_right(row: Row, axis: int) 
     assert found["off"] <= 5e-6 * row.rounding
     assert found["zeros alike"]
     assert not found["gathers"]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", [*(row.name for row in KERNEL_ROWS), *OTHERS])
+def test_methods_take_a_sharded_leaf_or_name_the_fix(name: str, axis: int) -> None:
+    for message in measured()[f"{name}, methods, {axis}"].values():
+        assert f"axis {axis} of a leaf of shape {SHAPE} is sharded over mesh" in message
+        assert "jax.sharding.reshard(leaf, jax.NamedSharding(mesh" in message
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sorted_leaf_is_needed_whole(method: str, axis: int) -> None:
+    assert method in measured()[f"SLOPE, methods, {axis}"]
+
+
+@pytest.mark.parametrize(("name", "axis"), [("variation", 1), ("fused lasso", 0)])
+def test_the_value_takes_whole_lines_on_any_device(name: str, axis: int) -> None:
+    # Lines along the other axis.
+    found = measured()[f"weighted {name}, methods, {axis}"]
+    assert {"value", "subgradient"}.isdisjoint(found)
 
 
 @kernel_rows
@@ -133,6 +188,12 @@ if __name__ == "__main__":
         f"{row.name}, {kind}, {axis}": measure(row, kind, axis)
         for row in KERNEL_ROWS
         for kind in ("Auto", "Explicit")
+        for axis in (0, 1)
+    }
+    penalties = {row.name: row.penalty for row in KERNEL_ROWS} | OTHERS
+    results |= {
+        f"{name}, methods, {axis}": refusals(penalty, axis)
+        for name, penalty in penalties.items()
         for axis in (0, 1)
     }
     print(json.dumps(results | {"mend": mended()}))

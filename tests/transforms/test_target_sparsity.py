@@ -80,6 +80,27 @@ def test_groups_are_counted_where_a_rule_has_groups(target: float) -> None:
     assert float(state.reached) == np.float32(round(10 * target) / 10)
 
 
+def test_groups_of_one_entry_are_counted_as_groups() -> None:
+    # The rows of a kernel with one column.
+    params = {
+        "body": jax.random.normal(jax.random.key(0), (8, 10)),
+        "head": jax.random.normal(jax.random.key(1), (10, 1)),
+    }
+    rules = jaxreg.by_path(
+        [
+            ("body", jaxreg.GroupLasso(0.01, group_axis=1)),
+            ("head", jaxreg.GroupLasso(0.01, group_axis=0)),
+        ]
+    )
+    tx = jaxreg.target_sparsity(optax.sgd(0.0), rules, 0.5, end_step=1)
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    updates, state = tx.update(nothing, tx.init(params), params)
+    sparse = optax.apply_updates(params, updates)
+    dead = [np.all(sparse["body"] == 0, axis=0).sum(), np.sum(sparse["head"] == 0)]
+    assert sum(dead) == 10 and max(dead) < 10
+    assert state.reached == 0.5
+
+
 @pytest.mark.slow
 def test_blocks_are_counted_as_groups() -> None:
     blocks = jaxreg.GroupLasso(0.01, group_axis=jaxreg.Blocks((2, 2)))
@@ -277,6 +298,8 @@ def test_half_precision_reaches_the_target_too(dtype: str) -> None:
         ({"target": float("nan")}, ValueError, "target is nan; allowed"),
         ({"end_step": 0}, ValueError, "end_step is 0; allowed: a number of updates"),
         ({"end_step": 2.5}, ValueError, "end_step is 2.5; allowed"),
+        ({"end_step": True}, ValueError, "end_step is True; allowed"),
+        ({"begin_step": False}, ValueError, "begin_step is False; allowed"),
         ({"begin_step": 10}, ValueError, "allowed: a begin before the end"),
         ({"factor_range": (0.0, 2.0)}, ValueError, "an end of factor_range is 0"),
         ({"factor_range": (2.0, 3.0)}, ValueError, "two numbers around 1"),

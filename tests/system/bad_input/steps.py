@@ -78,6 +78,14 @@ GRADS_ROWS = [
         with_grads(body(jnp.ones((3, 2), jnp.float8_e4m3fn))),
     ),
     refused(
+        "`optax.MaskedNode()` as the gradient of a penalised leaf",
+        ValueError,
+        "{way}: updates has MaskedNode() at the penalised leaf 'body/kernel'; allowed: "
+        "an array, or None if the leaf is not being trained. Mask params alike, as "
+        "optax.masked does, or leave the leaf out of the rules",
+        with_grads(body(optax.MaskedNode())),
+    ),
+    refused(
         "`None` as the gradient of a penalised leaf",
         ValueError,
         "{way}: the gradient of the penalised leaf 'body/kernel' is None. Leave the "
