@@ -42,13 +42,18 @@ class Leafwise(Penalty):
 
     The `leaf_*` methods get arrays of at least float32 with at least one entry, in the
     shape of `layout.view`. A prox that `has_loop` is compiled once for many equal
-    leaves, since XLA takes half a second for each loop. A prox that `carries_nan` is
-    itself NaN wherever it depends on an entry that is not finite; for others that
-    couple entries, this takes one more pass over the leaf.
+    leaves, since XLA takes half a second for each loop.
     """
 
     has_loop: bool = False
-    carries_nan: bool = False
+
+    @property
+    def carries_nan(self) -> bool:
+        """True if `leaf_prox` is NaN wherever it depends on what is not finite.
+
+        For others that couple entries, this takes one more pass over the leaf.
+        """
+        return False
 
     @abc.abstractmethod
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
