@@ -1,4 +1,4 @@
-"""How far a NaN spreads in a prox: over all that it couples, and no further."""
+"""The reach of a NaN in a prox: all that it couples, and no further."""
 
 import jax.numpy as jnp
 import numpy as np
