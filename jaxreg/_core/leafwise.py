@@ -43,16 +43,17 @@ class Leafwise(Penalty):
 
     The `leaf_*` methods get arrays of at least float32 with at least one entry, in the
     shape of `layout.view`. A prox that `has_loop` is compiled once for many equal
-    leaves, since XLA takes half a second for each loop. A prox that `carries_nan` is
-    itself NaN wherever it depends on an entry that is not finite; for others that
-    couple entries, this takes one more pass over the leaf.
+    leaves, since XLA takes half a second for each loop.
     """
 
     has_loop: bool = False
 
     @property
     def carries_nan(self) -> bool:
-        """True if the prox passes NaN on to all that it couples, by its arithmetic."""
+        """True if `leaf_prox` is NaN wherever it depends on what is not finite.
+
+        For others that couple entries, this takes one more pass over the leaf.
+        """
         return False
 
     @abc.abstractmethod
