@@ -179,7 +179,7 @@ def channel_scales(
     >>> params = {"norm": {"scale": jnp.ones(3), "bias": jnp.zeros(3)}}
     >>> penalty = jaxreg.channel_scales(jaxreg.L1(0.5))
     >>> [row["penalty"] for row in jaxreg.describe(penalty, params).rows]
-    ['free', 'L1(strength=0.5)']
+    ['free', L1(strength=0.5)]
     """
     if not isinstance(penalty, Elementwise):
         raise TypeError(
