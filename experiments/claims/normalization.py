@@ -13,7 +13,7 @@ strength, with kernels far smaller; by L1 on the scales more dead units than by 
 group lasso on the kernels, at test accuracies within 1 point of the network without a
 penalty. Found: fewer, but more than half as many at three of four strengths.
 
-Cost: 3 minutes on 2 cores.
+Cost: 6 minutes on 2 cores.
 
 Command: python -m experiments normalization
 """
