@@ -217,7 +217,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
     pairs = list(zip(plain, evaded, strict=True))
     is_evaded = all(with_norm <= bare / 2 for bare, with_norm in pairs)
     best = []
-    for network in set(config.networks) & {MLP_NORM, CNN}:
+    for network in (n for n in config.networks if n in (MLP_NORM, CNN)):
         (free,) = stats.select(table, network=network, way=FREE)
         for way in (KERNELS, SCALES):
             good = [
