@@ -80,7 +80,15 @@ def test_a_split_that_leaves_no_rows_or_columns_raises(split):
         functools.partial(jaxreg.TopK, 4),
         functools.partial(jaxreg.TopK, fraction=0.3),
     ],
-    ids=str,
+    ids=[
+        "NuclearNorm",
+        "spectral",
+        "RankAtMost",
+        "SpectralBall",
+        "Orthogonal",
+        "TopK",
+        "share",
+    ],
 )
 def test_layers_of_a_stack_are_alone_in_every_method(make):
     stack, grads = normal(0, (3, 2, 4, 5)), normal(1, (3, 2, 4, 5))
