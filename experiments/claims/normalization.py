@@ -216,7 +216,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
     plain, evaded = dead(MLP, KERNELS), dead(MLP_NORM, KERNELS)
     pairs = list(zip(plain, evaded, strict=True))
     is_evaded = all(with_norm <= bare / 2 for bare, with_norm in pairs)
-    best = []
+    shares = {}
     for network in (n for n in config.networks if n in (MLP_NORM, CNN)):
         (free,) = stats.select(table, network=network, way=FREE)
         for way in (KERNELS, SCALES):
@@ -225,10 +225,9 @@ def verdict(config: Config, rows: list[Row]) -> str:
                 for row in stats.select(table, network=network, way=way)
                 if row["test_accuracy"] >= free["test_accuracy"] - 0.01
             ]
-            best.append((network, way, max(good, default=0.0)))
-    shares = {(network, way): share for network, way, share in best}
-    helps = all(shares[n, SCALES] > shares[n, KERNELS] for n, _, _ in best)
-    text = "; ".join(f"{n}, {way}: {share:.0%} dead" for n, way, share in best)
+            shares[network, way] = max(good, default=0.0)
+    helps = all(shares[n, SCALES] > shares[n, KERNELS] for n, _ in shares)
+    text = "; ".join(f"{n}, {way}: {x:.0%} dead" for (n, way), x in shares.items())
     ends = ", ".join(f"{bare:.0%} and {with_norm:.0%}" for bare, with_norm in pairs)
     return (
         f"{'holds with conditions' if is_evaded and helps else 'false'}: the same "

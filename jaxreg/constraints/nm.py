@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
+from jaxreg._core.groups import is_int
 from jaxreg._core.layout import Entries, Shape
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts
@@ -81,7 +81,7 @@ class NM(Constraint):
 
     def __post_init__(self) -> None:
         for number in (self.n, self.m, self.axis):
-            if not isinstance(number, numbers.Integral) or isinstance(number, bool):
+            if not is_int(number):
                 raise TypeError(f"{shown(self)}; allowed: ints")
         if not (self.m >= 1 and 0 <= self.n <= self.m):
             raise ValueError(f"{shown(self)}; allowed: 0 <= n <= m and m >= 1")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numbers
-
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
+from jaxreg._core.groups import is_int
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts
 from jaxreg._core.pytree import pytree_dataclass, static
@@ -53,7 +52,7 @@ class RankAtMost(MatrixPenalty, Constraint):
     facts = Facts(is_convex=False, stationarity_kind="normal cone")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rank, numbers.Integral) or isinstance(self.rank, bool):
+        if not is_int(self.rank):
             raise TypeError(
                 f"RankAtMost: rank is {shown(self.rank)}; allowed: an int >= 1"
             )

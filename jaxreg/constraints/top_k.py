@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import numbers
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxreg._core.checks import check_countable, is_known, is_number
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.groups import check_count
+from jaxreg._core.groups import check_count, is_int
 from jaxreg._core.layout import Entries
 from jaxreg._core.leafwise import check_floating, without_negative_zero
 from jaxreg._core.messages import shown
@@ -83,8 +82,7 @@ class TopK(Constraint):
         check_count("TopK: stacked", self.stacked)
         if self.stacked and self.scope == "tree":
             raise ValueError(f'{shown(self)}; allowed: stacked with scope "leaf" alone')
-        is_int = isinstance(self.count, numbers.Integral)
-        if self.count is not None and (not is_int or isinstance(self.count, bool)):
+        if self.count is not None and not is_int(self.count):
             raise TypeError(f"{shown(self)}; allowed: count, an int >= 0")
         if self.fraction is not None and not is_number(self.fraction):
             raise TypeError(f"{shown(self)}; allowed: fraction, a number from 0 to 1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 
 import jax
@@ -11,6 +10,7 @@ from jax.tree_util import PyTreeDef
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxreg._core.checks import check_number, is_known, is_number
+from jaxreg._core.groups import is_int
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Tree
 
@@ -198,7 +198,7 @@ def sweep(
 
 
 def _check_count(name: str, count: int) -> None:
-    if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 2:
+    if not is_int(count) or count < 2:
         raise ValueError(f"{name} is {shown(count)}; allowed: an int of at least 2")
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numbers
-
+from jaxreg._core.groups import is_int
 from jaxreg._core.layout import Lines
 from jaxreg._core.leafwise import Leafwise
 from jaxreg._core.messages import shown
@@ -17,7 +16,7 @@ class Linewise(Leafwise):
     has_loop = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.axis, numbers.Integral) or isinstance(self.axis, bool):
+        if not is_int(self.axis):
             raise TypeError(
                 f"{type(self).__name__}: axis is {shown(self.axis)}; allowed: an int, "
                 "one axis"

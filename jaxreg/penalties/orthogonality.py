@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 
 import jax
@@ -59,7 +58,7 @@ class Orthogonality(GradientOnly):
 
     def __post_init__(self) -> None:
         axis = self.group_axis
-        if not isinstance(axis, numbers.Integral) or isinstance(axis, bool):
+        if not groups.is_int(axis):
             raise TypeError(
                 f"Orthogonality: group_axis is {shown(axis)}; allowed: an int, the "
                 "axis that indexes the groups"
