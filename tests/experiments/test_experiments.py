@@ -53,7 +53,7 @@ def test_a_soft_threshold_after_adam_solves_another_problem():
     ],
 )
 def test_wrappers_that_may_surround_regularize_keep_the_solution(setup):
-    row = blind_spots.measure(blind_spots.Config(), setup=setup)
+    row = blind_spots.answer_of(blind_spots.Config(), setup=setup)
     # Adam's last steps of a cosine end within rounding of the solution.
     assert row["error"] < 1e-12
     assert row["zeros"] == 1
@@ -70,7 +70,7 @@ def test_wrappers_that_may_surround_regularize_keep_the_solution(setup):
     ],
 )
 def test_what_the_documentation_warns_of_is_as_wrong_as_it_says(setup, error):
-    row = blind_spots.measure(blind_spots.Config(), setup=setup)
+    row = blind_spots.answer_of(blind_spots.Config(), setup=setup)
     assert row["error"] == pytest.approx(error, rel=0.05)
 
 

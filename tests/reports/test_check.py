@@ -199,5 +199,5 @@ def test_check_raises_with_what_to_write(
 
 @pytest.mark.parametrize("steps", [0, 1.5, True])
 def test_check_raises_on_a_number_of_steps_that_is_none(steps: Any) -> None:
-    with pytest.raises(ValueError, match="check: steps is .*allowed: a number of upd"):
+    with pytest.raises(ValueError, match=r"check: steps is .*allowed: a number of upd"):
         jaxreg.check(optax.sgd(0.1), L1, steps=steps)
