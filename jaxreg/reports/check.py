@@ -161,7 +161,7 @@ def check(
     return _verdict_without_rest(penalty, ends)
 
 
-def _check_arguments(transformation: object, penalty: object, steps: object) -> None:
+def _check_arguments(transformation: object, penalty: Penalty, steps: object) -> None:
     if not isinstance(transformation, optax.GradientTransformation):
         raise TypeError(
             f"check: transformation is {shown(transformation)}; allowed: an Optax "
@@ -337,8 +337,10 @@ def _report(
     problem: str, penalty: Penalty, loss: _Quadratic, point: Tree, scale: float
 ) -> Verdict:
     solution = _solution(penalty, 1.0, loss, loss.centre)
-    trees = (_times(1 / scale, tree) for tree in (point, solution, loss.centre))
-    return Verdict(problem, problem == RIGHT, *trees, scale)
+    rests_at, solution, alone = (
+        _times(1 / scale, tree) for tree in (point, solution, loss.centre)
+    )
+    return Verdict(problem, problem == RIGHT, rests_at, solution, alone, scale)
 
 
 def _factor(penalty: Penalty, loss: _Quadratic, point: Tree) -> float:
