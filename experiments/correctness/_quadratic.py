@@ -68,8 +68,8 @@ def solve(
         run = jax.jit(lambda carry: jax.lax.scan(step, carry, keys))
         (last, average, _), (flips, seen) = run((params, params, tx.init(params)))
         late = np.mean(flips[-(steps // 5) :], axis=0)
-        arrays = (np.ravel(part) for part in (last, average, late))
-        return Answer(*arrays, float(np.mean(seen)))
+        mean = float(np.mean(seen))
+        return Answer(np.ravel(last), np.ravel(average), np.ravel(late), mean)
 
 
 def row_of(answer: np.ndarray, solution: tuple[float, ...] = SOLUTION) -> Row:

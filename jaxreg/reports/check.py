@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.checks import check_numbers
+from jaxreg._core.checks import check_numbers, check_prox
 from jaxreg._core.groups import is_int
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree
@@ -104,7 +104,8 @@ def check(
     It cannot see what does not act here: a clip above the gradients at the solution,
     which are those of the penalty; noise of minibatches; masks of leaves that are not
     in `params`; or that you evaluate an average of the parameters. Decay that moves the
-    weights by less than 2 % passes.
+    weights by less than 2 % passes. A right chain that does not come to rest needs more
+    steps, or a smaller learning rate.
 
     Args:
       transformation: the whole optimizer, with the learning rate of the training.
@@ -115,7 +116,8 @@ def check(
       steps: the number of updates of a run; take those of a learning rate schedule.
 
     Raises:
-      TypeError: `transformation` is no Optax transformation, or `penalty` no penalty.
+      TypeError: `transformation` is no Optax transformation, or `penalty` no penalty
+        with a prox.
       ValueError: the penalty needs `params`, cannot take them, or does not move the
         solution of a smooth loss (as L0, of which every weight is a local minimum); or
         the transformation raises.
@@ -132,33 +134,57 @@ def check(
     'the loss alone: the penalty is decoupled, or lost'
     """
     _check_arguments(transformation, penalty, steps)
-    params = _fitting(penalty) if params is None else _zeros(params)
-    read(penalty, params)
+    with jax.default_device(_cpu()):
+        params = _fitting(penalty) if params is None else _zeros(params)
+        read(penalty, params)
+        return _first_rest(transformation, penalty, params, steps)
+
+
+def _first_rest(
+    transformation: optax.GradientTransformation,
+    penalty: Penalty,
+    params: Tree,
+    steps: int,
+) -> Verdict:
+    """The verdict at the largest scale at which two runs rest at one point."""
     run = jax.jit(functools.partial(_trained, transformation, steps))
     ends: list[_End] = []
     for scale in _SCALES:
         loss = _quadratic(penalty, params, scale)
         solution = _solution(penalty, 1.0, loss, loss.centre)
-        # A constraint may hold nowhere at this scale, or everywhere.
-        if not 0.05 < _distance(solution, loss.centre) / scale < 0.95:
+        # A constraint may do nothing at this scale, or leave nothing.
+        if min(_distance(solution, loss.centre), _size(solution)) < 0.05 * scale:
             continue
         far, near = (_times(side * scale, loss.signs) for side in _STARTS)
         (last, swing), (other, _) = run(loss, far), run(loss, near)
-        unrest = max(float(swing), _distance(last, other)) / scale
-        if unrest <= _AT_REST:
-            return _verdict(penalty, loss, last, scale)
+        swing, gap = float(swing) / scale, _distance(last, other) / scale
+        verdict = _verdict(penalty, loss, last, scale)
+        # Without convexity both may be right and differ.
+        is_one = gap <= _AT_REST or (
+            verdict.is_right and _verdict(penalty, loss, other, scale).is_right
+        )
+        if swing <= _AT_REST and is_one:
+            return verdict
         # A NaN counts as infinite.
-        unrest = unrest if unrest < math.inf else math.inf
+        unrest = max(swing, gap) if swing + gap < math.inf else math.inf
         rise = _objective(penalty, loss, last) - _objective(penalty, loss, far)
         ends.append(_End(unrest, rise, loss, last, scale))
     if not ends:
         raise ValueError(
             f"check({shown(penalty)}): the loss alone rests where loss + penalty does, "
             "so that no run can tell the two problems apart. Allowed are penalties and "
-            "constraints that move the solution of a smooth loss; for others check the "
-            "chain with L1 in their place"
+            "constraints that move the solution of a smooth loss, and params= on which "
+            "they do; for others check the chain with L1 in their place"
         )
     return _verdict_without_rest(penalty, ends)
+
+
+def _cpu() -> jax.Device | None:
+    """A CPU, on which steps of three weights are fast; None if JAX may use none."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
 
 
 def _check_arguments(transformation: object, penalty: Penalty, steps: object) -> None:
@@ -169,6 +195,7 @@ def _check_arguments(transformation: object, penalty: Penalty, steps: object) ->
             "penalty); of optax.MultiSteps its gradient_transformation()"
         )
     check_numbers(penalty)
+    check_prox("check", penalty)
     if not is_int(steps) or int(steps) < 1:
         raise ValueError(
             f"check: steps is {shown(steps)}; allowed: a number of updates, an int >= 1"
@@ -223,31 +250,29 @@ def _zeros(params: Tree) -> Tree:
 
 def _quadratic(penalty: Penalty, params: Tree, scale: float) -> _Quadratic:
     leaves = Leaves(penalty, params)
-    # Free leaves are entries, with the steepness of the first rule.
-    steps = [_step(leaves.parts[0].penalty, scale)] * len(leaves.leaves)
     turns = [jnp.arange(leaf.size).reshape(leaf.shape) for leaf in leaves.leaves]
     for part in leaves.parts:
         own = part.pick(leaves.leaves)
-        layout, count = zeroed_units(part.penalty), 0
-        numbers = []
-        for sizes in layout.unit_sizes(own):
-            numbers.append(count + jnp.arange(sizes.size).reshape(sizes.shape))
-            count += sizes.size
-        spread = layout.spread(numbers, [leaf.shape for leaf in own])
-        for index, turn in zip(part.indices, spread, strict=True):
-            steps[index], turns[index] = _step(part.penalty, scale), turn
-    rows = zip(turns, steps, strict=True)
-    curvature = [jnp.asarray(_CURVATURES)[turn % 3] / step for turn, step in rows]
-    centre = [scale * jnp.asarray(_CENTRES)[turn % 3] for turn in turns]
-    return _Quadratic(leaves.tree(curvature), leaves.tree(centre))
+        for index, turn in zip(part.indices, _units(part.penalty, own), strict=True):
+            turns[index] = turn
+    centres = [scale * jnp.asarray(_CENTRES)[turn % 3] for turn in turns]
+    owners = leaves.penalised
+    # Free leaves are as steep as those of the first rule.
+    penalties = [owners.get(i, leaves.parts[0].penalty) for i in range(len(turns))]
+    curvatures = [
+        jnp.asarray(_CURVATURES)[turn % 3] / owner.step_for(scale / 2)
+        for turn, owner in zip(turns, penalties, strict=True)
+    ]
+    return _Quadratic(leaves.tree(curvatures), leaves.tree(centres))
 
 
-def _step(penalty: Penalty, scale: Number) -> jax.Array:
-    """The step at which the penalty moves a weight of this scale by half of it."""
-    if penalty.facts.has_prox:
-        return penalty.step_for(scale / 2)
-    slope = jnp.abs(penalty.subgradient(jnp.asarray(scale)))
-    return scale / 2 / jnp.where(slope > 0, slope, 1)
+def _units(penalty: Penalty, leaves: list[jax.Array]) -> list[jax.Array]:
+    """At every entry the number of its unit, counted over all leaves."""
+    layout, numbers, count = zeroed_units(penalty), [], 0
+    for sizes in layout.unit_sizes(leaves):
+        numbers.append(count + jnp.arange(sizes.size).reshape(sizes.shape))
+        count += sizes.size
+    return layout.spread(numbers, [leaf.shape for leaf in leaves])
 
 
 def _trained(
@@ -286,6 +311,9 @@ def _solution(penalty: Penalty, factor: Number, loss: _Quadratic, start: Tree) -
     leaves = Leaves(penalty, start)
     curvatures, centres = (jax.tree.leaves(tree) for tree in loss)
     sizes = [1 / jnp.max(curvature) for curvature in curvatures]
+    for part in leaves.parts:
+        for index in part.indices:
+            sizes[index] = functools.reduce(jnp.minimum, part.pick(sizes))
 
     def step(_: int, points: list[jax.Array]) -> list[jax.Array]:
         rows = zip(points, sizes, curvatures, centres, strict=True)
@@ -294,12 +322,7 @@ def _solution(penalty: Penalty, factor: Number, loss: _Quadratic, start: Tree) -
             own = part.pick(moved)
             if not own:
                 continue
-            size = factor * part.pick(sizes)[0]
-            if part.penalty.facts.has_prox:
-                proxes = part.penalty.prox(own, size)
-            else:
-                slopes = part.penalty.subgradient(part.pick(points))
-                proxes = [x - size * s for x, s in zip(own, slopes, strict=True)]
+            proxes = part.penalty.prox(own, factor * part.pick(sizes)[0])
             for index, prox in zip(part.indices, proxes, strict=True):
                 moved[index] = prox
         return moved
@@ -374,13 +397,19 @@ def _zeros_of(tree: Tree) -> list[bool]:
     return [bool(x == 0) for leaf in jax.tree.leaves(tree) for x in jnp.ravel(leaf)]
 
 
+def _size(tree: Tree) -> float:
+    return _distance(tree, _times(0.0, tree))
+
+
 def _distance(first: Tree, second: Tree) -> float:
     return float(_largest_difference(first, second))
 
 
 def _largest_difference(first: Tree, second: Tree) -> jax.Array:
-    pairs = jax.tree.map(lambda x, y: jnp.max(jnp.abs(x - y)), first, second)
-    return jnp.max(jnp.stack(jax.tree.leaves(pairs)))
+    pairs = jax.tree.map(
+        lambda x, y: jnp.max(jnp.abs(x - y), initial=0.0), first, second
+    )
+    return functools.reduce(jnp.maximum, jax.tree.leaves(pairs), jnp.zeros(()))
 
 
 def _in_digits(tree: Tree) -> str:

@@ -130,6 +130,17 @@ SLOW: dict[str, Case] = {
         jaxreg.L2(0.1),
         RIGHT,
     ),
+    # What check cannot see: see docs/what_no_transform_can_see.md.
+    "a clip above the strength, before it": (
+        lambda: chain(optax.clip_by_global_norm(1.0), jaxreg.regularize(adam(), L1)),
+        L1,
+        RIGHT,
+    ),
+    "little decay inside": (
+        lambda: jaxreg.regularize(optax.adamw(RATE, weight_decay=1e-3), L1),
+        L1,
+        RIGHT,
+    ),
     "updates added up by dual_average": (
         lambda: chain(jaxreg.dual_average(RATE, STRONG), optax.apply_every(2)),
         STRONG,

@@ -53,6 +53,13 @@ CHAIN_ROWS = [
         0.1,
     ),
     row(
+        "a penalty without a prox",
+        TypeError,
+        "check: HoyerSquare(strength=0.1) has no prox",
+        SGD,
+        jaxreg.HoyerSquare(0.1),
+    ),
+    row(
         "rules without params",
         ValueError,
         "check(...): it does not fit a vector or a small matrix; pass params=, a small "
