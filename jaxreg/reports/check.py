@@ -310,7 +310,7 @@ def _solution(penalty: Penalty, factor: Number, loss: _Quadratic, start: Tree) -
     """A stationary point of loss + factor * penalty, by proximal gradient steps."""
     leaves = Leaves(penalty, start)
     curvatures, centres = (jax.tree.leaves(tree) for tree in loss)
-    sizes = [1 / jnp.max(curvature) for curvature in curvatures]
+    sizes = [1 / jnp.max(x, initial=0.0) for x in curvatures]
     for part in leaves.parts:
         for index in part.indices:
             sizes[index] = functools.reduce(jnp.minimum, part.pick(sizes))
