@@ -152,8 +152,9 @@ def _first_rest(
     for scale in _SCALES:
         loss = _quadratic(penalty, params, scale)
         solution = _solution(penalty, 1.0, loss, loss.centre)
-        # A constraint may do nothing at this scale, or leave nothing.
-        if min(_distance(solution, loss.centre), _size(solution)) < 0.05 * scale:
+        # A constraint may do nothing at this scale, or leave nearly nothing.
+        effect, size = _distance(solution, loss.centre), _size(solution)
+        if effect < 0.05 * scale or size < 0.25 * scale:
             continue
         far, near = (_times(side * scale, loss.signs) for side in _STARTS)
         (last, swing), (other, _) = run(loss, far), run(loss, near)
