@@ -312,7 +312,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
         f"measured: {exact} of {len(rows)} setups reach the solution with its "
         f"exact zero; the worst, {worst['setup']!r}, is off by {worst['error']:g}. "
         f"check finds all but {len(missed)} of those that are off by more than "
-        f"{_NOTABLE:g} or lose a zero: {'; '.join(missed)}."
+        f"{_NOTABLE:g} or lose a zero{': ' if missed else ''}{'; '.join(missed)}."
     )
 
 
