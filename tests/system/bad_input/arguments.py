@@ -42,6 +42,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "anchored": {"penalty": L1, "reference": 1.0},
     "by_path": {"rules": [("kernel", L1)]},
     "channel_scales": {"penalty": L1, "layers": "norm"},
+    "check": {"transformation": jaxreg.regularize(SGD, L1), "penalty": L1},
     "conjugate_prox": {"penalty": L1, "params": PARAMS, "step": 0.5},
     "describe": {"penalty": L1, "params": PARAMS},
     "dual_average": ADAM,
@@ -325,7 +326,7 @@ KINDS = [
     ),
     kind(
         "an optimizer or a direction",
-        "optimizer direction",
+        "optimizer direction transformation",
         {"": 0.1, "`'adam'`": "adam", "`None`": None, "`optax.adam`": optax.adam},
         "{argument} is ...; allowed: an Optax ",
     ),
@@ -479,6 +480,8 @@ KINDS = [
         ValueError,
     ),
     kind("a key of `jax.random`", "key", [0.5, "1"], "invalid PRNG key"),
+    # It reads paths and shapes alone; chains.py has the rows.
+    Kind("a tree of shapes", ("check.params",), ()),
     kind("a class", "cls", [1.0, L1], "cls is ...; allowed: a class"),
 ]
 
