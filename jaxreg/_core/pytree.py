@@ -143,7 +143,7 @@ def _check_when_constructed(cls: type) -> None:
         if check_rest is not None:
             check_rest(self)
 
-    setattr(cls, "__post_init__", check)  # noqa: B010
+    setattr(cls, "__post_init__", check)  # noqa: B010  # mypy: a type has no such name
 
 
 def _unknown_arguments(cls: type, keywords: Iterable[str]) -> str:

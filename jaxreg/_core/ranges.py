@@ -112,8 +112,8 @@ def check_fields(owner: object, *, grids: bool = False, arrays: bool = True) -> 
     With `grids`, what should be one number may be an array of numbers in its range, for
     `jax.vmap`. Without `arrays`, fields that are arrays are not checked.
     """
-    # To mypy, a class of unknown kind has no hash.
-    inner_names, number_fields = _fields(type(owner))  # type: ignore[arg-type]
+    kind = type(owner)
+    inner_names, number_fields = _fields(kind)  # type: ignore[arg-type]  # it has a hash
     for name in inner_names:
         inner = getattr(owner, name)
         for each in inner if isinstance(inner, tuple) else (inner,):
