@@ -98,10 +98,13 @@ def is_int(axis: object) -> TypeGuard[int]:
     return isinstance(axis, numbers.Integral) and not isinstance(axis, bool)
 
 
-def check_count(name: str, count: object) -> None:
-    """Raises if a number of axes is not an int >= 0."""
-    if not is_int(count) or int(count) < 0:
-        raise TypeError(f"{name} is {shown(count)}; allowed: an int >= 0")
+def check_count(name: str, count: object, least: int = 0) -> None:
+    """Raises if a number of axes or the like is not an int >= `least`."""
+    allowed = f"allowed: an int >= {least}"
+    if not is_int(count):
+        raise TypeError(f"{name} is {shown(count)}; {allowed}")
+    if int(count) < least:
+        raise ValueError(f"{name} is {count}; {allowed}")
 
 
 def within_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:

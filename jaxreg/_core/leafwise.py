@@ -23,12 +23,11 @@ from jaxreg._core.penalty import (
     Penalty,
     Tree,
     grads_like,
-    is_real_floating,
     is_untouched,
     steps_like,
     widened,
 )
-from jaxreg._core.pytree import jax_number
+from jaxreg._core.ranges import jax_number
 from jaxreg._core.shards import COUPLED, WHOLE_HINT, check_whole_leaf, reshaped
 
 # The width of the prox step in residuals: the default of `regularize`.
@@ -114,7 +113,6 @@ class Leafwise(Penalty):
         leaves, treedef = jax.tree.flatten(params)
         leaves, steps = list(map(jnp.asarray, leaves)), steps_like(params, step)
         for leaf, leaf_step in zip(leaves, steps, strict=True):
-            check_floating(self, leaf)
             if leaf.size:
                 self._check_shape(leaf.shape)
                 self._check_step(leaf.shape, leaf_step.shape)
@@ -408,15 +406,6 @@ def no_prox(penalty: Penalty) -> str:
         "jaxreg.add_penalty_gradient(it) first in the chain, before the optimizer or "
         "before jaxreg.regularize(optimizer, another penalty)"
     )
-
-
-def check_floating(penalty: Penalty, leaf: jax.Array) -> None:
-    """Raises if a leaf is not real floating point."""
-    if not is_real_floating(leaf):
-        raise TypeError(
-            f"prox of {shown(penalty)} on a leaf of dtype {leaf.dtype}; allowed: real "
-            "floating leaves of 16 bits or more"
-        )
 
 
 def all_finite(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
@@ -22,12 +24,23 @@ import jax.numpy as jnp
 
 from jaxreg._core.layout import Entries, Layout, Shape
 from jaxreg._core.messages import shown
+from jaxreg._core.ranges import (
+    STEP,
+    check_fields,
+    check_number,
+    check_positive,
+    check_step,
+    is_array,
+)
 
 Number = float | jax.Array
 """A scalar, such as a strength; or an array where a field or argument says so."""
 
 Leaf = jax.typing.ArrayLike
 """A leaf of a tree: an array of any shape, or a number."""
+
+Path = tuple[Any, ...]
+"""The keys on the way to a leaf, as `jax.tree_util` gives them."""
 
 Tree = Any
 """A pytree of arrays, such as parameters or gradients."""
@@ -36,6 +49,17 @@ SumRule = Callable[[Any, Any], "Penalty"]
 """The sum of a penalty of one class and a penalty of another."""
 
 _EXACT_SUMS: dict[tuple[type, type], SumRule] = {}
+
+# The methods that check their arguments, wherever a subclass defines them.
+_CHECKED_METHODS = {
+    "value",
+    "subgradient",
+    "prox",
+    "step_for",
+    "nearest_latent",
+    "stationarity",
+    "violation",
+}
 
 # Units of rounding by which an untouched latent may differ from that computed from its
 # parameter: prox, its inverse and `params + update` round once each, and the
@@ -98,14 +122,41 @@ class _OfOptimizers:
         )
 
 
+def _with_checks(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of the contract, behind a check of what is concrete."""
+    names = list(inspect.signature(method).parameters)[1:]
+
+    @functools.wraps(method)
+    def checked(self: Penalty, *arguments: Any, **keywords: Any) -> Any:
+        check_fields(self, arrays=False)
+        pairs = (*zip(names, arguments, strict=False), *keywords.items())
+        for name, content in pairs:
+            if name == "step":
+                check_step(content)
+            elif name == "width":
+                check_positive(name, content)
+            elif name in ("params", "grads", "latent"):
+                self._check_leaves(name, content)
+        return method(self, *arguments, **keywords)
+
+    return checked
+
+
 class Penalty(abc.ABC):
     """Interface of all penalties. Methods are pure and take whole pytrees.
 
-    `None` leaves and `optax.MaskedNode` hold no arrays and pass through.
+    `None` leaves and `optax.MaskedNode` hold no arrays and pass through. The methods of
+    subclasses check their arguments, and the numbers of the penalty, where these are
+    concrete.
     """
 
     init = _OfOptimizers()
     update = _OfOptimizers()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name in _CHECKED_METHODS & cls.__dict__.keys():
+            setattr(cls, name, _with_checks(cls.__dict__[name]))
 
     @property
     @abc.abstractmethod
@@ -153,6 +204,7 @@ class Penalty(abc.ABC):
         cone".
         """
 
+    @_with_checks
     def nearest_latent(self, latent: Tree, params: Tree, step: Number) -> Tree:
         """The point nearest to `latent` whose prox is `params`.
 
@@ -171,6 +223,7 @@ class Penalty(abc.ABC):
             that rounds to it.
           step: >= 0, one number.
         """
+        check_number("step", step, STEP)
         leaves, treedef = jax.tree.flatten(params)
         latents_like(params, latent)
         if any(wide_dtype(leaf) != jnp.result_type(leaf) for leaf in leaves):
@@ -201,6 +254,16 @@ class Penalty(abc.ABC):
             lambda z, x, y, slope: jnp.where(self._is_prox(y, x), z, x + step * slope),
             *(latent, params, proxes, slopes),
         )
+
+    def _check_leaves(self, name: str, tree: Tree) -> None:
+        """Raises if a leaf of the argument `name` is not real floating."""
+        if all(misfit_of_dtype(leaf) is None for leaf in jax.tree.leaves(tree)):
+            return
+        owner = shown(self) if name == "params" else f"{name} for {shown(self)}"
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            misfit = misfit_of_dtype(leaf)
+            if misfit is not None:
+                raise TypeError(f"{owner} on leaf {_path_name(path)!r} {misfit}")
 
     def _nearest_in_half_precision(
         self, latent: Tree, leaves: list[Leaf], step: Number
@@ -345,9 +408,8 @@ def leaves_like(params: Tree, tree: Tree, name: str, hint: str) -> list[Any]:
         misfit = shape_misfit(*pair)
         if misfit is not None:
             path = jax.tree_util.tree_flatten_with_path(params)[0][index][0]
-            text = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(
-                f"{name} has {misfit} at leaf {text!r} of shape "
+                f"{name} has {misfit} at leaf {_path_name(path)!r} of shape "
                 f"{jnp.shape(leaves[index])}; {hint}"
             )
     return companions
@@ -384,6 +446,10 @@ def _leaf_paths(tree: Tree) -> dict[tuple[str, ...], None]:
     }
 
 
+def _path_name(path: Path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def unrounded(leaf: Leaf, prox: jax.Array) -> jax.Array:
     """The prox at entries where it rounds to the leaf, else the leaf."""
     dtype = jnp.result_type(leaf)
@@ -410,9 +476,26 @@ def is_untouched(latent: jax.Array, nearest: jax.Array) -> jax.Array:
     return jnp.abs(latent - nearest) <= slack * jnp.abs(nearest)
 
 
+def misfit_of_dtype(leaf: object) -> str | None:
+    """The dtype or type of a leaf that no penalty takes, and what to do, or None."""
+    if is_array(leaf) and is_real_floating(leaf):
+        return None
+    kind = f"dtype {jnp.result_type(leaf)}" if is_array(leaf) else f"type {type(leaf)}"
+    return (
+        f"of {kind}: allowed are real floating leaves of 16 bits or more. Leave this "
+        "one free with by_path"
+    )
+
+
 def is_real_floating(leaf: Leaf | jax.ShapeDtypeStruct) -> bool:
     """True for real floating arrays of 16 bits or more, the least JAX computes in."""
-    dtype = jnp.result_type(leaf)
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        return _is_computed_in(leaf.dtype)
+    return _is_computed_in(jnp.result_type(leaf))
+
+
+@functools.cache
+def _is_computed_in(dtype: jax.typing.DTypeLike) -> bool:
     return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 16
 
 

@@ -12,6 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.messages import shown
+from jaxreg._core.ranges import POSITIVE, UNIT_INTERVAL, check_fields
+
 T = typing.TypeVar("T")
 Static = tuple[object, ...]  # The values of the static fields.
 KeyAndChild = tuple[jax.tree_util.GetAttrKey, object]
@@ -24,7 +27,12 @@ def static(default: object = dataclasses.MISSING) -> Any:
 
 def positive(default: object = dataclasses.MISSING) -> Any:
     """A field for a number > 0, such as a knot; other numbers may be 0."""
-    return dataclasses.field(default=default, metadata={"positive": True})
+    return dataclasses.field(default=default, metadata={"range": POSITIVE})
+
+
+def unit_interval(default: object = dataclasses.MISSING) -> Any:
+    """A field for a number from 0 to 1, such as a share."""
+    return dataclasses.field(default=default, metadata={"range": UNIT_INTERVAL})
 
 
 def signed(default: object = dataclasses.MISSING) -> Any:
@@ -37,8 +45,14 @@ def array(default: object = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"array": True})
 
 
+def derived(default: object = dataclasses.MISSING) -> Any:
+    """A field for numbers of another penalty, which have been checked there."""
+    return dataclasses.field(default=default, metadata={"derived": True})
+
+
 @typing.dataclass_transform(
-    frozen_default=True, field_specifiers=(static, positive, signed, array)
+    frozen_default=True,
+    field_specifiers=(static, positive, unit_interval, signed, array, derived),
 )
 def pytree_dataclass(cls: type[T]) -> type[T]:
     """Makes a class a frozen dataclass and a pytree; numbers are leaves.
@@ -48,6 +62,10 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
     code compiled for the other. Arrays among the numbers compare entry by entry,
     and are shown by dtype and shape. `docs/write_your_own.md` has a whole penalty.
 
+    A number must be finite and >= 0, or each number of a grid for `jax.vmap`: the
+    constructor raises otherwise. JAX rebuilds objects past it, with tracers and
+    placeholders; so write the axes of `jax.vmap` as `jax.tree.map(lambda _: 0, it)`.
+
     >>> import jax, jaxreg
     >>> @jaxreg.pytree_dataclass
     ... class Pair:
@@ -56,12 +74,15 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
     >>> jax.tree.map(lambda number: 2 * number, Pair(1.0, 2.0))
     Pair(first=2.0, second=4.0)
     """
+    if not isinstance(cls, type):
+        raise TypeError(f"pytree_dataclass: cls is {shown(cls)}; allowed: a class")
     has_own_constructor = "__init__" in cls.__dict__
+    _check_when_constructed(cls)
     frozen: Any = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     fields = dataclasses.fields(frozen)
     data = [field.name for field in fields if "static" not in field.metadata]
     meta = [field.name for field in fields if "static" in field.metadata]
-    by_name = {field.name: field for field in fields if field.init}
+    names = {field.name for field in fields if field.init}
     keys = [jax.tree_util.GetAttrKey(name) for name in data]
 
     def flatten(penalty: object) -> tuple[list[object], Static]:
@@ -74,8 +95,8 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
 
     def unflatten(static_values: Static, children: Iterable[object]) -> object:
         penalty = object.__new__(frozen)
-        names = (*data, *meta)
-        vars(penalty).update(zip(names, (*children, *static_values), strict=True))
+        every = (*data, *meta)
+        vars(penalty).update(zip(every, (*children, *static_values), strict=True))
         return penalty
 
     def equal(self: object, other: object) -> bool:
@@ -96,25 +117,33 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
     construct = frozen.__init__
 
     @functools.wraps(construct)
-    def checked(self: object, *args: object, **keywords: object) -> None:
-        if not keywords.keys() <= by_name.keys():
+    def known(self: object, *args: object, **keywords: object) -> None:
+        if not keywords.keys() <= names:
             raise TypeError(_unknown_arguments(frozen, keywords))
-        for name, content in (*zip(by_name, args, strict=False), *keywords.items()):
-            # JAX rebuilds penalties around constructors: this is what a user wrote.
-            if isinstance(content, str) and "static" not in by_name[name].metadata:
-                allowed = "a real number >= 0, not a text"
-                raise TypeError(
-                    f"{name} of {frozen.__name__} is {content!r}; allowed: {allowed}"
-                )
         construct(self, *args, **keywords)
 
     if not has_own_constructor:
-        frozen.__init__ = checked
+        frozen.__init__ = known
     frozen.__eq__, frozen.__repr__, frozen.__hash__ = equal, show, hash_of
     jax.tree_util.register_pytree_with_keys(
         frozen, flatten_with_keys, unflatten, flatten
     )
     return frozen
+
+
+def _check_when_constructed(cls: type) -> None:
+    """Checks the numbers of a new object; JAX rebuilds it past its constructor.
+
+    So it may hold tracers and placeholders, but none that a user wrote.
+    """
+    check_rest = getattr(cls, "__post_init__", None)
+
+    def check(self: object) -> None:
+        check_fields(self, grids=True)
+        if check_rest is not None:
+            check_rest(self)
+
+    setattr(cls, "__post_init__", check)  # noqa: B010  # mypy: a type has no such name
 
 
 def _unknown_arguments(cls: type, keywords: Iterable[str]) -> str:
@@ -161,9 +190,3 @@ class _Shown:
 
     def __repr__(self) -> str:
         return self.text
-
-
-def jax_number(number: Any) -> Any:
-    """JAX's array for NumPy's: a float64 may be cached for a trace in float32."""
-    is_plain = type(number) in (int, float, bool) or isinstance(number, jax.Array)
-    return number if is_plain else jnp.asarray(number)

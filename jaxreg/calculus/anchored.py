@@ -7,7 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_order
+from jaxreg._core.checks import check_penalty
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.layout import Layout, Shape
 from jaxreg._core.messages import shown
@@ -127,8 +127,8 @@ def anchored(penalty: Penalty, reference: Number | Tree) -> Penalty:
 
     Raises:
       TypeError: `penalty` is not a penalty, or is a constraint.
-      ValueError: a rule catches no leaf of `reference`; at use, the reference does not
-        fit its leaf.
+      ValueError: `reference` holds NaN; a rule catches no leaf of it; at use, it does
+        not fit its leaf.
 
     Reference: Li, Grandvalet and Davoine 2018, Explicit inductive bias for transfer
     learning with convolutional networks.
@@ -138,9 +138,7 @@ def anchored(penalty: Penalty, reference: Number | Tree) -> Penalty:
     >>> penalty.prox(jnp.array([3.0, 1.25]), step=1.0)
     Array([2.5, 1. ], dtype=float32)
     """
-    check_order(penalty, reference)
-    if not isinstance(penalty, Penalty):
-        raise TypeError(f"anchored({shown(penalty)}, ...): allowed is a jaxreg penalty")
+    check_penalty(penalty, reference=reference)
     return penalty.distribute(_anchored, reference)
 
 

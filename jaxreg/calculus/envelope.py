@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_numbers, check_order, check_prox
+from jaxreg._core.checks import check_numbers, check_penalty, check_prox
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
     Facts,
@@ -16,6 +16,7 @@ from jaxreg._core.penalty import (
     widened,
 )
 from jaxreg._core.pytree import positive, pytree_dataclass
+from jaxreg._core.ranges import check_step
 from jaxreg.calculus.lift import Lift, cast_like, step_tree, widened_tree
 
 
@@ -101,7 +102,8 @@ def envelope(penalty: Penalty, step: Number) -> Penalty:
     >>> huber.subgradient(jnp.array([-3.0, 0.0, 0.5]))
     Array([-1. ,  0. ,  0.5], dtype=float32)
     """
-    _check(f"envelope({shown(penalty)}, ...)", penalty)
+    check_penalty(penalty, step=step)
+    _check_convex(f"envelope({shown(penalty)}, ...)", penalty)
     return penalty.distribute(Envelope, step)
 
 
@@ -126,8 +128,10 @@ def conjugate_prox(penalty: Penalty, params: Tree, step: Number | Tree) -> Tree:
     >>> jaxreg.conjugate_prox(jaxreg.L1(1.0), jnp.array([3.0, -0.5]), step=0.5)
     Array([ 1. , -0.5], dtype=float32)
     """
-    check_order(penalty, params)
-    _check(f"conjugate_prox({shown(penalty)}, ...)", penalty)
+    check_numbers(penalty, params=params, step=step)
+    _check_convex(f"conjugate_prox({shown(penalty)}, ...)", penalty)
+    penalty._check_leaves("params", params)
+    check_step(step)
     wide, steps = widened_tree(params), step_tree(params, step)
     divisors = jax.tree.map(lambda s: jnp.where(s > 0, s, 1.0), steps)
     inverse = jax.tree.map(lambda s: 1 / s, divisors)
@@ -140,13 +144,10 @@ def conjugate_prox(penalty: Penalty, params: Tree, step: Number | Tree) -> Tree:
     return cast_like(jax.tree.map(moved, wide, steps, near), params)
 
 
-def _check(call: str, penalty: Penalty) -> None:
-    if not isinstance(penalty, Penalty):
-        raise TypeError(f"{call}: allowed is a jaxreg penalty")
+def _check_convex(call: str, penalty: Penalty) -> None:
     check_prox(call, penalty)
     if not penalty.facts.is_convex:
         raise ValueError(
             f"{call}: the penalty is not convex: its conjugate belongs to its convex "
             "hull, and its envelope has kinks. Allowed are convex penalties"
         )
-    check_numbers(penalty)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
+from jaxreg._core.checks import check_elementwise
 from jaxreg._core.layout import Shape
 from jaxreg._core.leafwise import Elementwise, Groupwise, nan_if_infinite
-from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number, is_untouched
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.group_size import group_size
@@ -179,10 +179,6 @@ def grouped(penalty: Elementwise, group_axis: groups.GroupAxis) -> Grouped:
     Array([[1., 1.],
            [0., 0.]], dtype=float32)
     """
-    if not isinstance(penalty, Elementwise):
-        raise TypeError(
-            f"grouped({shown(penalty)}): allowed is an elementwise penalty, such as "
-            "L1(1e-3)"
-        )
+    check_elementwise("grouped", penalty, group_axis=group_axis)
     groups.check_group_axis(group_axis)
     return Grouped(penalty, group_axis)

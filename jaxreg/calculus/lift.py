@@ -108,7 +108,9 @@ def widened_tree(params: Tree) -> Tree:
 
 def cast_like(tree: Tree, params: Tree) -> Tree:
     """Casts the leaves to the dtypes of those of `params`."""
-    return jax.tree.map(lambda new, leaf: new.astype(leaf.dtype), tree, params)
+    return jax.tree.map(
+        lambda new, leaf: new.astype(jnp.result_type(leaf)), tree, params
+    )
 
 
 def unless_zero_step(steps: Tree, proxes: Tree, params: Tree) -> Tree:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.checks import check_penalty
 from jaxreg._core.constraint import are_apart
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
@@ -87,8 +88,7 @@ def nonnegative(penalty: Penalty) -> Penalty:
     >>> jaxreg.nonnegative(jaxreg.L1(0.5)).prox(jnp.array([2.0, 0.3, -4.0]), step=1.0)
     Array([1.5, 0. , 0. ], dtype=float32)
     """
-    if not isinstance(penalty, Penalty):
-        raise TypeError(f"nonnegative({shown(penalty)}): allowed is a jaxreg penalty")
+    check_penalty(penalty)
     return penalty.distribute(lambda inner, _: _nonnegative(inner), 0.0)
 
 

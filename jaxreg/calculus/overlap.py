@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,12 @@ class Overlap:
     size: int
 
     def __post_init__(self) -> None:
+        is_nested = isinstance(self.groups, Iterable)
+        if not is_nested or not all(isinstance(g, Iterable) for g in self.groups):
+            raise TypeError(
+                f"Overlap: groups is {shown(self.groups)}; allowed: a tuple of tuples, "
+                "the indices of each group"
+            )
         groups = tuple(map(tuple, self.groups))
         for number in (self.size, *(i for group in groups for i in group)):
             if not is_int(number):

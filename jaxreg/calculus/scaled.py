@@ -5,10 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.checks import check_penalty
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, grads_like, ratio, widened
 from jaxreg._core.pytree import pytree_dataclass
+from jaxreg._core.ranges import check_number
 from jaxreg.calculus.lift import Lift, step_tree
 
 
@@ -70,15 +71,15 @@ def scaled(penalty: Penalty, factor: Number) -> Penalty:
       factor: >= 0.
 
     Raises:
-      TypeError: `penalty` is not a penalty.
+      TypeError, ValueError: `penalty` is not a penalty, or `factor` is out of range.
 
     >>> import jax.numpy as jnp, jaxreg
     >>> double = jaxreg.scaled(jaxreg.on_kernels(jaxreg.L1(0.5)), 2.0)
     >>> double.prox({"kernel": jnp.array([3.0, -0.5])}, step=1.0)
     {'kernel': Array([2., 0.], dtype=float32)}
     """
-    if not isinstance(penalty, Penalty):
-        raise TypeError(f"scaled({shown(penalty)}, ...): allowed is a jaxreg penalty")
+    check_penalty(penalty, factor=factor)
+    check_number("scaled: factor", factor, grids=True)
     return penalty.distribute(_scaled, factor)
 
 

@@ -8,6 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.checks import check_elementwise
 from jaxreg._core.groups import check_count, is_int
 from jaxreg._core.layout import Matrix
 from jaxreg._core.leafwise import Elementwise, Leafwise
@@ -172,9 +173,5 @@ def spectral(penalty: Elementwise, split: int = -1, *, stacked: int = 0) -> Spec
     Array([[1., 0.],
            [0., 0.]], dtype=float32)
     """
-    if not isinstance(penalty, Elementwise):
-        raise TypeError(
-            f"spectral({shown(penalty)}): allowed is an elementwise penalty, as "
-            "L1(1e-3)"
-        )
+    check_elementwise("spectral", penalty, split=split)
     return Spectral(penalty, split, stacked)

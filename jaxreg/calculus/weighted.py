@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_order
+from jaxreg._core.checks import check_penalty
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.layout import Layout, Shape
 from jaxreg._core.leafwise import Leafwise
@@ -23,7 +23,7 @@ from jaxreg._core.penalty import (
     is_untouched,
     steps_like,
 )
-from jaxreg._core.pytree import array, pytree_dataclass
+from jaxreg._core.pytree import array, derived, pytree_dataclass
 from jaxreg.calculus.lift import (
     Fitted,
     Lift,
@@ -39,7 +39,7 @@ class WeightedLeaf(Leafwise):
     """A penalty whose pieces on one leaf are multiplied by weights."""
 
     penalty: Leafwise
-    weights: Number = array()
+    weights: Number = derived()
 
     @property
     def facts(self) -> Facts:
@@ -193,8 +193,8 @@ def weighted(penalty: Penalty, weights: Number | Tree) -> Penalty:
 
     Raises:
       TypeError: the penalty has no pieces to weigh.
-      ValueError: a rule catches no leaf of `weights`; at use, the weights do not fit
-        the pieces of a leaf.
+      ValueError: a weight is negative or not finite; a rule catches no leaf of
+        `weights`; at use, the weights do not fit the pieces of a leaf.
 
     Reference: Zou 2006, The adaptive lasso and its oracle properties, eq. 4.
 
@@ -203,9 +203,7 @@ def weighted(penalty: Penalty, weights: Number | Tree) -> Penalty:
     >>> penalty.prox(jnp.array([1.5, 1.5, 1.5]), step=1.0)
     Array([1.5, 1. , 0. ], dtype=float32)
     """
-    check_order(penalty, weights)
-    if not isinstance(penalty, Penalty):
-        raise TypeError(f"weighted({shown(penalty)}, ...): allowed is a jaxreg penalty")
+    check_penalty(penalty, weights=weights)
     return penalty.distribute(_weighted, weights)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import is_known
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.layout import Entries, Layout, Shape
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number
 from jaxreg._core.pytree import pytree_dataclass, signed
+from jaxreg._core.ranges import is_known
 from jaxreg.calculus.lift import Fitted, broadcasts
 
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
-from jaxreg._core.checks import is_known
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number
 from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg._core.ranges import is_known
 from jaxreg.constraints._norm_bounds import NormBounds, bounded_norm
 
 

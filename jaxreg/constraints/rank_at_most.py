@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.groups import is_int
-from jaxreg._core.messages import shown
+from jaxreg._core.groups import check_count
 from jaxreg._core.penalty import Facts
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.singular_values import decompose, on_singular_values, outside
@@ -52,12 +51,7 @@ class RankAtMost(MatrixPenalty, Constraint):
     facts = Facts(is_convex=False, stationarity_kind="normal cone")
 
     def __post_init__(self) -> None:
-        if not is_int(self.rank):
-            raise TypeError(
-                f"RankAtMost: rank is {shown(self.rank)}; allowed: an int >= 1"
-            )
-        if self.rank < 1:
-            raise ValueError(f"RankAtMost: rank is {self.rank}; allowed: an int >= 1")
+        check_count("RankAtMost: rank", self.rank, least=1)
         super().__post_init__()
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:

@@ -9,11 +9,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_countable, is_known, is_number
+from jaxreg._core.checks import check_countable
 from jaxreg._core.constraint import Constraint
-from jaxreg._core.groups import check_count, is_int
+from jaxreg._core.groups import check_count
 from jaxreg._core.layout import Entries
-from jaxreg._core.leafwise import check_floating, without_negative_zero
+from jaxreg._core.leafwise import without_negative_zero
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
     Facts,
@@ -24,7 +24,7 @@ from jaxreg._core.penalty import (
     steps_like,
     widened,
 )
-from jaxreg._core.pytree import array, pytree_dataclass, static
+from jaxreg._core.pytree import pytree_dataclass, static, unit_interval
 from jaxreg._numerics.largest import largest
 
 
@@ -59,7 +59,7 @@ class TopK(Constraint):
     """
 
     count: int | None = static(default=None)
-    fraction: Number | None = array(default=None)
+    fraction: Number | None = unit_interval(default=None)
     scope: Literal["leaf", "tree"] = static(default="leaf")
     stacked: int = static(default=0)
 
@@ -82,16 +82,8 @@ class TopK(Constraint):
         check_count("TopK: stacked", self.stacked)
         if self.stacked and self.scope == "tree":
             raise ValueError(f'{shown(self)}; allowed: stacked with scope "leaf" alone')
-        if self.count is not None and not is_int(self.count):
-            raise TypeError(f"{shown(self)}; allowed: count, an int >= 0")
-        if self.fraction is not None and not is_number(self.fraction):
-            raise TypeError(f"{shown(self)}; allowed: fraction, a number from 0 to 1")
-        share = 0.0 if self.fraction is None else self.fraction
-        is_off = is_known(lambda part: ~((part >= 0) & (part <= 1)), jnp.asarray(share))
-        if (self.count or 0) < 0 or is_off:
-            raise ValueError(
-                f"{shown(self)}; allowed: count >= 0, or 0 <= fraction <= 1"
-            )
+        if self.count is not None:
+            check_count("TopK: count", self.count)
 
     @property
     def layout(self) -> Entries:
@@ -102,8 +94,6 @@ class TopK(Constraint):
             return super().prox(params, step)
         leaves, treedef = jax.tree.flatten(params)
         leaves, steps = [jnp.asarray(x) for x in leaves], steps_like(params, step)
-        for leaf in leaves:
-            check_floating(self, leaf)
         is_uniform = jax.tree_util.all_leaves([step]) and jnp.ndim(step) == 0
         metric = [jnp.ones(())] * len(leaves) if is_uniform else steps
         masks = self._masks([widened(leaf) for leaf in leaves], metric)

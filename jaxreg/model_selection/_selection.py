@@ -11,9 +11,15 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxreg._core.checks import check_number, is_known, is_number
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number
+from jaxreg._core.ranges import (
+    UNIT_INTERVAL,
+    check_number,
+    is_known,
+    is_number,
+    real_array,
+)
 
 
 class ValidationCurve(NamedTuple):
@@ -54,7 +60,7 @@ def validation_curve(errors: ArrayLike) -> ValidationCurve:
     >>> print(int(curve.least), int(curve.one_standard_error))
     2 1
     """
-    errors = jnp.asarray(errors)
+    errors = real_array("validation_curve: errors", errors)
     if errors.ndim != 2 or not errors.shape[0] or errors.shape[1] < 2:
         raise ValueError(
             f"validation_curve: errors has shape {errors.shape}; allowed: (strengths, "
@@ -140,30 +146,28 @@ def information_criteria(
     ebic [192, 194]
     """
     name = "information_criteria"
-    if is_known(lambda n: n < 1, samples):
+    arrays = {
+        "negative_log_likelihood": negative_log_likelihood,
+        "nonzeros": nonzeros,
+        "samples": samples,
+        "candidates": candidates,
+    }
+    # As floats: the number of parameters of a large network overflows int32.
+    f, k, n, p = (
+        real_array(f"{name}: {key}", content, float) for key, content in arrays.items()
+    )
+    if is_known(lambda n: n < 1, n):
         raise ValueError(f"{name}: samples is {shown(samples)}; allowed: 1 or more")
-    if is_known(_is_out_of_range, nonzeros, candidates):
+    if is_known(lambda k, p: (k < 0) | (k > p), k, p):
         raise ValueError(
             f"{name}: nonzeros is {shown(nonzeros)} of {shown(candidates)} candidates; "
             "allowed: from 0 to the number of candidates"
         )
-    check_number(f"{name}: weight", weight)
-    if is_known(lambda x: x > 1, weight):
-        raise ValueError(f"{name}: weight is {weight}; allowed: a number from 0 to 1")
-    f, k, n, p = (
-        jnp.asarray(x, float)
-        for x in (negative_log_likelihood, nonzeros, samples, candidates)
-    )
+    check_number(f"{name}: weight", weight, UNIT_INTERVAL)
     # A difference of log factorials would lose log C(p, k) to rounding from p = 1e6 on.
     log_binomial = -jnp.log(p + 1) - jax.scipy.special.betaln(k + 1, p - k + 1)
     bic = 2 * f + k * jnp.log(n)
     return InformationCriteria(2 * f + 2 * k, bic, bic + 2 * weight * log_binomial)
-
-
-def _is_out_of_range(nonzeros: ArrayLike, candidates: ArrayLike) -> jax.Array:
-    # As floats: the number of parameters of a large network overflows int32.
-    k, p = jnp.asarray(nonzeros, float), jnp.asarray(candidates, float)
-    return (k < 0) | (k > p)
 
 
 class StabilitySelection(NamedTuple):
@@ -218,7 +222,7 @@ def stability_selection(
     >>> print(result.is_stable, result.frequency, round(float(result.bound), 3))
     [ True False False False] [1.  0.5 0.  0. ] 0.703
     """
-    units = jnp.asarray(units)
+    units = real_array("stability_selection: units", units)
     _check_selection(units, threshold, false_positives)
     selected = units != 0
     so_far = jax.lax.cummax(selected.astype(jnp.int32), axis=0)
@@ -284,7 +288,10 @@ def pareto_front(sparsity: ArrayLike, accuracy: ArrayLike) -> jax.Array:
     >>> print(model_selection.pareto_front(sparsity, accuracy))
     [False  True False  True]
     """
-    points = jnp.asarray(sparsity), jnp.asarray(accuracy)
+    points = (
+        real_array("pareto_front: sparsity", sparsity),
+        real_array("pareto_front: accuracy", accuracy),
+    )
     shapes = [point.shape for point in points]
     if points[0].ndim != 1 or shapes[0] != shapes[1]:
         raise ValueError(

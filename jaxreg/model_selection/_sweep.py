@@ -9,10 +9,16 @@ import jax.numpy as jnp
 from jax.tree_util import PyTreeDef
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxreg._core.checks import check_number, is_known, is_number
-from jaxreg._core.groups import is_int
+from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Tree
+from jaxreg._core.ranges import (
+    BETWEEN_0_AND_1,
+    check_number,
+    is_known,
+    is_number,
+    real_array,
+)
 
 
 def strength_grid(largest: Number, count: int, ratio: Number = 1e-3) -> jax.Array:
@@ -45,7 +51,7 @@ def strength_grid(largest: Number, count: int, ratio: Number = 1e-3) -> jax.Arra
     >>> print([round(float(s), 4) for s in grid])
     [2.0, 0.2, 0.02]
     """
-    _check_count("strength_grid: count", count)
+    check_count("strength_grid: count", count, least=2)
     is_size = is_number(largest)
     if not is_size or is_known(lambda x: (x <= 0) | ~jnp.isfinite(x), largest):
         raise ValueError(
@@ -54,12 +60,7 @@ def strength_grid(largest: Number, count: int, ratio: Number = 1e-3) -> jax.Arra
             "and 0 for one whose zero is always stationary (L0): choose the largest "
             "yourself"
         )
-    check_number("strength_grid: ratio", ratio)
-    if is_known(lambda x: (x <= 0) | (x >= 1), ratio):
-        raise ValueError(
-            f"strength_grid: ratio is {ratio}; allowed: a number between 0 and 1, the "
-            "weakest strength over the strongest"
-        )
+    check_number("strength_grid: ratio", ratio, BETWEEN_0_AND_1)
     # The first power is exactly 1, so that all weights are zero there.
     return largest * jnp.asarray(ratio) ** (jnp.arange(count) / (count - 1))
 
@@ -97,14 +98,16 @@ def fold_masks(
     >>> print(masks.sum(axis=0), masks.sum(axis=1))
     [1 1 1 1 1 1 1 1 1 1 1 1] [3 3 2 2 2]
     """
-    _check_count("fold_masks: folds", folds)
-    _check_count("fold_masks: samples", samples)
+    check_count("fold_masks: folds", folds, least=2)
+    check_count("fold_masks: samples", samples, least=2)
     if folds > samples:
         raise ValueError(
             f"fold_masks: folds is {folds} and samples {samples}; allowed: at most one "
             "fold per sample"
         )
-    classes = jnp.zeros(samples) if labels is None else jnp.asarray(labels)
+    classes = jnp.zeros(samples)
+    if labels is not None:
+        classes = real_array("fold_masks: labels", labels)
     if classes.shape != (samples,):
         raise ValueError(
             f"fold_masks: labels has shape {classes.shape}; allowed: ({samples},), one "
@@ -171,7 +174,7 @@ def sweep(
      [2 2]]
     """
     _check_functions(fit=fit, start=start)
-    strengths = jnp.asarray(strengths)
+    strengths = real_array("sweep: strengths", strengths)
     _check_strengths(strengths)
     for number, axis in enumerate(axes):
         _check_axis(number, axis)
@@ -195,11 +198,6 @@ def sweep(
         in_axes = [0 if number == mapped else None for number in range(len(axes))]
         fit_all = jax.vmap(fit_all, in_axes=in_axes, out_axes=1)
     return fit_all(*axes)
-
-
-def _check_count(name: str, count: int) -> None:
-    if not is_int(count) or count < 2:
-        raise ValueError(f"{name} is {shown(count)}; allowed: an int of at least 2")
 
 
 def _check_functions(**functions: object) -> None:

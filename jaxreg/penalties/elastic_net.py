@@ -7,6 +7,7 @@ import jax
 from jaxreg._core.leafwise import Elementwise
 from jaxreg._core.penalty import Number, exact_sum, ratio
 from jaxreg._core.pytree import pytree_dataclass
+from jaxreg._core.ranges import UNIT_INTERVAL, check_number
 from jaxreg.penalties.l1 import L1, soft_threshold
 from jaxreg.penalties.l2 import L2
 
@@ -48,6 +49,9 @@ class ElasticNet(Elementwise):
         >>> jaxreg.ElasticNet.from_sklearn(alpha=0.5, l1_ratio=0.5)
         ElasticNet(l1=0.25, l2=0.125)
         """
+        name = "ElasticNet.from_sklearn"
+        check_number(f"{name}: alpha", alpha, grids=True)
+        check_number(f"{name}: l1_ratio", l1_ratio, UNIT_INTERVAL, grids=True)
         return cls(alpha * l1_ratio, alpha * (1 - l1_ratio) / 2)
 
     def step_for(self, width: Number) -> jax.Array:

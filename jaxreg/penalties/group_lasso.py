@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxreg._core import groups
 from jaxreg._core.penalty import Number, exact_sum
 from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg._core.ranges import check_number
 from jaxreg.calculus.grouped import Grouped, GroupPenalty
 from jaxreg.penalties.elastic_net import ElasticNet
 from jaxreg.penalties.l1 import L1
@@ -57,6 +58,8 @@ class GroupLasso(GroupPenalty):
         >>> jaxreg.GroupLasso.from_sklearn(alpha=0.5, outputs=4)
         GroupLasso(strength=0.25, group_axis=0)
         """
+        check_number("GroupLasso.from_sklearn: alpha", alpha, grids=True)
+        groups.check_count("GroupLasso.from_sklearn: outputs", outputs, least=1)
         return cls(alpha / outputs**0.5, 0)
 
     @property

@@ -93,7 +93,7 @@ class Hierarchical(Penalty):
     facts = Facts(is_convex=False, is_joint=True, stationarity_kind="residual")
 
     def __post_init__(self) -> None:
-        if self.skip not in (0, 1) or isinstance(self.skip, bool):
+        if not groups.is_int(self.skip) or self.skip not in (0, 1):
             raise ValueError(
                 f"Hierarchical: skip is {shown(self.skip)}; allowed: 0 or 1, which of "
                 "the two leaves is the skip kernel"

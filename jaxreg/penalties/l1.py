@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxreg._core.leafwise import Elementwise, magnitude
 from jaxreg._core.penalty import Number, exact_sum, ratio
 from jaxreg._core.pytree import pytree_dataclass
+from jaxreg._core.ranges import check_number
 
 
 @pytree_dataclass
@@ -43,6 +44,7 @@ class L1(Elementwise):
         >>> jaxreg.L1.from_sklearn(alpha=0.5)
         L1(strength=0.5)
         """
+        check_number("L1.from_sklearn: alpha", alpha, grids=True)
         return cls(alpha)
 
     @property

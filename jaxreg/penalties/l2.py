@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxreg._core.leafwise import Elementwise
 from jaxreg._core.penalty import Number, exact_sum, ratio
 from jaxreg._core.pytree import pytree_dataclass
+from jaxreg._core.ranges import check_number, check_positive
 
 
 @pytree_dataclass
@@ -46,6 +47,8 @@ class L2(Elementwise):
         >>> jaxreg.L2.from_sklearn(alpha=1.0, samples=50)
         L2(strength=0.01)
         """
+        check_number("L2.from_sklearn: alpha", alpha, grids=True)
+        check_positive("L2.from_sklearn: samples", samples)
         return cls(alpha / (2 * samples))
 
     def step_for(self, width: Number) -> jax.Array:

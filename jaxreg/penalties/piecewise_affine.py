@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -311,7 +311,7 @@ def _rising(name: str, sequence: Sequence[float]) -> tuple[float, ...]:
             f"tuple({name}.tolist()), since they are part of the program that jax "
             "compiles"
         )
-    values = tuple(sequence)
+    values = tuple(sequence) if isinstance(sequence, Iterable) else ()
     is_real = bool(values) and _are_finite(values)
     if not is_real or any(low >= high for low, high in itertools.pairwise(values)):
         raise ValueError(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import is_known, is_number
 from jaxreg._core.leafwise import Elementwise, magnitude
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, ratio
 from jaxreg._core.pytree import positive, pytree_dataclass
+from jaxreg._core.ranges import is_known, is_number
 from jaxreg._numerics.scalar_prox import dead_until, shrink_until_flat
 
 

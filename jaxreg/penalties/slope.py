@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import is_known
+from jaxreg._core.groups import check_count
 from jaxreg._core.layout import Entries, Layout, Shape
 from jaxreg._core.leafwise import Leafwise, magnitude
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number, ratio
 from jaxreg._core.pytree import array, is_array, pytree_dataclass
+from jaxreg._core.ranges import BETWEEN_0_AND_1, check_number, is_known
 from jaxreg._numerics.isotonic import falling_regression
 
 
@@ -94,6 +95,9 @@ class SLOPE(Leafwise):
         >>> jaxreg.SLOPE.oscar(l1=1.0, l2=0.5, size=3).strengths
         Array([2. , 1.5, 1. ], dtype=float32)
         """
+        check_number("SLOPE.oscar: l1", l1)
+        check_number("SLOPE.oscar: l2", l2)
+        check_count("SLOPE.oscar: size", size)
         return cls(l1 + l2 * jnp.arange(size - 1, -1, -1, dtype=float))
 
     @classmethod
@@ -109,6 +113,10 @@ class SLOPE(Leafwise):
         >>> [f"{strength:.3f}" for strength in penalty.strengths]
         ['1.645', '1.282']
         """
+        name = "SLOPE.benjamini_hochberg"
+        check_number(f"{name}: strength", strength)
+        check_number(f"{name}: level", level, BETWEEN_0_AND_1)
+        check_count(f"{name}: size", size)
         tails = level * jnp.arange(1, size + 1, dtype=float) / (2 * size)
         return cls(-strength * jax.scipy.stats.norm.ppf(tails))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.groups import is_int
 from jaxreg._core.leafwise import magnitude
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Facts, Number, ratio
@@ -69,7 +70,7 @@ class TrendFilter(Linewise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.order not in _DIAGONALS:
+        if not is_int(self.order) or self.order not in _DIAGONALS:
             raise ValueError(
                 f"TrendFilter: order is {shown(self.order)}; allowed: 1 or 2. Order 0 "
                 "is jaxreg.TotalVariation"

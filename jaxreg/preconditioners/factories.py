@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.checks import is_known
+from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Tree
+from jaxreg._core.ranges import check_number, check_share
 from jaxreg.preconditioners.from_state import (
     AdagradPreconditioner,
     AdamaxPreconditioner,
@@ -57,11 +58,11 @@ def momentum(
     >>> preconditioners.check(optax.trace(0.9), preconditioners.momentum(0.9)) < 1e-3
     True
     """
-    if is_known(lambda x: (x < 0) | (x >= 1), decay):
-        raise ValueError(f"momentum: decay is {decay}; allowed: from 0 to below 1")
-    return MomentumPreconditioner(
-        decay, IdentityPreconditioner() if preconditioner is None else preconditioner
-    )
+    check_share("momentum: decay", decay)
+    if preconditioner is None:
+        return MomentumPreconditioner(decay, IdentityPreconditioner())
+    check_type("momentum", preconditioner)
+    return MomentumPreconditioner(decay, preconditioner)
 
 
 def adam(b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Preconditioner:
@@ -74,6 +75,9 @@ def adam(b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Precond
     >>> preconditioners.check(optax.scale_by_adam(), preconditioners.adam()) < 1e-3
     True
     """
+    check_share("adam: b2", b2)
+    check_number("adam: eps", eps)
+    check_number("adam: eps_root", eps_root)
     return AdamPreconditioner(b2, eps, eps_root)
 
 
@@ -85,6 +89,9 @@ def yogi(b2: float = 0.999, eps: float = 1e-3, eps_root: float = 0.0) -> Precond
     >>> preconditioners.check(optax.scale_by_yogi(), preconditioners.yogi()) < 1e-3
     True
     """
+    check_share("yogi: b2", b2)
+    check_number("yogi: eps", eps)
+    check_number("yogi: eps_root", eps_root)
     return AdamPreconditioner(b2, eps, eps_root)
 
 
@@ -98,6 +105,9 @@ def adan(b3: float = 0.99, eps: float = 1e-8, eps_root: float = 0.0) -> Precondi
     >>> preconditioners.check(optax.scale_by_adan(), preconditioners.adan()) < 1e-3
     True
     """
+    check_share("adan: b3", b3)
+    check_number("adan: eps", eps)
+    check_number("adan: eps_root", eps_root)
     return AdanPreconditioner(b3, eps, eps_root)
 
 
@@ -110,6 +120,8 @@ def amsgrad(eps: float = 1e-8, eps_root: float = 0.0) -> Preconditioner:
     >>> preconditioners.check(optax.scale_by_amsgrad(), amsgrad) < 1e-3
     True
     """
+    check_number("amsgrad: eps", eps)
+    check_number("amsgrad: eps_root", eps_root)
     return AmsgradPreconditioner(eps, eps_root)
 
 
@@ -121,6 +133,7 @@ def adamax(eps: float = 1e-8) -> Preconditioner:
     >>> preconditioners.check(optax.scale_by_adamax(), preconditioners.adamax()) < 1e-3
     True
     """
+    check_number("adamax: eps", eps)
     return AdamaxPreconditioner(eps)
 
 
@@ -140,6 +153,9 @@ def rmsprop(
     >>> preconditioners.check(optax.scale_by_rms(), preconditioners.rmsprop()) < 1e-3
     True
     """
+    check_number("rmsprop: eps", eps)
+    if decay is not None:
+        check_share("rmsprop: decay", decay)
     return RmspropPreconditioner(eps, eps_in_sqrt, centered, decay)
 
 
@@ -151,6 +167,7 @@ def adagrad(eps: float = 1e-7) -> Preconditioner:
     >>> preconditioners.check(optax.scale_by_rss(), preconditioners.adagrad()) < 1e-3
     True
     """
+    check_number("adagrad: eps", eps)
     return AdagradPreconditioner(eps)
 
 
@@ -168,6 +185,10 @@ def lamb(
     >>> preconditioners.check(lamb, preconditioners.lamb()) < 1e-3
     True
     """
+    check_share("lamb: b1", b1)
+    check_share("lamb: b2", b2)
+    check_number("lamb: eps", eps)
+    check_number("lamb: eps_root", eps_root)
     return LambPreconditioner(b1, b2, eps, eps_root)
 
 
@@ -191,7 +212,9 @@ def check(
     >>> preconditioners.check(optax.trace(0.9), preconditioners.momentum(0.9)) < 1e-5
     True
     """
+    check_direction("preconditioners.check", direction)
     check_type("preconditioners.check", preconditioner)
+    check_count("preconditioners.check: steps", steps, least=1)
     grads = tuple(jnp.asarray(grad) for grad in _GRADS)
     params = jax.tree.map(jnp.ones_like, grads)
     full = optax.with_extra_args_support(direction)
@@ -226,4 +249,13 @@ def check_type(caller: str, preconditioner: object) -> None:
             "the direction, as jaxreg.preconditioners.adam() for "
             "optax.scale_by_adam(), or jaxreg.preconditioners.identity() for plain "
             "gradients"
+        )
+
+
+def check_direction(caller: str, direction: object) -> None:
+    """Raises a TypeError if `direction` is not an Optax transformation."""
+    if not isinstance(direction, optax.GradientTransformation):
+        raise TypeError(
+            f"{caller}: direction is {shown(direction)}; allowed: an Optax "
+            "transformation without a learning rate, as optax.scale_by_adam()"
         )

@@ -24,11 +24,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg._core.checks import check_numbers, check_prox
-from jaxreg._core.groups import is_int
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree
 from jaxreg.rules.by_path import ByPath, Leaves, read
-from jaxreg.transforms._leaves import arrays_of, zeroed_units
+from jaxreg.transforms._leaves import arrays_of, check_steps, zeroed_units
 
 # By unit of the penalty, in turn: one that shrinks, a steep one, one that dies.
 _CURVATURES = 1.0, 10.0, 1.0
@@ -189,18 +188,15 @@ def _cpu() -> jax.Device | None:
 
 
 def _check_arguments(transformation: object, penalty: Penalty, steps: object) -> None:
+    check_numbers(penalty, transformation=transformation)
     if not isinstance(transformation, optax.GradientTransformation):
         raise TypeError(
             f"check: transformation is {shown(transformation)}; allowed: an Optax "
             "transformation, as in check(jaxreg.regularize(optax.adam(1e-3), penalty), "
             "penalty); of optax.MultiSteps its gradient_transformation()"
         )
-    check_numbers(penalty)
     check_prox("check", penalty)
-    if not is_int(steps) or int(steps) < 1:
-        raise ValueError(
-            f"check: steps is {shown(steps)}; allowed: a number of updates, an int >= 1"
-        )
+    check_steps("check: steps", steps, least=1)
 
 
 class _Quadratic(NamedTuple):

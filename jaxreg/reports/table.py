@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_positive
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.penalty import Number, Penalty, Tree
+from jaxreg._core.ranges import check_positive
 from jaxreg.reports import measure as measures
 from jaxreg.rules.by_path import Leaves, read
 from jaxreg.transforms.latent import start_of

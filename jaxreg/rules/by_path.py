@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_leaf, check_numbers, check_order
+from jaxreg._core.checks import check_leaf, check_numbers
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
     Facts,
@@ -120,8 +120,7 @@ class Leaves:
 
 def read(penalty: Penalty, params: Tree) -> Leaves:
     """The parameters split by the rules of a penalty, after validation of both."""
-    check_order(penalty, params)
-    check_numbers(penalty)
+    check_numbers(penalty, params=params)
     return Leaves(penalty, params).checked()
 
 
@@ -228,6 +227,13 @@ class ByPath(Penalty):
         ]
         return ByPath(tuple(lifted), self.patterns)
 
+    def _check_leaves(self, name: str, tree: Tree) -> None:
+        # Free leaves may be anything; the penalty of a rule sees those that it takes.
+        leaves = Leaves(self, tree)
+        for part in leaves.parts:
+            own = {leaves.names[index]: leaves.leaves[index] for index in part.indices}
+            part.penalty._check_leaves(name, own)
+
     def _on_parts(
         self,
         params: Tree,
@@ -268,6 +274,11 @@ def by_path(rules: Iterable[tuple[Pattern, Penalty] | ByPath]) -> ByPath:
     >>> float(penalty.value(params))
     2.0
     """
+    if not isinstance(rules, ByPath | Iterable):
+        raise TypeError(
+            f"by_path: rules is {shown(rules)}; allowed: a list of pairs (pattern, "
+            "penalty)"
+        )
     rules = (rules,) if isinstance(rules, ByPath) else tuple(rules)
     pairs = [pair for rule in rules for pair in _pairs_of(rule)]
     if not pairs or any(

@@ -7,6 +7,7 @@ free.
 
 from __future__ import annotations
 
+from jaxreg._core.checks import check_elementwise
 from jaxreg._core.groups import check_count
 from jaxreg._core.leafwise import Elementwise
 from jaxreg._core.penalty import Penalty
@@ -60,7 +61,7 @@ def neurons(penalty: Elementwise, layers: str, *, stacked: int = 0) -> ByPath:
     out/bias None
     out/kernel None
     """
-    layout = _Layout("neurons", layers, {"stacked": stacked})
+    layout = _Layout("neurons", penalty, layers, {"stacked": stacked})
     return by_path([layout.rule(penalty, "kernel", ["inputs", "outputs"], "outputs")])
 
 
@@ -86,7 +87,9 @@ def input_features(
     >>> jaxreg.describe(penalty, params).rows[0]["groups"]
     4
     """
-    layout = _Layout("input_features", layers, {"spatial": spatial, "stacked": stacked})
+    layout = _Layout(
+        "input_features", penalty, layers, {"spatial": spatial, "stacked": stacked}
+    )
     axes = [*["spatial"] * spatial, "inputs", "outputs"]
     return by_path([layout.rule(penalty, "kernel", axes, "inputs")])
 
@@ -112,7 +115,9 @@ def filters(
     >>> jaxreg.describe(penalty, params).rows[0]["groups"]
     8
     """
-    layout = _Layout("filters", layers, {"spatial": spatial, "stacked": stacked})
+    layout = _Layout(
+        "filters", penalty, layers, {"spatial": spatial, "stacked": stacked}
+    )
     axes = [*["spatial"] * spatial, "inputs", "outputs"]
     return by_path([layout.rule(penalty, "kernel", axes, "outputs")])
 
@@ -144,7 +149,7 @@ def heads(penalty: Elementwise, layers: str = "", *, stacked: int = 0) -> ByPath
     query/kernel (6, 2, 3) 2
     value/kernel (6, 2, 3) 2
     """
-    layout = _Layout("heads", layers, {"stacked": stacked})
+    layout = _Layout("heads", penalty, layers, {"stacked": stacked})
     into, out = ["inputs", "heads", "head_dim"], ["heads", "head_dim", "outputs"]
     return by_path(
         [
@@ -181,19 +186,17 @@ def channel_scales(
     >>> [row["penalty"] for row in jaxreg.describe(penalty, params).rows]
     ['free', L1(strength=0.5)]
     """
-    if not isinstance(penalty, Elementwise):
-        raise TypeError(
-            f"channel_scales({penalty!r}): allowed is an elementwise penalty, as "
-            "L1(1e-3)"
-        )
-    layout = _Layout("channel_scales", layers, {"stacked": stacked})
+    layout = _Layout("channel_scales", penalty, layers, {"stacked": stacked})
     return by_path([(layout.pattern("scale", ["channels"]), penalty)])
 
 
 class _Layout:
     """Makes the rules of one preset, for its layers and the axes of their kernels."""
 
-    def __init__(self, name: str, layers: str, counts: dict[str, int]) -> None:
+    def __init__(
+        self, name: str, penalty: Elementwise, layers: str, counts: dict[str, int]
+    ) -> None:
+        check_elementwise(name, penalty, layers=layers)
         for option, count in counts.items():
             check_count(f"{name}: {option}", count)
         check_pattern(f"{name}: layers", layers)

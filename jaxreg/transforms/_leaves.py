@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.checks import check_numbers, check_params, is_array
+from jaxreg._core.checks import check_numbers, check_params
+from jaxreg._core.groups import check_count, is_int
 from jaxreg._core.layout import Entries, Layout
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
@@ -21,8 +22,10 @@ from jaxreg._core.penalty import (
     shape_misfit,
     widened,
 )
+from jaxreg._core.ranges import check_number, is_array
 from jaxreg.rules.by_path import Leaves, Part
 
+INNER_UPDATES = "the updates of the optimizer"
 NEW_STATE = "call tx.init(params) after a change of the parameters"
 
 Schedule = Callable[[jax.Array], Number]
@@ -164,17 +167,20 @@ def stateless(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def check_updates(transform: str, leaves: Leaves, updates: list[Any]) -> None:
+def check_updates(
+    transform: str, leaves: Leaves, updates: list[Any], name: str = "updates"
+) -> None:
     """Raises on updates of the wrong shape, or not real floating where penalised.
 
-    Missing updates, and masked nodes on free leaves, are left to the caller.
+    Missing updates, and masked nodes on free leaves, are left to the caller; `name` is
+    what the updates are.
     """
     penalised = leaves.penalised
     for index, (update, leaf) in enumerate(zip(updates, leaves.leaves, strict=True)):
         if not jax.tree.leaves(update):
             if update is not None and index in penalised:
                 raise ValueError(
-                    f"{transform}: updates has {shown(update)} at the penalised leaf "
+                    f"{transform}: {name} has {shown(update)} at the penalised leaf "
                     f"{leaves.names[index]!r}; allowed: an array, or None if the leaf "
                     "is not being trained. Mask params alike, as optax.masked does, or "
                     "leave the leaf out of the rules"
@@ -183,14 +189,14 @@ def check_updates(transform: str, leaves: Leaves, updates: list[Any]) -> None:
         misfit = shape_misfit(update, leaf)
         if misfit is not None:
             raise ValueError(
-                f"{transform}: updates has {misfit} at leaf {leaves.names[index]!r} of "
+                f"{transform}: {name} has {misfit} at leaf {leaves.names[index]!r} of "
                 f"shape {jnp.shape(leaf)}; pass what belongs to these params, as the "
                 "gradient of the loss at params"
             )
         dtype = jnp.result_type(update)
         if index in penalised and not is_real_floating(update):
             raise TypeError(
-                f"{transform}: updates has dtype {dtype} at leaf "
+                f"{transform}: {name} has dtype {dtype} at leaf "
                 f"{leaves.names[index]!r} of dtype {jnp.result_type(leaf)}; allowed: "
                 "the real floating gradient of a real loss, of 16 bits or more"
             )
@@ -235,13 +241,25 @@ def check_schedule(transform: str, schedule: object) -> None:
 
 
 def check_rate(transform: str, learning_rate: object) -> None:
-    """Raises if an optimizer stands where its learning rate belongs."""
+    """Raises if a learning rate is no number >= 0 and no function of the step count."""
     if isinstance(learning_rate, optax.GradientTransformation):
         raise TypeError(
             f"{transform}: learning_rate is an Optax optimizer; allowed: a number or a "
             "function of the step count. Around an optimizer write "
             "jaxreg.regularize(optimizer, penalty)"
         )
+    if not callable(learning_rate):
+        check_number(f"{transform}: learning_rate", learning_rate)
+
+
+def check_steps(name: str, steps: object, least: int = 0) -> None:
+    """Raises if a number of updates is not an int >= `least`."""
+    if not is_int(steps):
+        raise TypeError(
+            f"{name} is {shown(steps)}; allowed: an int >= {least}, such as "
+            "int(0.8 * steps). Under optax.inject_hyperparams name it in static_args"
+        )
+    check_count(name, steps, least)
 
 
 def at_count(number: Number | Schedule | None, count: jax.Array) -> Number:

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_countable, check_number, check_positive, is_known
-from jaxreg._core.groups import is_int
+from jaxreg._core.checks import check_countable
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty
+from jaxreg._core.ranges import check_positive, check_share
 from jaxreg._core.shards import check_whole_leaf
 from jaxreg.rules.by_path import Part
-from jaxreg.transforms._leaves import zeroed_units
+from jaxreg.transforms._leaves import check_steps, zeroed_units
 
 # Checks of the sparsity during the ramp: ten for each delay of its response.
 _CHECKS = 100
@@ -37,20 +37,9 @@ class Ramp:
     factor_range: tuple[float, float]
 
     def check(self) -> None:
-        check_number("target_sparsity: target", self.target)
-        if is_known(lambda share: share >= 1, self.target):
-            raise ValueError(
-                f"target_sparsity: target is {self.target}; allowed: the fraction of "
-                "zeros, from 0 to below 1"
-            )
-        for name, least in (("end_step", 1), ("begin_step", 0)):
-            steps = getattr(self, name)
-            if not is_int(steps) or steps < least:
-                raise ValueError(
-                    f"target_sparsity: {name} is {shown(steps)}; allowed: a number of "
-                    f"updates, an int >= {least}, as int(0.8 * steps). Under "
-                    "optax.inject_hyperparams name it in static_args"
-                )
+        check_share("target_sparsity: target", self.target)
+        check_steps("target_sparsity: end_step", self.end_step, least=1)
+        check_steps("target_sparsity: begin_step", self.begin_step)
         if self.begin_step >= self.end_step:
             raise ValueError(
                 f"target_sparsity: begin_step is {self.begin_step} and end_step "

@@ -17,6 +17,7 @@ from jaxreg.rules.by_path import Leaves
 from jaxreg.transforms._leaves import (
     NEW_STATE,
     check_gradients,
+    check_rate,
     check_schedule,
     read_update,
 )
@@ -30,9 +31,12 @@ class Arrays(NamedTuple):
     sums: list[list[jax.Array]]
 
 
-def check_arguments(transform: str, penalty: Penalty, schedule: object) -> None:
+def check_arguments(
+    transform: str, learning_rate: object, penalty: Penalty, schedule: object
+) -> None:
     """Raises if the penalty is not convex or has no prox, or on a bad schedule."""
-    check_numbers(penalty)
+    check_numbers(penalty, learning_rate=learning_rate)
+    check_rate(transform, learning_rate)
     check_prox(transform, penalty)
     if not penalty.facts.is_convex:
         raise ValueError(

@@ -14,14 +14,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.checks import check_number, is_known
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype
+from jaxreg._core.ranges import check_share
 from jaxreg.transforms._leaves import (
     Schedule,
     arrays_of,
     as_factor,
     at_count,
-    check_rate,
     check_state,
 )
 from jaxreg.transforms._running_sums import (
@@ -105,9 +104,9 @@ def dual_average(
     >>> print(f"{w[0]:.2f} {w[1]:.2f}")
     1.50 0.00
     """
-    check_arguments("dual_average", penalty, schedule)
-    check_rate("dual_average", learning_rate)
-    _check_numbers(learning_rate, momentum)
+    check_arguments("dual_average", learning_rate, penalty, schedule)
+    if not callable(momentum):
+        check_share("dual_average: momentum", momentum)
 
     transform = _DualAverage(penalty, learning_rate, momentum, schedule)
     return optax.GradientTransformationExtraArgs(transform.init, transform.update)
@@ -187,16 +186,3 @@ def _starts(
     """The first parameters, read at the first step if `init` got shapes alone."""
     pairs = zip(leaves, starts, strict=True)
     return [jnp.where(is_first, leaf, start) for leaf, start in pairs]
-
-
-def _check_numbers(learning_rate: object, momentum: object) -> None:
-    if not callable(learning_rate):
-        check_number("dual_average: learning_rate", learning_rate)
-    if callable(momentum):
-        return
-    check_number("dual_average: momentum", momentum)
-    if is_known(lambda x: x >= 1, momentum):
-        raise ValueError(
-            f"dual_average: momentum is {momentum}; allowed: the share of the last "
-            "parameters to keep, from 0 to below 1, or a function of the step count"
-        )

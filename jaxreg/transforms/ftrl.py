@@ -14,15 +14,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.checks import check_number
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
+from jaxreg._core.ranges import check_number
 from jaxreg.transforms._leaves import (
     Schedule,
     arrays_of,
     as_factor,
     at_count,
-    check_rate,
     check_state,
 )
 from jaxreg.transforms._running_sums import (
@@ -110,9 +109,15 @@ def ftrl(
     >>> print(f"{w[0]:.4f} {w[1]:.4f}")
     1.5000 0.0000
     """
-    check_arguments("ftrl", penalty, schedule)
-    check_rate("ftrl", learning_rate)
-    _check_numbers(learning_rate, beta, initial_accumulator_value)
+    check_arguments("ftrl", learning_rate, penalty, schedule)
+    if callable(learning_rate):
+        raise TypeError(
+            f"ftrl: learning_rate is {shown(learning_rate)}; allowed: a number, which "
+            "falls by itself with the gradients seen. jaxreg.prox_adagrad and "
+            "jaxreg.dual_average take a function of the step count"
+        )
+    check_number("ftrl: beta", beta)
+    check_number("ftrl: initial_accumulator_value", initial_accumulator_value)
 
     numbers = learning_rate, beta, initial_accumulator_value
     transform = _Ftrl(penalty, *numbers, schedule)
@@ -220,15 +225,3 @@ def _start(leaf: jax.Array | jax.ShapeDtypeStruct, scale: jax.Array) -> jax.Arra
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return jnp.zeros_like(leaf, dtype=wide_dtype(leaf))
     return (-scale * widened(leaf)).astype(wide_dtype(leaf))
-
-
-def _check_numbers(learning_rate: object, beta: object, initial: object) -> None:
-    if callable(learning_rate):
-        raise TypeError(
-            f"ftrl: learning_rate is {shown(learning_rate)}; allowed: a number, which "
-            "falls by itself with the gradients seen. jaxreg.prox_adagrad and "
-            "jaxreg.dual_average take a function of the step count"
-        )
-    check_number("ftrl: learning_rate", learning_rate)
-    check_number("ftrl: beta", beta)
-    check_number("ftrl: initial_accumulator_value", initial)

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg._core import groups, shards
+from jaxreg._core.checks import check_numbers
 from jaxreg._core.layout import Groups
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty
+from jaxreg._core.ranges import check_share
 from jaxreg.rules.by_path import Part
 from jaxreg.transforms._leaves import stateless
 
@@ -31,8 +33,8 @@ def half_space(
       margin: from 0 to below 1.
 
     Raises:
-      TypeError: at the first update, a penalty without groups.
-      ValueError: missing params, or a rule that catches no leaf.
+      TypeError, ValueError: at the call an argument out of range; at the first update a
+        penalty without groups, missing params, or a rule that catches no leaf.
 
     Reference: Chen et al. 2021, A half-space stochastic projected gradient method for
     group sparsity regularization, arXiv 2009.12078, equation 8.
@@ -45,6 +47,8 @@ def half_space(
     Array([[1., 0.],
            [0., 0.]], dtype=float32)
     """
+    check_numbers(penalty, margin=margin)
+    check_share("half_space: margin", margin)
 
     def targets(
         part: Part, leaves: list[jax.Array], points: list[jax.Array]

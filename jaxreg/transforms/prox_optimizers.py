@@ -8,6 +8,7 @@ import optax
 from jax.typing import DTypeLike
 
 from jaxreg._core.penalty import Number, Penalty, Tree
+from jaxreg._core.ranges import check_number, check_share
 from jaxreg.preconditioners import factories as preconditioners
 from jaxreg.transforms._leaves import Schedule
 from jaxreg.transforms.proximal import proximal
@@ -38,6 +39,7 @@ def prox_sgd(
     if momentum is None:
         direction, preconditioner = optax.identity(), preconditioners.identity()
     else:
+        check_share("prox_sgd: momentum", momentum)
         direction = optax.trace(momentum, nesterov, accumulator_dtype)
         preconditioner = preconditioners.momentum(momentum)
     return proximal(
@@ -76,6 +78,7 @@ def prox_adam(
     >>> print(f"{u[0]:.4f} {u[1]:.4f}")
     -0.0150 -0.0400
     """
+    _check_adam("prox_adam", b1, b2, eps, eps_root)
     return proximal(
         optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
         learning_rate,
@@ -115,6 +118,8 @@ def prox_adamw(
     >>> print(f"{u[0]:.4f} {u[1]:.4f}")
     -0.0160 -0.0410
     """
+    _check_adam("prox_adamw", b1, b2, eps, eps_root)
+    check_number("prox_adamw: weight_decay", weight_decay)
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
     return proximal(
         optax.chain(adam, optax.add_decayed_weights(weight_decay, mask)),
@@ -154,12 +159,16 @@ def prox_rmsprop(
     >>> print(f"{u[0]:.4f} {u[1]:.4f}")
     -0.0300 -0.0800
     """
+    check_share("prox_rmsprop: decay", decay)
+    check_number("prox_rmsprop: eps", eps)
+    check_number("prox_rmsprop: initial_scale", initial_scale)
     scale = optax.scale_by_stddev if centered else optax.scale_by_rms
     direction = scale(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
     preconditioner = preconditioners.rmsprop(
         eps, eps_in_sqrt, centered, decay if bias_correction else None
     )
     if momentum is not None:
+        check_share("prox_rmsprop: momentum", momentum)
         direction = optax.chain(direction, optax.trace(momentum, nesterov))
         preconditioner = preconditioners.momentum(momentum, preconditioner)
     return proximal(
@@ -194,6 +203,8 @@ def prox_adagrad(
     >>> print(f"{u[0]:.4f} {u[1]:.4f}")
     -0.0075 0.0025
     """
+    check_number("prox_adagrad: initial_accumulator_value", initial_accumulator_value)
+    check_number("prox_adagrad: eps", eps)
     return proximal(
         optax.scale_by_rss(initial_accumulator_value, eps),
         learning_rate,
@@ -201,3 +212,13 @@ def prox_adagrad(
         preconditioner=preconditioners.adagrad(eps),
         schedule=schedule,
     )
+
+
+def _check_adam(
+    optimizer: str, b1: Number, b2: Number, eps: Number, eps_root: Number
+) -> None:
+    """Raises if a number of Adam is out of range."""
+    check_share(f"{optimizer}: b1", b1)
+    check_share(f"{optimizer}: b2", b2)
+    check_number(f"{optimizer}: eps", eps)
+    check_number(f"{optimizer}: eps_root", eps_root)

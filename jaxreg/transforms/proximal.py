@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg._core.checks import check_numbers, check_params, check_prox
-from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, flatten_like, widened
-from jaxreg.preconditioners.factories import check_type
+from jaxreg.preconditioners.factories import check_direction, check_type
 from jaxreg.preconditioners.from_state import Preconditioner, read_preconditioner
 from jaxreg.rules.by_path import Part
 from jaxreg.transforms._blockwise import with_blockwise_prox
@@ -95,8 +94,12 @@ def proximal(
     >>> print(f"{w[0]:.4f} {w[1]:.4f}")
     1.5000 0.0000
     """
-    _check_arguments(direction, penalty, preconditioner, schedule)
+    check_numbers(penalty, direction=direction, learning_rate=learning_rate)
+    check_prox("proximal", penalty)
+    check_direction("proximal", direction)
     check_rate("proximal", learning_rate)
+    check_type("proximal", preconditioner)
+    check_schedule("proximal", schedule)
     inner = optax.with_extra_args_support(direction)
 
     def init(params: Tree) -> ProximalState:
@@ -189,17 +192,3 @@ def _check_direction(expected: optax.OptState, state: optax.OptState) -> None:
                 f"{jax.tree_util.keystr(path)}, and for these params {wanted.shape}; "
                 f"{NEW_STATE}"
             )
-
-
-def _check_arguments(
-    direction: object, penalty: Penalty, preconditioner: object, schedule: object
-) -> None:
-    if not isinstance(direction, optax.GradientTransformation):
-        raise TypeError(
-            f"proximal: direction is {shown(direction)}; allowed: an Optax "
-            "transformation without a learning rate, as optax.scale_by_adam()"
-        )
-    check_numbers(penalty)
-    check_prox("proximal", penalty)
-    check_type("proximal", preconditioner)
-    check_schedule("proximal", schedule)

@@ -18,22 +18,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.checks import (
-    check_numbers,
-    check_params,
-    check_positive,
-    check_prox,
-)
+from jaxreg._core.checks import check_numbers, check_params, check_prox
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, unrounded
+from jaxreg._core.ranges import check_positive
 from jaxreg.rules.by_path import Leaves, Part
 from jaxreg.transforms._leaves import (
+    INNER_UPDATES,
     NEW_STATE,
     Schedule,
     as_factor,
     at_count,
     check_schedule,
     check_state,
+    check_updates,
     read_start,
     read_update,
     update_to,
@@ -95,13 +93,13 @@ def regularize(
     >>> print(f"{w[0]:.4f} {w[1]:.4f}")
     1.5000 0.0000
     """
+    check_numbers(penalty, optimizer=optimizer)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
             f"regularize: optimizer is {shown(optimizer)}; allowed: an Optax "
             "optimizer, as in regularize(optax.adam(1e-3), jaxreg.L1(1e-4)); of "
             "optax.MultiSteps its gradient_transformation()"
         )
-    check_numbers(penalty)
     check_prox("regularize", penalty)
     check_positive("regularize: width", width)
     check_schedule("regularize", schedule)
@@ -198,8 +196,15 @@ class NormalMap:
             _trained(leaves, latents),
             **extra_args,
         )
-        moves = leaves.like(moves, "the updates of the optimizer", NEW_STATE)
+        moves = leaves.like(moves, INNER_UPDATES, NEW_STATE)
+        check_updates("regularize", leaves, moves, INNER_UPDATES)
         for index in leaves.penalised:
+            if moves[index] is None:
+                raise ValueError(
+                    f"regularize: {INNER_UPDATES} has None at the penalised leaf "
+                    f"{leaves.names[index]!r}, which had a gradient. Use an optimizer "
+                    "that moves it, or leave it out of the rules"
+                )
             latent = latents[index]
             latents[index] = (latent + moves[index]).astype(latent.dtype)
         factor = self.factor_of(self.penalty, state.update_count)

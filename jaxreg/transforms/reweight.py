@@ -9,20 +9,26 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.checks import check_numbers, check_positive
-from jaxreg._core.groups import is_int
+from jaxreg._core.checks import check_numbers
 from jaxreg._core.layout import Groups
 from jaxreg._core.leafwise import Elementwise, Groupwise
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
+from jaxreg._core.ranges import check_positive
 from jaxreg.calculus.weighted import weighted
 from jaxreg.rules.by_path import Leaves, penalties_of
 from jaxreg.transforms._leaves import (
     NEW_STATE,
     check_state,
+    check_steps,
     read_start,
     read_update,
     zeroed_units,
+)
+
+_BUILD = (
+    "a function that makes an Optax transformation of a penalty, as lambda p: "
+    "jaxreg.prox_adam(1e-3, p)"
 )
 
 Build = Callable[[Penalty], optax.GradientTransformation]
@@ -81,7 +87,7 @@ def reweight(
     >>> print(f"{w[0]:.2f} {w[1]:.2f}")
     2.97 0.00
     """
-    _check_arguments(penalty, eps, every)
+    _check_arguments(build, penalty, eps, every)
     first = _transformation(build, weighted(penalty, 1.0))
 
     def init(params: Tree) -> ReweightState:
@@ -117,15 +123,12 @@ def reweight(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _check_arguments(penalty: Penalty, eps: Number, every: int) -> None:
-    check_numbers(penalty)
+def _check_arguments(build: Build, penalty: Penalty, eps: Number, every: int) -> None:
+    check_numbers(penalty, build=build)
+    if not callable(build):
+        raise TypeError(f"reweight: build is {shown(build)}; allowed: {_BUILD}")
     check_positive("reweight: eps", eps)
-    if not is_int(every) or every < 1:
-        raise ValueError(
-            f"reweight: every is {shown(every)}; allowed: a number of updates, an int "
-            ">= 1. "
-            'Under optax.inject_hyperparams name it in static_args=("every",)'
-        )
+    check_steps("reweight: every", every, least=1)
     if not all(map(_has_weights, penalties_of(penalty))):
         raise TypeError(
             f"reweight({shown(penalty)}): allowed are penalties on single entries or "
@@ -163,10 +166,7 @@ def _transformation(
 ) -> optax.GradientTransformationExtraArgs:
     tx = build(penalty)
     if not isinstance(tx, optax.GradientTransformation):
-        raise TypeError(
-            f"reweight: build gave {shown(tx)}; allowed: a function that makes an "
-            "Optax transformation of a penalty, as lambda p: jaxreg.prox_adam(1e-3, p)"
-        )
+        raise TypeError(f"reweight: build gave {shown(tx)}; allowed: {_BUILD}")
     return optax.with_extra_args_support(tx)
 
 

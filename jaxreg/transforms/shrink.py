@@ -67,7 +67,7 @@ def shrink(
     >>> tx.update(jnp.array([1.0, 1.0]), tx.init(w), w)[0]
     Array([-0.5  , -0.375], dtype=float32)
     """
-    check_numbers(penalty)
+    check_numbers(penalty, learning_rate=learning_rate)
     check_prox("shrink", penalty)
     check_rate("shrink", learning_rate)
     check_schedule("shrink", schedule)

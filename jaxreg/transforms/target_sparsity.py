@@ -14,7 +14,14 @@ from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree
 from jaxreg._numerics.largest import largest
 from jaxreg.rules.by_path import Leaves, Part, penalties_of
-from jaxreg.transforms._leaves import NEW_STATE, check_state, update_to, zeroed_units
+from jaxreg.transforms._leaves import (
+    INNER_UPDATES,
+    NEW_STATE,
+    check_state,
+    check_updates,
+    update_to,
+    zeroed_units,
+)
 from jaxreg.transforms._ramp import (
     Ramp,
     counted_parts,
@@ -216,7 +223,7 @@ class _TargetSparsity:
         sizes = self._sizes(leaves, latents, False)
         total = sum(size.size for size in sizes)
         if not total:
-            return [], jnp.zeros([], jnp.float32)
+            return [jnp.ones_like(size, bool) for size in sizes], jnp.zeros([])
         count = self.ramp.survivor_count(total)
         masks = largest(list(map(relative_sizes, sizes)), count)
         landed = [jnp.where(*pair, 0) for pair in zip(masks, sizes, strict=True)]
@@ -296,6 +303,8 @@ def _with_zeros_held(
 
         # A clip in the optimizer must not see gradients of entries that do not train.
         moves, state = optimizer.update(masked(updates), state, params, **extra_args)
+        by_leaf = latents.like(moves, INNER_UPDATES, NEW_STATE)
+        check_updates("target_sparsity", latents, by_leaf, INNER_UPDATES)
         return masked(moves), state
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)

@@ -1,5 +1,7 @@
 """Errors of penalties: where and in which words; more in system/bad_input."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,13 +24,15 @@ EDGES = {
 
 @pytest.mark.parametrize("edge", EDGES)
 def test_the_field_and_the_penalty_are_named_inside_a_lift(edge: str) -> None:
-    penalty = jaxreg.grouped(jaxreg.ElasticNet(1.0, -2.0), group_axis=0)
+    penalty = jaxreg.grouped(jaxreg.ElasticNet(4.0, 1.0), group_axis=0)
+    # Past the constructor, which raises the same.
+    penalty = jax.tree.map(lambda number: number - 3, penalty)
     with pytest.raises(ValueError, match=r"l2 of ElasticNet\(l1=1.0, l2=-2.0\) is -2"):
         EDGES[edge](penalty)
 
 
 MODEL = {f"layer_{i}": {"kernel": jnp.ones((3, 2))} for i in range(100)}
-WITH_PARAMS = {
+WITH_ANOTHER = {
     "describe": jaxreg.describe,
     "summary": jaxreg.summary,
     "measure": jaxreg.measure,
@@ -38,26 +42,33 @@ WITH_PARAMS = {
     ),
     "weighted": jaxreg.weighted,
     "anchored": jaxreg.anchored,
+    "scaled": jaxreg.scaled,
+    "envelope": jaxreg.envelope,
+    "grouped": jaxreg.grouped,
+    "spectral": jaxreg.spectral,
+    "half_space": jaxreg.half_space,
+    "shrink": jaxreg.shrink,
+    "neurons": jaxreg.neurons,
+    "regularize": lambda penalty, optimizer: jaxreg.regularize(optimizer, penalty),
+    "prox_adam": lambda penalty, rate: jaxreg.prox_adam(rate, penalty),
+    "dual_average": lambda penalty, rate: jaxreg.dual_average(rate, penalty),
+    "reweight": lambda penalty, build: jaxreg.reweight(build, penalty, 0.1, 1),
 }
 
 
-@pytest.mark.parametrize("name", WITH_PARAMS)
+@pytest.mark.parametrize("name", WITH_ANOTHER)
 @pytest.mark.parametrize("penalty", [jaxreg.L1(1.0), jaxreg.on_kernels(jaxreg.L1(1.0))])
 def test_swapped_arguments_are_said_to_be_swapped(name, penalty) -> None:
     with pytest.raises(TypeError, match="the other way round; allowed: the pen") as e:
-        WITH_PARAMS[name](MODEL, penalty)
+        WITH_ANOTHER[name](MODEL, penalty)
     # Two objects of 80 characters, and two lines.
     assert len(str(e.value)) < 400
 
 
 TAKES_A_PENALTY = {
     **EDGES,
-    **WITH_PARAMS,
-    "scaled": lambda penalty: jaxreg.scaled(penalty, 2.0),
+    **WITH_ANOTHER,
     "nonnegative": jaxreg.nonnegative,
-    "envelope": lambda penalty: jaxreg.envelope(penalty, 1.0),
-    "grouped": lambda penalty: jaxreg.grouped(penalty, 0),
-    "spectral": jaxreg.spectral,
     "the optimizer": lambda tx: jaxreg.regularize(tx, jaxreg.L1(1.0)),
     "a strength": lambda strength: EDGES["describe"](jaxreg.L1(strength)),
     "group_axis": lambda axis: jaxreg.GroupLasso(1.0, axis),
@@ -80,7 +91,7 @@ TAKES_A_PENALTY = {
 
 @pytest.mark.parametrize("name", TAKES_A_PENALTY)
 def test_messages_cut_what_they_show(name: str) -> None:
-    arguments = (MODEL, PARAMS) if name in WITH_PARAMS else (MODEL,)
+    arguments = (MODEL, PARAMS) if name in WITH_ANOTHER else (MODEL,)
     with pytest.raises((TypeError, ValueError), match=r"layer_0.*\.\.\.") as error:
         TAKES_A_PENALTY[name](*arguments)
     assert len(str(error.value)) < 400
@@ -158,3 +169,38 @@ def test_free_leaves_may_have_any_dtype(use: str) -> None:
     if use != "value of by_path":
         AT_PARAMS[use](jaxreg.on_kernels(jaxreg.L1(1.0)), params)
     assert jaxreg.on_kernels(jaxreg.L1(1.0)).prox(params, 0.5)["steps"] == 1
+
+
+@pytest.mark.parametrize("content", [-1.0, None, "a spec", object()], ids=type)
+def test_jax_rebuilds_a_penalty_of_whatever_it_puts_in(content: object) -> None:
+    structure = jax.tree.structure(jaxreg.MCP(1.0, knot=2.0))
+    rebuilt = jax.tree.unflatten(structure, [content, content])
+    assert (rebuilt.strength, rebuilt.knot) == (content, content)
+
+
+def test_a_grid_is_checked_where_it_is_made_and_used_under_vmap() -> None:
+    values = jax.vmap(lambda penalty: penalty.value(jnp.ones(3)))(
+        jaxreg.L1(jnp.array([1.0, 2.0]))
+    )
+    assert values.tolist() == [3.0, 6.0]
+    with pytest.raises(ValueError, match=r"strength of L1.* is .*; allowed: a finite"):
+        jaxreg.L1(jnp.array([1.0, -2.0]))
+    with pytest.raises(ValueError, match=r"strength of L1.* has shape \(2,\)"):
+        jaxreg.L1(jnp.array([1.0, 2.0])).value(jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [jaxreg.L1(1.0), jaxreg.GroupLasso(1.0, 0), jaxreg.weighted(jaxreg.MCP(1.0, 2), 3)],
+    ids=lambda penalty: type(penalty).__name__,
+)
+def test_checks_leave_nothing_in_a_jitted_program(penalty) -> None:
+    leaf = jnp.ones((3, 2))
+    arguments = {"prox": (leaf, 0.5), "value": (leaf,), "step_for": (0.5,)}
+    for name, numbers in arguments.items():
+        method = getattr(type(penalty), name)
+        checked, plain = (
+            jax.make_jaxpr(function)(penalty, *numbers)
+            for function in (method, inspect.unwrap(method))
+        )
+        assert str(checked) == str(plain)

@@ -123,10 +123,12 @@ def test_a_leaf_with_too_few_axes_for_its_stack_raises():
             penalty.prox(jnp.ones((2, 3, 4)), 1.0)
 
 
-@pytest.mark.parametrize("stacked", [-1, 1.0, True])
-def test_a_stack_of_no_whole_number_of_axes_raises(stacked):
+@pytest.mark.parametrize(
+    "stacked, error", [(-1, ValueError), (1.0, TypeError), (True, TypeError)]
+)
+def test_a_stack_of_no_whole_number_of_axes_raises(stacked, error):
     for make in (jaxreg.Orthogonal, functools.partial(jaxreg.TopK, 1)):
-        with pytest.raises(TypeError, match=r"stacked is .* an int >= 0"):
+        with pytest.raises(error, match=r"stacked is .* an int >= 0"):
             make(stacked=stacked)
 
 

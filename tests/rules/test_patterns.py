@@ -246,7 +246,7 @@ def test_a_presets_strength_is_a_leaf_its_layers_are_static() -> None:
 def test_arguments_of_presets_are_checked_at_the_call() -> None:
     with pytest.raises(ValueError, match=r"neurons: layers: '\(' is no regular"):
         jaxreg.neurons(L1, layers="(")
-    with pytest.raises(TypeError, match="stacked is -1; allowed: an int >= 0"):
+    with pytest.raises(ValueError, match="stacked is -1; allowed: an int >= 0"):
         jaxreg.heads(L1, stacked=-1)
     with pytest.raises(TypeError, match="filters: spatial is True; allowed"):
         jaxreg.filters(L1, "conv", spatial=True)

@@ -71,12 +71,12 @@ MISTAKES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     ),
     "a text as strength": (
         TypeError,
-        "strength of L1 is '0.01'; allowed: a real number",
+        "strength of L1(strength='0.01') is '0.01'; allowed: a real number",
         lambda: jaxreg.L1("0.01"),  # type: ignore[arg-type]
     ),
     "a text as strength by keyword": (
         TypeError,
-        "l2 of ElasticNet is '1'; allowed: a real number",
+        "l2 of ElasticNet(l1=1.0, l2='1') is '1'; allowed: a real number",
         lambda: jaxreg.ElasticNet(1.0, l2="1"),  # type: ignore[arg-type]
     ),
     "axis for group_axis": (

@@ -141,9 +141,9 @@ def test_a_state_of_other_rules_raises_naming_the_leaf(then, now, message) -> No
     ("change", "error", "message"),
     [
         ({"eps": 0.0}, ValueError, "reweight: eps is 0.0"),
-        ({"every": 0}, ValueError, "every is 0; allowed: a number of updates"),
-        ({"every": True}, ValueError, "every is True; allowed: a number of updates"),
-        ({"every": 1.5}, ValueError, "every is 1.5; allowed"),
+        ({"every": 0}, ValueError, "every is 0; allowed: an int >= 1"),
+        ({"every": True}, TypeError, "every is True; allowed: an int >= 1"),
+        ({"every": 1.5}, TypeError, "every is 1.5; allowed"),
         (
             {"penalty": jaxreg.SLOPE(jnp.array([1.0]))},
             TypeError,

@@ -34,11 +34,18 @@ class Row:
     kept: str
     check: Callable[[str], None]
     is_slow: bool = False
+    # What the page says in place of the names.
+    of: str | None = None
 
 
 AT_CALL = "refused at the call, before any state exists"
 AT_UPDATE = "refused at the first update, before anything is returned: params and state"
 AT_UPDATE += " are as they were"
+
+
+def pattern_of(message: str) -> str:
+    """A regular expression of a message, with anything where `...` stands."""
+    return "(?s)" + ".*".join(map(re.escape, message.split("...")))
 
 
 def refused(
@@ -56,8 +63,7 @@ def refused(
 
     def check(way: str) -> None:
         speakers = f"({way}|{ways.speaker(way)})"
-        pattern = ".*".join(map(re.escape, message.split("...")))
-        pattern = "(?s)" + pattern.replace(re.escape("{way}"), speakers)
+        pattern = pattern_of(message).replace(re.escape("{way}"), speakers)
         with pytest.raises(error, match=pattern):
             use(way)
 
@@ -143,14 +149,14 @@ PENALTY_ROWS = [
             (
                 "strength `np.ones(3)`",
                 ValueError,
-                "has shape (3,); allowed: one number. For a grid of strengths use "
-                "jax.vmap over the penalty",
+                "has shape (3,); allowed: one number. For a grid of numbers use "
+                "jax.vmap",
                 np.ones(3),
             ),
             (
                 "a schedule as strength",
                 TypeError,
-                f"{REAL}; a function of the step count belongs into schedule=",
+                f"{REAL}; pass a function of the step count as schedule=",
                 optax.linear_schedule(0.0, 1.0, 10),
             ),
         ]

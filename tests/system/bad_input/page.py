@@ -2,8 +2,10 @@
 
 from experiments.harness.docs import ROOT
 from tests.support import ways
+from tests.system.bad_input.arguments import ARGUMENT_ROWS
 from tests.system.bad_input.chains import CHAIN_ROWS
 from tests.system.bad_input.inputs import PARAMS_ROWS, PENALTY_ROWS, Row
+from tests.system.bad_input.methods import METHOD_ROWS
 from tests.system.bad_input.outcomes import MEASURED
 from tests.system.bad_input.steps import CHANGED_ROWS, GRADS_ROWS, STATE_ROWS
 from tests.system.bad_input.sweeps import SWEEP_ROWS
@@ -15,9 +17,18 @@ What comes of input that cannot be right: an error that names the argument or th
 and says what to do, or an outcome that is measured. Every row is a test, run for each
 of the calls that it names (`tests/system/bad_input/test_bad_input.py`); `...` in a
 message stands for what differs from call to call. Leaves are named by their path.
+
+Numbers are checked where a penalty is constructed, where a function is called with them
+and in every method, as far as they are concrete: tracers pass, so under `jax.jit` no
+check costs anything. The two tables of arguments hold for every public function, class
+and method: the test finds them by `inspect.signature`, and fails on an argument of no
+kind. Switches, such as `nesterov`, are on where Python takes them for true; `mask`,
+`mu_dtype` and `accumulator_dtype` go to Optax as they are.
 """
 SECTIONS = {
     "The penalty": PENALTY_ROWS,
+    "Arguments of functions and constructors": ARGUMENT_ROWS,
+    "Arguments of methods": METHOD_ROWS,
     "The parameters": PARAMS_ROWS,
     "The gradients": GRADS_ROWS,
     "The state": STATE_ROWS,
@@ -49,7 +60,7 @@ def table(rows: list[Row]) -> str:
     lines = ["| input | of | what happens | why nothing is lost |"]
     lines.append("| --- | --- | --- | --- |")
     lines += [
-        f"| {row.given} | {named(row.ways)} | {row.happens} | {row.kept} |"
+        f"| {row.given} | {row.of or named(row.ways)} | {row.happens} | {row.kept} |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -6,11 +6,13 @@ Each row is a test and a line of docs/bad_input.md.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 import jaxreg
+from experiments.kit.transformations import TRANSFORMATIONS, Settings
 from tests.support import ways
 from tests.support.ways import NORMAL_MAPS, PARAMS, PROXIMAL, SUMS, WITH_STATE
 from tests.system.bad_input.inputs import Row, refused
@@ -24,6 +26,23 @@ def with_grads(grads: Any) -> Callable[[str], Any]:
 
 def body(kernel: Any, bias: Any = None) -> Any:
     return {"body": {"bias": jnp.ones(2) if bias is None else bias, "kernel": kernel}}
+
+
+def with_inner(change: Callable[[Any], Any]) -> Callable[[str], Any]:
+    """A step around an optimizer whose update of each leaf is changed."""
+
+    def use(way: str) -> Any:
+        def update(updates: Any, state: Any, params: Any = None) -> Any:
+            return jax.tree.map(change, updates), state
+
+        inner = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+        settings = Settings(
+            inner=lambda rate: inner, preconditioner=jaxreg.preconditioners.identity()
+        )
+        tx = TRANSFORMATIONS[way].alone(ways.on_kernels(way), settings)
+        return tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+    return use
 
 
 AT_KERNEL = "at leaf 'body/kernel' of shape (3, 2)"
@@ -92,6 +111,21 @@ GRADS_ROWS = [
         "leaf out of the rules, or train it",
         with_grads(body(None)),
         (*NORMAL_MAPS, *SUMS),
+    ),
+    refused(
+        "an inner optimizer whose updates have another shape, one that broadcasts",
+        ValueError,
+        "{way}: ...updates... has shape (2,) at leaf 'body/kernel' of shape (3, 2)",
+        with_inner(lambda update: jnp.ones(2)),
+        (*NORMAL_MAPS, "proximal"),
+    ),
+    refused(
+        "an inner optimizer that gives no update to a penalised leaf",
+        ValueError,
+        "{way}: the updates of the optimizer has None at the penalised leaf "
+        "'body/kernel'",
+        with_inner(lambda update: None),
+        NORMAL_MAPS,
     ),
 ]
 

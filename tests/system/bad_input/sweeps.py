@@ -83,12 +83,6 @@ SWEEP_ROWS = [
         jnp.ones(2),
         2,
     ),
-    grid("a grid of 1", "count is 1; allowed: an int of at least 2", 1.0, 1),
-    grid("a grid of 2.5", "count is 2.5; allowed: an int of at least 2", 1.0, 2.5),
-    grid("a ratio of 1", "ratio is 1; allowed: a number between 0 and 1", 1.0, 5, 1),
-    grid("a ratio of 0", "ratio is 0; allowed: a number between 0 and 1", 1.0, 5, 0),
-    grid("a ratio of -1", "ratio is -1; allowed: a finite number >= 0", 1.0, 5, -1),
-    folds("one fold", "folds is 1; allowed: an int of at least 2", 1, 9),
     folds(
         "more folds than samples",
         "folds is 10 and samples 9; allowed: at most one fold per sample",
@@ -193,12 +187,6 @@ SWEEP_ROWS = [
         1,
         0,
         3,
-    ),
-    chosen(
-        "information_criteria",
-        "a weight of 2",
-        "weight is 2; allowed: a number from 0 to 1",
-        *(1.0, 1, 10, 3, 2),
     ),
     chosen(
         "stability_selection",
