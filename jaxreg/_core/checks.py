@@ -48,7 +48,7 @@ def check_numbers(penalty: Penalty) -> None:
             continue
         content = getattr(penalty, field.name)
         inner = content if isinstance(content, tuple) else (content,)
-        if field.name in _INNER:
+        if field.name in _INNER or isinstance(content, Penalty):
             for item in inner:
                 check_numbers(item)
         else:

@@ -32,6 +32,11 @@ class Layout:
     stacked: int = 0
     """The number of leading axes of a view along which independent layers lie."""
 
+    @property
+    def as_groups(self) -> Groups | None:
+        """The groups of a `group_axis` that its units are, or None."""
+        return None
+
     def refusal(self, shape: Shape) -> str | None:
         """The reason why a leaf of this shape cannot carry the penalty, or None."""
         del shape
@@ -123,6 +128,10 @@ class Groups(Layout):
     """
 
     group_axis: groups.GroupAxis | None
+
+    @property
+    def as_groups(self) -> Groups:
+        return self
 
     @property
     def axes(self) -> tuple[int, ...]:

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 from jaxreg._core.constraint import are_apart
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
+    Facts,
     Number,
     Penalty,
     Tree,
+    exact_sum,
     grads_like,
+    sum_or_none,
     widened,
 )
 from jaxreg._core.pytree import pytree_dataclass
@@ -23,6 +26,10 @@ class Nonnegative(Lift):
     """The result of `nonnegative`."""
 
     penalty: Penalty
+
+    @property
+    def facts(self) -> Facts:
+        return self.penalty.facts.but(is_radial=False)
 
     def value(self, params: Tree) -> jax.Array:
         # The gradient stays that of the penalty, finite where the value is not.
@@ -100,3 +107,11 @@ def _nonnegative(penalty: Penalty) -> Nonnegative:
             "these weighted or scaled, and by_path of them"
         )
     return Nonnegative(penalty)
+
+
+@exact_sum(Nonnegative, Penalty)
+def _with_other(first: Nonnegative, second: Penalty) -> Nonnegative | None:
+    if isinstance(second, Nonnegative):
+        second = second.penalty
+    both = sum_or_none(first.penalty, second)
+    return Nonnegative(both) if both is not None and both.facts.is_absolute else None

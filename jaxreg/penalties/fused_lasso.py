@@ -43,7 +43,7 @@ class FusedLasso(Linewise):
     total_variation: Number
     axis: int = static()
 
-    facts = Facts(zeros="entries", stationarity_kind="residual")
+    facts = Facts(zeros="entries", is_homogeneous=True, stationarity_kind="residual")
 
     @property
     def _lasso(self) -> L1:

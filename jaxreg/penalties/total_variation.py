@@ -45,7 +45,7 @@ class TotalVariation(Linewise):
     strength: Number
     axis: int = static()
 
-    facts = Facts(varying_step=True, stationarity_kind="residual")
+    facts = Facts(varying_step=True, is_homogeneous=True, stationarity_kind="residual")
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(width, self.strength)

@@ -65,7 +65,9 @@ class TrendFilter(Linewise):
     order: int = static()
     axis: int = static()
 
-    facts = Facts(prox_tolerance=1e-3, stationarity_kind="residual")
+    facts = Facts(
+        prox_tolerance=1e-3, is_homogeneous=True, stationarity_kind="residual"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
