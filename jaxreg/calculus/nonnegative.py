@@ -81,8 +81,8 @@ def nonnegative(penalty: Penalty) -> Penalty:
     `regularize` negative weights start at 0. bfloat16 is as with `penalty`.
 
     Args:
-      penalty: an elementwise or group penalty, `SparseGroupLasso`, one of these
-        weighted or scaled, or rules of such penalties.
+      penalty: an elementwise or group penalty, `SparseGroupLasso`, `L2Ball`, one of
+        these weighted or scaled, or rules of such penalties.
 
     Raises:
       TypeError: the penalty does not depend on magnitudes alone, so that this prox
@@ -103,8 +103,8 @@ def _nonnegative(penalty: Penalty) -> Nonnegative:
     if not penalty.facts.is_absolute:
         raise TypeError(
             f"nonnegative({shown(penalty)}): its prox on weights >= 0 is not that of "
-            "max(v, 0). Allowed are elementwise and group penalties, SparseGroupLasso, "
-            "these weighted or scaled, and by_path of them"
+            "max(v, 0). Allowed are elementwise and group penalties, SparseGroupLasso "
+            "and L2Ball, these weighted or scaled, and by_path of them"
         )
     return Nonnegative(penalty)
 

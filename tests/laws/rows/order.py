@@ -92,13 +92,11 @@ def planes_dual(dual: Leaves, size: float) -> Leaves:
         points = np.eye(leaf.size).reshape(leaf.size, *leaf.shape)
         sides = (np.diff(points, axis=axis).reshape(leaf.size, -1) for axis in (1, 2))
         rows = np.concatenate([*sides], axis=1) * size
-        if not rows.size:
-            return np.zeros_like(leaf)
         bound = {"method": "bvls", "tol": 1e-16, "max_iter": 10_000}
         found = lsq_linear(rows, leaf.ravel(), (-1, 1), **bound)
         return (rows @ found.x).reshape(leaf.shape)
 
-    return {name: one(leaf) for name, leaf in dual.items()}
+    return {name: one(leaf) if leaf.size else leaf for name, leaf in dual.items()}
 
 
 FIRST = {"conv": (5, 2, 2), "line": (6,), "empty": (0, 3)}
