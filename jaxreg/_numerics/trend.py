@@ -101,8 +101,8 @@ def _project(
 def _detrended(lines: jax.Array, order: int) -> jax.Array:
     """The lines minus the nearest polynomial of degree `order`."""
     places = np.linspace(-1, 1, lines.shape[-1])
-    basis = np.linalg.qr(np.vander(places, order + 1))[0]
-    basis = jnp.asarray(basis, lines.dtype)
+    powers = np.vander(places, order + 1)
+    basis = jnp.asarray(np.linalg.qr(powers)[0], lines.dtype)
     # Twice: the second time takes what the rounding of the first has left.
     for _ in range(2):
         shares = jnp.matmul(lines, basis, precision="highest")

@@ -145,6 +145,6 @@ def _is_within(inner: Penalty, outer: Penalty) -> bool:
 
 
 @exact_sum(DecomposedSum, Penalty)
-def _with_other(first: DecomposedSum, second: Penalty) -> DecomposedSum | None:
+def _with_other(first: DecomposedSum, second: Penalty) -> Penalty | None:
     both = sum_or_none(first.homogeneous, second)
     return None if both is None else _decomposed(both, first.radial)

@@ -27,9 +27,10 @@ class TrendFilter(Linewise):
     until its moves are some tens of units of rounding, and is accurate to
     `prox_tolerance`, relative to the largest distance of the line from a polynomial of
     degree `order`: a level or a slope costs neither time nor digits, and lines do not
-    affect each other. Kinks are therefore small rather than exactly 0, and it makes no
-    zeros. The step is one number along `axis`. The subgradient is 0 where the
-    differences are. bfloat16 leaves are computed in float32.
+    affect each other. In float32 order 3 is for lines of some hundred entries; longer
+    ones lose more digits (see BUILD_NOTES). Kinks are small rather than exactly 0, and
+    it makes no zeros. The step is one number along `axis`. The subgradient is 0 where
+    the differences are. bfloat16 leaves are computed in float32.
 
     Args:
       strength: >= 0, in units of loss per unit of weight.
