@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxreg._numerics.isotonic import segment_means
 from jaxreg._numerics.taut_string import total_variation_prox
@@ -100,14 +99,23 @@ def _project(
 
 def _detrended(lines: jax.Array, order: int) -> jax.Array:
     """The lines minus the nearest polynomial of degree `order`."""
-    places = np.linspace(-1, 1, lines.shape[-1])
-    powers = np.vander(places, order + 1)
-    basis = jnp.asarray(np.linalg.qr(powers)[0], lines.dtype)
+    places = jnp.linspace(-1, 1, lines.shape[-1], dtype=lines.dtype)
+    columns = [_unit(jnp.ones_like(places))]
+    for _ in range(order):
+        column = places * columns[-1]
+        for lower in columns:
+            column = column - jnp.sum(column * lower) * lower
+        columns.append(_unit(column))
+    basis = jnp.stack(columns, axis=1)
     # Twice: the second time takes what the rounding of the first has left.
     for _ in range(2):
         shares = jnp.matmul(lines, basis, precision="highest")
         lines = lines - jnp.matmul(shares, basis.T, precision="highest")
     return lines
+
+
+def _unit(column: jax.Array) -> jax.Array:
+    return column / jnp.sqrt(jnp.sum(column * column))
 
 
 def _scale(lines: jax.Array) -> jax.Array:
@@ -175,13 +183,14 @@ def _largest(lines: jax.Array) -> jax.Array:
     return jnp.max(jnp.abs(lines), axis=-1, keepdims=True)
 
 
-def _bands(size: int, order: int) -> np.ndarray:
+def _bands(size: int, order: int) -> jax.Array:
     """The diagonals of `D' D` from the main one down, as columns, padded in front."""
     signs = [(-1) ** j * math.comb(order, j) for j in range(order + 1)]
-    bands = np.zeros((order + 1, size))
+    bands = jnp.zeros((order + 1, size))
     for i, j in itertools.product(range(order + 1), repeat=2):
         if i >= j:
-            bands[i - j, i : size - order + i] += signs[i] * signs[j]
+            rows = slice(i, size - order + i)
+            bands = bands.at[i - j, rows].add(signs[i] * signs[j])
     return bands
 
 
@@ -207,7 +216,7 @@ def _factor(weight: jax.Array, size: int, order: int) -> _Solve:
         return (row, *carry[:-1]), row
 
     first = (unit, *([zero] * order))
-    bands = jnp.asarray(_bands(size, order).T, weight.dtype)
+    bands = _bands(size, order).T.astype(weight.dtype)
     pivots, *shares = jax.lax.scan(eliminate, (first,) * order, bands)[1]
 
     def solve(right: jax.Array) -> jax.Array:
