@@ -47,7 +47,7 @@ def test_a_huge_line_does_not_change_the_others() -> None:
 def test_lines_of_zeros_and_polynomials_come_back() -> None:
     lines = np.stack([0 * TIMES, 5 + 2 * TIMES, np.full(25, 1e6)]).astype("f4")
     found, rounds = solved(lines, 1)
-    # A unit of float32 at the largest entry: the polynomial is taken out and added back.
+    # A unit at the largest entry: the polynomial is taken out and added back.
     slack = 1.2e-7 * abs(lines).max(axis=1, keepdims=True)
     assert np.all(abs(found - lines) <= slack)
     assert rounds < 100
