@@ -36,8 +36,8 @@ def check_penalty(penalty: Penalty, **others: object) -> None:
             "see; decorate the class with jaxreg.pytree_dataclass"
         )
     for field in dataclasses.fields(penalty):
-        if field.name in INNER:
-            content = getattr(penalty, field.name)
+        content = getattr(penalty, field.name)
+        if field.name in INNER or isinstance(content, Penalty):
             for item in content if isinstance(content, tuple) else (content,):
                 check_penalty(item)
 

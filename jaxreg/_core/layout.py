@@ -32,6 +32,11 @@ class Layout:
     stacked: int = 0
     """The number of leading axes of a view along which independent layers lie."""
 
+    @property
+    def as_groups(self) -> Groups | None:
+        """The groups of a `group_axis` that its units are, or None."""
+        return None
+
     def refusal(self, shape: Shape) -> str | None:
         """The reason why a leaf of this shape cannot carry the penalty, or None."""
         del shape
@@ -125,6 +130,10 @@ class Groups(Layout):
     group_axis: groups.GroupAxis | None
 
     @property
+    def as_groups(self) -> Groups:
+        return self
+
+    @property
     def axes(self) -> tuple[int, ...]:
         """The axes that index the groups in the view of a leaf."""
         return groups.indexing(self.group_axis)
@@ -198,32 +207,37 @@ class Matrix(Layout):
 
 @dataclasses.dataclass(frozen=True)
 class Lines(Layout):
-    """Entries along `axis` are neighbours; the other axes are independent."""
+    """Entries along `axis`, one or several, are neighbours; others are independent."""
 
-    axis: int
+    axis: int | tuple[int, ...]
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes along which entries are neighbours."""
+        return self.axis if isinstance(self.axis, tuple) else (self.axis,)
 
     def refusal(self, shape: Shape) -> str | None:
+        ndim = len(shape)
         if not shape:
             return "has no axis along which entries are neighbours; leave it free"
-        if not -len(shape) <= self.axis < len(shape):
-            return (
-                f"has axes 0 to {len(shape) - 1}, and axis is {self.axis}; name one "
-                "of them"
-            )
+        if not all(-ndim <= axis < ndim for axis in self.axes):
+            return f"has axes 0 to {ndim - 1}, and axis is {self.axis}; name those"
+        if len({axis % ndim for axis in self.axes}) < len(self.axes):
+            return f"has axes 0 to {ndim - 1}, and axis {self.axis} names one twice"
         return None
 
     def whole_axes(self, shape: Shape) -> Sequence[int]:
         return range(len(shape))
 
     def coupled_axes(self, ndim: int) -> Sequence[int]:
-        return (self.axis % ndim,)
+        return [axis % ndim for axis in self.axes]
 
     def always_whole_axes(self, shape: Shape) -> Sequence[int]:
-        return (self.axis % len(shape),)
+        return [axis % len(shape) for axis in self.axes]
 
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         lengths = (1,) * (len(shape) - len(step_shape)) + step_shape
-        return lengths[self.axis] > 1
+        return any(lengths[axis] > 1 for axis in self.axes)
 
 
 def _no_layers(ndim: int, stacked: int) -> str:

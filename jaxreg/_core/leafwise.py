@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
-from jaxreg._core.layout import Groups, Shape
+from jaxreg._core.layout import Groups, Layout, Shape
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
     Facts,
@@ -115,7 +115,7 @@ class Leafwise(Penalty):
         for leaf, leaf_step in zip(leaves, steps, strict=True):
             if leaf.size:
                 self._check_shape(leaf.shape)
-                self._check_step(leaf.shape, leaf_step.shape)
+                check_step(self, self.layout, leaf.shape, leaf_step.shape)
                 self._check_whole(leaf, self.layout.whole_axes(leaf.shape))
         if len(leaves) <= _MOST_UNROLLED:
             proxes = [
@@ -195,15 +195,6 @@ class Leafwise(Penalty):
         if reason is not None:
             raise ValueError(
                 f"{shown(self)} on a leaf of shape {shape}: the leaf {reason}"
-            )
-
-    def _check_step(self, shape: Shape, step_shape: Shape) -> None:
-        if not self.facts.varying_step and self.layout.step_varies(shape, step_shape):
-            raise ValueError(
-                f"prox of {shown(self)}: a step of shape {step_shape} varies among "
-                f"entries of a leaf of shape {shape} that the penalty couples, and no "
-                "prox is known for that. Use jaxreg.regularize, whose step is one "
-                "number for any optimizer, or pass one step per leaf"
             )
 
     def _check_whole(self, leaf: jax.Array, axes: Sequence[int]) -> None:
@@ -383,6 +374,10 @@ class GradientOnly(Leafwise):
 
     facts = Facts(is_convex=False, has_prox=False)
 
+    @property
+    def _no_sums(self) -> str:
+        return no_prox(self)
+
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
         return jnp.abs(grad + self.leaf_subgradient(leaf))
 
@@ -406,6 +401,19 @@ def no_prox(penalty: Penalty) -> str:
         "jaxreg.add_penalty_gradient(it) first in the chain, before the optimizer or "
         "before jaxreg.regularize(optimizer, another penalty)"
     )
+
+
+def check_step(
+    penalty: Penalty, layout: Layout, shape: Shape, step_shape: Shape
+) -> None:
+    """Raises if a step varies among entries that the penalty couples, and may not."""
+    if not penalty.facts.varying_step and layout.step_varies(shape, step_shape):
+        raise ValueError(
+            f"prox of {shown(penalty)}: a step of shape {step_shape} varies among "
+            f"entries of a leaf of shape {shape} that the penalty couples, and no "
+            "prox is known for that. Use jaxreg.regularize, whose step is one "
+            "number for any optimizer, or pass one step per leaf"
+        )
 
 
 def all_finite(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:

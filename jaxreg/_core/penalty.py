@@ -45,8 +45,8 @@ Path = tuple[Any, ...]
 Tree = Any
 """A pytree of arrays, such as parameters or gradients."""
 
-SumRule = Callable[[Any, Any], "Penalty"]
-"""The sum of a penalty of one class and a penalty of another."""
+SumRule = Callable[[Any, Any], "Penalty | None"]
+"""The sum of a penalty of one class and one of another; None where it has no rule."""
 
 _EXACT_SUMS: dict[tuple[type, type], SumRule] = {}
 
@@ -82,6 +82,9 @@ class Facts:
       zeros: what the prox sets to exactly 0 as one: single "entries", or the "units" of
         the layout; None if it makes no zeros.
       is_absolute: it depends on the magnitudes of the entries alone, and rises in each.
+      is_homogeneous: it is positively homogeneous, `h(a x) = a h(x)` for `a > 0`.
+      is_radial: it is a sum over the units of the layout, of functions of the Euclidean
+        norm of the unit that are least at 0.
       stationarity_kind: how `stationarity` measures, see there.
 
     >>> import jaxreg
@@ -97,6 +100,8 @@ class Facts:
     prox_tolerance: float = 0.0
     zeros: Literal["entries", "units"] | None = None
     is_absolute: bool = False
+    is_homogeneous: bool = False
+    is_radial: bool = False
     stationarity_kind: Literal["distance", "residual", "normal cone"] = "distance"
 
     def but(self, **changes: Any) -> Facts:
@@ -312,27 +317,52 @@ class Penalty(abc.ABC):
         """The sum, if its joint prox is exact; raises otherwise."""
         if not isinstance(other, Penalty):
             return NotImplemented
-        forward = _EXACT_SUMS.get((type(self), type(other)))
-        if forward is not None:
-            return forward(self, other)
-        backward = _EXACT_SUMS.get((type(other), type(self)))
-        if backward is not None:
-            return backward(other, self)
-        raise TypeError(
-            f"{shown(self)} + {shown(other)}: the prox of this sum is not known in "
-            "closed form, and composing the two proxes would solve another problem. "
-            "Exact sums are those of L1, L2 and ElasticNet, GroupLasso + L2, "
-            "GroupLasso + L1, and TotalVariation + L1. To put different penalties on "
-            "different leaves use jaxreg.by_path; to do without the zeros of one, "
-            "chain jaxreg.add_penalty_gradient(it) before jaxreg.regularize with the "
-            "other."
-        )
+        for penalty in (self, other):
+            reason = penalty._no_sums
+            if reason is not None:
+                raise TypeError(f"{shown(self)} + {shown(other)}: {reason}")
+        both = sum_or_none(self, other)
+        if both is None:
+            raise TypeError(
+                f"{shown(self)} + {shown(other)}: no exact prox of this sum is known "
+                "here, and composing the two proxes would solve another problem. "
+                "Exact are sums of any penalty with L2; of L1 with GroupLasso, L2Ball "
+                "and TotalVariation; of a norm with L2Ball; and of NonNegative with "
+                "penalties of magnitudes. To put different penalties on different "
+                "leaves use jaxreg.by_path; to do without the zeros of one, chain "
+                "jaxreg.add_penalty_gradient(it) before jaxreg.regularize with the "
+                "other"
+            )
+        return both
+
+    @property
+    def _no_sums(self) -> str | None:
+        """The reason why it has no sum with any penalty, or None."""
+        return None
+
+
+def sum_or_none(first: Penalty, second: Penalty) -> Penalty | None:
+    """The penalty that equals `first + second`, or None if no rule gives it.
+
+    Rules of two concrete classes go first, those of any penalty last.
+    """
+    for kinds, rule in sorted(_EXACT_SUMS.items(), key=_generality):
+        for pair in ((first, second), (second, first)):
+            if all(map(isinstance, pair, kinds)):
+                both = rule(*pair)
+                if both is not None:
+                    return both
+    return None
+
+
+def _generality(entry: tuple[tuple[type, type], SumRule]) -> int:
+    return entry[0].count(Penalty)
 
 
 def exact_sum(first: type, second: type) -> Callable[[SumRule], SumRule]:
     """Registers the penalty that equals `first + second`, in either order.
 
-    The file of the richer class owns the rule of the sum.
+    The file of the richer class owns the rule of the sum. `Penalty` stands for any.
     """
 
     def register(rule: SumRule) -> SumRule:

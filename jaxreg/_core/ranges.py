@@ -113,14 +113,14 @@ def check_fields(owner: object, *, grids: bool = False, arrays: bool = True) -> 
     `jax.vmap`. Without `arrays`, fields that are arrays are not checked.
     """
     kind = type(owner)
-    inner_names, number_fields = _fields(kind)  # type: ignore[arg-type]  # it has a hash
-    for name in inner_names:
-        inner = getattr(owner, name)
-        for each in inner if isinstance(inner, tuple) else (inner,):
-            check_fields(each, grids=grids, arrays=arrays)
-    for field in number_fields:
+    for field in _fields(kind):  # type: ignore[arg-type]  # it has a hash
         content, rules = getattr(owner, field.name), field.metadata
         fault = None
+        inner = content if isinstance(content, tuple) else (content,)
+        if field.name in INNER or all(map(dataclasses.is_dataclass, inner)):
+            for penalty in inner:
+                check_fields(penalty, grids=grids, arrays=arrays)
+            continue
         if content is None and field.default is None:
             continue
         if "array" not in rules:
@@ -158,15 +158,10 @@ def jax_number(number: Any) -> Any:
 
 
 @functools.cache
-def _fields(owner: type) -> tuple[list[str], list[dataclasses.Field[Any]]]:
-    """The names of fields that hold penalties, and the fields that hold numbers."""
+def _fields(owner: type) -> list[dataclasses.Field[Any]]:
+    """The fields that hold numbers or penalties."""
     fields = dataclasses.fields(owner) if dataclasses.is_dataclass(owner) else ()
-    numbers = [
-        field
-        for field in fields
-        if field.name not in INNER and not {"static", "derived"} & {*field.metadata}
-    ]
-    return [field.name for field in fields if field.name in INNER], numbers
+    return [f for f in fields if not {"static", "derived"} & {*f.metadata}]
 
 
 def _fault(number: object, allowed: Range, grids: bool = False) -> _Fault | None:

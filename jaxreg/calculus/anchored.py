@@ -42,6 +42,8 @@ class Anchored(Lift):
             is_joint=facts.is_joint or not is_single(self.reference),
             zeros=None,
             is_absolute=False,
+            is_homogeneous=False,
+            is_radial=False,
         )
 
     @property

@@ -30,7 +30,10 @@ class Envelope(Lift):
     @property
     def facts(self) -> Facts:
         return self.penalty.facts.but(
-            stationarity_kind="distance", zeros=None, is_absolute=False
+            stationarity_kind="distance",
+            zeros=None,
+            is_absolute=False,
+            is_homogeneous=False,
         )
 
     def step_for(self, width: Number) -> jax.Array:

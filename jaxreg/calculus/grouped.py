@@ -49,6 +49,8 @@ class GroupPenalty(Groupwise):
             varying_step=magnitude.is_convex,
             zeros="units" if magnitude.zeros else None,
             is_absolute=True,
+            is_homogeneous=magnitude.is_homogeneous,
+            is_radial=True,
         )
 
     def step_for(self, width: Number) -> jax.Array:

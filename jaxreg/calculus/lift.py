@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.layout import Layout, Shape
+from jaxreg._core.layout import Groups, Layout, Shape
 from jaxreg._core.penalty import (
     Facts,
     Number,
@@ -50,6 +50,10 @@ class Fitted(Layout):
 
     inner: Layout
     misfit: Callable[[Shape], str | None]
+
+    @property
+    def as_groups(self) -> Groups | None:
+        return self.inner.as_groups
 
     def refusal(self, shape: Shape) -> str | None:
         return self.inner.refusal(shape) or self.misfit(shape)

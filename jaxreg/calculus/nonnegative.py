@@ -9,10 +9,13 @@ from jaxreg._core.checks import check_penalty
 from jaxreg._core.constraint import are_apart
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
+    Facts,
     Number,
     Penalty,
     Tree,
+    exact_sum,
     grads_like,
+    sum_or_none,
     widened,
 )
 from jaxreg._core.pytree import pytree_dataclass
@@ -24,6 +27,10 @@ class Nonnegative(Lift):
     """The result of `nonnegative`."""
 
     penalty: Penalty
+
+    @property
+    def facts(self) -> Facts:
+        return self.penalty.facts.but(is_radial=False)
 
     def value(self, params: Tree) -> jax.Array:
         # The gradient stays that of the penalty, finite where the value is not.
@@ -75,8 +82,8 @@ def nonnegative(penalty: Penalty) -> Penalty:
     `regularize` negative weights start at 0. bfloat16 is as with `penalty`.
 
     Args:
-      penalty: an elementwise or group penalty, `SparseGroupLasso`, one of these
-        weighted or scaled, or rules of such penalties.
+      penalty: an elementwise or group penalty, `SparseGroupLasso`, `L2Ball`, one of
+        these weighted or scaled, or rules of such penalties.
 
     Raises:
       TypeError: the penalty does not depend on magnitudes alone, so that this prox
@@ -96,7 +103,15 @@ def _nonnegative(penalty: Penalty) -> Nonnegative:
     if not penalty.facts.is_absolute:
         raise TypeError(
             f"nonnegative({shown(penalty)}): its prox on weights >= 0 is not that of "
-            "max(v, 0). Allowed are elementwise and group penalties, SparseGroupLasso, "
-            "these weighted or scaled, and by_path of them"
+            "max(v, 0). Allowed are elementwise and group penalties, SparseGroupLasso "
+            "and L2Ball, these weighted or scaled, and by_path of them"
         )
     return Nonnegative(penalty)
+
+
+@exact_sum(Nonnegative, Penalty)
+def _with_other(first: Nonnegative, second: Penalty) -> Nonnegative | None:
+    if isinstance(second, Nonnegative):
+        second = second.penalty
+    both = sum_or_none(first.penalty, second)
+    return Nonnegative(both) if both is not None and both.facts.is_absolute else None

@@ -68,7 +68,10 @@ class SpectralPenalty(MatrixPenalty):
 
     @property
     def facts(self) -> Facts:
-        return Facts(is_convex=self.magnitude.facts.is_convex)
+        magnitude = self.magnitude.facts
+        return Facts(
+            is_convex=magnitude.is_convex, is_homogeneous=magnitude.is_homogeneous
+        )
 
     def step_for(self, width: Number) -> jax.Array:
         return self.magnitude.step_for(width)

@@ -42,7 +42,12 @@ class L2Ball(NormBounds):
     group_axis: groups.GroupAxis | None = static(default=None)
 
     has_loop = True
-    facts = Facts(varying_step=True, stationarity_kind="residual")
+    facts = Facts(
+        varying_step=True,
+        is_absolute=True,
+        is_radial=True,
+        stationarity_kind="residual",
+    )
 
     @property
     def _bounds(self) -> tuple[Number, Number]:

@@ -1,6 +1,8 @@
-"""Penalties of neighbours along one axis of a leaf."""
+"""Penalties of neighbours along one axis of a leaf, or along two."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from jaxreg._core.groups import is_int
 from jaxreg._core.layout import Lines
@@ -9,17 +11,24 @@ from jaxreg._core.messages import shown
 
 
 class Linewise(Leafwise):
-    """A penalty of the lines along `axis`; other axes are independent."""
+    """A penalty of the lines along `axis`; other axes are independent.
 
-    axis: int
+    Where it `takes_planes`, `axis` may be the pair of axes of a plane.
+    """
+
+    axis: int | tuple[int, int]
 
     has_loop = True
+    takes_planes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not is_int(self.axis):
+        axis = self.axis
+        is_plane = isinstance(axis, tuple) and len(axis) == 2 and all(map(is_int, axis))
+        if not (is_int(axis) or (self.takes_planes and is_plane)):
+            pair = ", or a pair of ints, as (0, 1)" if self.takes_planes else ""
             raise TypeError(
-                f"{type(self).__name__}: axis is {shown(self.axis)}; allowed: an int, "
-                "one axis"
+                f"{type(self).__name__}: axis is {shown(axis)}; allowed: an int, one "
+                f"axis{pair}"
             )
 
     @property
@@ -31,8 +40,9 @@ def check_same_axis(first: Linewise, second: Linewise) -> None:
     """Raises if two penalties, which are to be added, have different axes."""
     if first.axis != second.axis:
         raise TypeError(
-            f"{shown(first)} + {shown(second)}: the prox of total variation along two "
-            "axes is not known in closed form, and composing the two proxes would "
-            "solve another problem. Write both with the same axis, or chain "
-            "jaxreg.add_penalty_gradient(one) before jaxreg.regularize with the other"
+            f"{shown(first)} + {shown(second)}: total variations along two axes have "
+            "one strength, jaxreg.TotalVariation(strength, axis=(0, 1)), and composing "
+            "the two proxes would solve another problem. Write both with the same "
+            "axis, or chain jaxreg.add_penalty_gradient(one) before jaxreg.regularize "
+            "with the other"
         )

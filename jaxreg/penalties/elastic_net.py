@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 
 from jaxreg._core.leafwise import Elementwise
-from jaxreg._core.penalty import Number, exact_sum, ratio
+from jaxreg._core.penalty import Number, Penalty, exact_sum, ratio, sum_or_none
 from jaxreg._core.pytree import pytree_dataclass
 from jaxreg._core.ranges import UNIT_INTERVAL, check_number
+from jaxreg.calculus.elastic import elastic
 from jaxreg.penalties.l1 import L1, soft_threshold
 from jaxreg.penalties.l2 import L2
 
@@ -85,3 +86,9 @@ def _with_l2(first: ElasticNet, second: L2) -> ElasticNet:
 @exact_sum(ElasticNet, ElasticNet)
 def _sum(first: ElasticNet, second: ElasticNet) -> ElasticNet:
     return ElasticNet(first.l1 + second.l1, first.l2 + second.l2)
+
+
+@exact_sum(ElasticNet, Penalty)
+def _with_penalty(first: ElasticNet, second: Penalty) -> Penalty | None:
+    both = sum_or_none(L1(first.l1), second)
+    return None if both is None else elastic(both, first.l2)

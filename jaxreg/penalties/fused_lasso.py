@@ -25,10 +25,11 @@ class FusedLasso(Linewise):
     Args:
       l1: >= 0, in units of loss per unit of weight.
       total_variation: >= 0, in the same units.
-      axis: the axis along which neighbours are compared; other axes are independent.
+      axis: the axis along which neighbours are compared, or a pair of axes, as for
+        `TotalVariation`; other axes are independent.
 
     Raises:
-      TypeError: `axis` is not an int.
+      TypeError: `axis` is neither an int nor a pair of ints.
 
     Reference: Tibshirani et al. 2005, Sparsity and smoothness via the fused lasso;
     Friedman et al. 2007, Pathwise coordinate optimization, section 4.
@@ -41,9 +42,13 @@ class FusedLasso(Linewise):
 
     l1: Number
     total_variation: Number
-    axis: int = static()
+    axis: int | tuple[int, int] = static()
 
-    facts = Facts(zeros="entries", stationarity_kind="residual")
+    takes_planes = True
+
+    @property
+    def facts(self) -> Facts:
+        return self._variation.facts.but(zeros="entries", varying_step=False)
 
     @property
     def _lasso(self) -> L1:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.leafwise import Elementwise, magnitude
-from jaxreg._core.penalty import Number, exact_sum, ratio
+from jaxreg._core.penalty import Facts, Number, exact_sum, ratio
 from jaxreg._core.pytree import pytree_dataclass
 from jaxreg._core.ranges import check_number
 
@@ -46,6 +46,10 @@ class L1(Elementwise):
         """
         check_number("L1.from_sklearn: alpha", alpha, grids=True)
         return cls(alpha)
+
+    @property
+    def facts(self) -> Facts:
+        return super().facts.but(is_homogeneous=True)
 
     @property
     def slope_at_zero(self) -> Number:

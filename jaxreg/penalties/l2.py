@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.leafwise import Elementwise
-from jaxreg._core.penalty import Number, exact_sum, ratio
+from jaxreg._core.penalty import Number, Penalty, exact_sum, ratio
 from jaxreg._core.pytree import pytree_dataclass
 from jaxreg._core.ranges import check_number, check_positive
+from jaxreg.calculus.elastic import elastic
 
 
 @pytree_dataclass
@@ -68,3 +69,8 @@ class L2(Elementwise):
 @exact_sum(L2, L2)
 def _sum(first: L2, second: L2) -> L2:
     return L2(first.strength + second.strength)
+
+
+@exact_sum(L2, Penalty)
+def _with_penalty(first: L2, second: Penalty) -> Penalty | None:
+    return elastic(second, first.strength) if second.facts.has_prox else None

@@ -44,7 +44,7 @@ class LInf(Groupwise):
     group_axis: groups.GroupAxis | None = static(default=None)
 
     has_loop = True
-    facts = Facts(varying_step=True, zeros="units")
+    facts = Facts(varying_step=True, zeros="units", is_homogeneous=True)
 
     def step_for(self, width: Number) -> jax.Array:
         return ratio(width, self.strength)

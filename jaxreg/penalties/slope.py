@@ -68,7 +68,7 @@ class SLOPE(Leafwise):
     strengths: jax.Array = array()
 
     has_loop = True
-    facts = Facts(zeros="entries", stationarity_kind="residual")
+    facts = Facts(zeros="entries", is_homogeneous=True, stationarity_kind="residual")
 
     def __post_init__(self) -> None:
         strengths = self.strengths

@@ -45,7 +45,9 @@ class SparseGroupLasso(Groupwise):
     group: Number
     group_axis: groups.GroupAxis = static()
 
-    facts = Facts(varying_step=True, zeros="entries", is_absolute=True)
+    facts = Facts(
+        varying_step=True, zeros="entries", is_absolute=True, is_homogeneous=True
+    )
 
     carries_nan = True
 

@@ -150,6 +150,13 @@ class ByPath(Penalty):
             stationarity_kind=kinds.pop() if len(kinds) == 1 else "residual",
         )
 
+    @property
+    def _no_sums(self) -> str:
+        return (
+            "rules have no sums. Add the other penalty inside the rules, as in "
+            "jaxreg.by_path([(pattern, jaxreg.L1(1e-3) + jaxreg.L2(1e-4))])"
+        )
+
     def value(self, params: Tree) -> jax.Array:
         read_leaves = read(self, params)
         values = (

@@ -53,8 +53,8 @@ def half_space(
     def targets(
         part: Part, leaves: list[jax.Array], points: list[jax.Array]
     ) -> list[jax.Array]:
-        layout = part.penalty.layout
-        if not isinstance(layout, Groups):
+        layout = part.penalty.layout.as_groups
+        if layout is None:
             raise TypeError(
                 f"half_space({shown(part.penalty)}): allowed are penalties with a "
                 "group_axis, as jaxreg.GroupLasso(1e-3, group_axis=1). For single "

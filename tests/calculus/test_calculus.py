@@ -173,7 +173,8 @@ def test_the_value_of_nonnegative_is_finite_within_rounding_only(dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    "penalty", [jaxreg.NuclearNorm(1.0), jaxreg.envelope(L1, 1.0), jaxreg.L2Ball(1.0)]
+    "penalty",
+    [jaxreg.NuclearNorm(1.0), jaxreg.envelope(L1, 1.0), jaxreg.UnitNorm()],
 )
 def test_nonnegative_raises_where_its_prox_would_be_wrong(penalty) -> None:
     with pytest.raises(TypeError, match=r"is not that of max\(v, 0\)"):

@@ -35,7 +35,8 @@ class Row:
 
     A constraint gives in place of both `project`, the nearest point of the set, and
     `feasible`, a continuous map of every point onto the set on which brute force walks;
-    both get and return leaves with a leading axis of points.
+    both get and return leaves with a leading axis of points. A sum with a constraint
+    gives `feasible` beside its `value`.
 
     `strengths` names the numbers that multiply the penalty. `is_coupled` says that an
     entry's prox may round as the largest entry of its leaf does; of a prox that is not

@@ -128,6 +128,14 @@ def test_a_group_that_turns_by_more_than_the_margin_is_zeroed(margin, kept) -> N
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("lift", [jaxreg.scaled, jaxreg.weighted])
+def test_half_space_takes_the_groups_of_a_lifted_penalty(lift) -> None:
+    x, moves = jnp.ones((3, 2)), jnp.array([[-0.1, -0.1], [-0.4, -0.6], [-1.5, -0.8]])
+    rows = jaxreg.GroupLasso(1.0, group_axis=0)
+    found = updated(jaxreg.half_space(lift(rows, 2.0)), x, moves)
+    np.testing.assert_array_equal(found, updated(jaxreg.half_space(rows), x, moves))
+
+
 def test_half_space_of_blocks_and_of_a_penalty_without_groups() -> None:
     x = jnp.array([[1.0, 1.0, 1.0, 1.0]])
     moves = jnp.array([[-3.0, 0.0, 1.0, 0.0]])

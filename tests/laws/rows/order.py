@@ -85,6 +85,20 @@ def lines_row(name: str, penalty: jaxreg.Penalty, depth: int, **facts) -> Row:
     )
 
 
+def planes_dual(dual: Leaves, size: float) -> Leaves:
+    """The nearest point of `{D' z: |z| <= size}`, D the differences along two axes."""
+
+    def one(leaf: np.ndarray) -> np.ndarray:
+        points = np.eye(leaf.size).reshape(leaf.size, *leaf.shape)
+        sides = (np.diff(points, axis=axis).reshape(leaf.size, -1) for axis in (1, 2))
+        rows = np.concatenate([*sides], axis=1) * size
+        bound = {"method": "bvls", "tol": 1e-16, "max_iter": 10_000}
+        found = lsq_linear(rows, leaf.ravel(), (-1, 1), **bound)
+        return (rows @ found.x).reshape(leaf.shape)
+
+    return {name: one(leaf) if leaf.size else leaf for name, leaf in dual.items()}
+
+
 FIRST = {"conv": (5, 2, 2), "line": (6,), "empty": (0, 3)}
 
 ROWS = [
@@ -134,6 +148,22 @@ ROWS = [
     ),
 ]
 ROWS += [
+    Row(
+        name="TotalVariation in the plane",
+        penalty=jaxreg.TotalVariation(0.3, axis=(0, 1)),
+        shapes={"image": (4, 3), "line": (1, 5), "empty": (0, 3)},
+        probe={"kernel": (2, 1)},
+        value=lambda params: (
+            0.3 * (differences(params, 0, 1) + differences(params, 1, 1))
+        ),
+        conjugate_prox=lambda dual, step: planes_dual(dual, 0.3),
+        varying_step=False,
+        stationarity_kind="residual",
+        is_coupled=True,
+        moves_by_width=False,
+        # The prox iterates: 1e-12 in float64, some hundreds of roundings in float32.
+        rounding=1e4,
+    ),
     lines_row(
         "TrendFilter",
         jaxreg.TrendFilter(0.3, order=1, axis=-1),
@@ -142,5 +172,5 @@ ROWS += [
         varying_step=False,
         # The prox iterates: 1e-12 in float64, some hundreds of roundings in float32.
         rounding=1e4,
-    )
+    ),
 ]
