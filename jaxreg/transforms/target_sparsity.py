@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,15 +12,15 @@ import jax.numpy as jnp
 import optax
 
 from jaxreg._core.messages import shown
-from jaxreg._core.penalty import Number, Penalty, Tree
-from jaxreg._numerics.largest import largest
+from jaxreg._core.penalty import Number, Penalty, Tree, widened
+from jaxreg._numerics.largest import largest, largest_of_each
 from jaxreg.rules.by_path import Leaves, Part, penalties_of
 from jaxreg.transforms._leaves import NEW_STATE, check_state, update_to, zeroed_units
 from jaxreg.transforms._ramp import (
     Ramp,
     counted_parts,
     makes_zeros,
-    relative_sizes,
+    ranks_of,
     zero_share,
     zeroing_parts,
 )
@@ -27,6 +28,8 @@ from jaxreg.transforms.latent import RegularizeState
 from jaxreg.transforms.regularize import NormalMap, regularize
 
 T = TypeVar("T")
+# A revived unit starts from this share of its latent, which was within the dead zone.
+_REVIVED = 0.1
 
 
 class TargetSparsityState(NamedTuple):
@@ -40,6 +43,7 @@ class TargetSparsityState(NamedTuple):
     next_factor: jax.Array
     reached: jax.Array
     cut: jax.Array
+    missed: jax.Array
 
 
 def target_sparsity(
@@ -49,7 +53,8 @@ def target_sparsity(
     end_step: int,
     *,
     begin_step: int = 0,
-    factor_range: tuple[float, float] = (0.1, 1e4),
+    keep_at_least: int = 1,
+    factor_range: tuple[float, float] = (1e-6, 1e6),
     width: Number = 0.05,
 ) -> optax.GradientTransformationExtraArgs:
     r"""`regularize` to a wanted fraction of zeros: reached at `end_step`, then held.
@@ -117,7 +122,7 @@ def target_sparsity(
             "by_path of them"
         )
     inner = optax.with_extra_args_support(optimizer)
-    transform = _TargetSparsity(inner, penalty, width, ramp)
+    transform = _TargetSparsity(inner, penalty, width, ramp, keep_at_least)
     return optax.GradientTransformationExtraArgs(transform.init, transform.update)
 
 
@@ -129,12 +134,13 @@ class _TargetSparsity:
     penalty: Penalty
     width: Number
     ramp: Ramp
+    keep_at_least: int
 
     def init(self, params: Tree) -> TargetSparsityState:
         state = self._map(False, jnp.ones([])).init(params)
-        factor = jnp.ones([], jnp.float32)
+        factor = jnp.zeros([], jnp.float32)
         shares = jnp.zeros_like(factor), jnp.zeros_like(factor)
-        return TargetSparsityState(state, factor, *shares)
+        return TargetSparsityState(state, factor, *shares, jnp.zeros([], jnp.int32))
 
     def update(
         self,
@@ -146,33 +152,37 @@ class _TargetSparsity:
         check_state("target_sparsity", state, TargetSparsityState)
         is_held = state.regularize.update_count >= self.ramp.end_step
         normal_map = self._map(is_held, state.next_factor)
-        leaves, latents, moves, new = normal_map.advance(
+        leaves, latents, moves, new, grads = normal_map.advance(
             updates, state.regularize, params, **extra_args
         )
         count = new.update_count
         is_landing = count == self.ramp.end_step
         points = normal_map.prox(leaves, latents)
-        masks, cut = _either(
-            is_landing,
-            lambda: self._landing(leaves, latents),
-            lambda: (_full_masks(leaves, points), state.cut),
-        )
-        for index, mask in _by_leaf(leaves, points, masks).items():
-            landed = jnp.where(mask, points[index], 0)
-            points[index] = jnp.where(is_landing, landed, points[index])
-            latents[index] = jnp.where(is_landing, landed, latents[index])
-        for index, target in points.items():
-            moves[index] = update_to(target, leaves.leaves[index])
-        factor, reached = _either(
+        masks, numbers = _either(
             self.ramp.is_check_due(count),
             lambda: self._check(leaves, latents, state, count),
-            lambda: (state.next_factor, state.reached),
+            lambda: (_no_masks(leaves, points), _numbers(state)),
+        )
+        for index, mask in _by_leaf(leaves, points, masks).items():
+            point, latent = points[index], latents[index]
+            revived = jnp.where(mask & (point == 0), _REVIVED * latent, point)
+            landed = jnp.where(mask, revived, 0)
+            # A revived latent follows its parameter at the next step.
+            points[index] = jnp.where(is_landing, landed, revived)
+            latents[index] = jnp.where(is_landing, landed, latent)
+        for index, target in points.items():
+            moves[index] = update_to(target, leaves.leaves[index])
+        factor = _either(
+            numbers.next_factor == 0,
+            lambda: self._first_factor(leaves, grads),
+            lambda: numbers.next_factor,
         )
         new = new._replace(
             latent=leaves.tree(latents),
             strength_factor=jnp.where(is_held, 0.0, state.next_factor),
         )
-        return leaves.tree(moves), TargetSparsityState(new, factor, reached, cut)
+        numbers = numbers._replace(regularize=new, next_factor=factor)
+        return leaves.tree(moves), numbers
 
     def _map(self, is_held: jax.Array | bool, factor: jax.Array) -> NormalMap:
         """The normal map, without the penalties that make zeros once these are held."""
@@ -186,16 +196,15 @@ class _TargetSparsity:
         inner = _with_zeros_held(self.inner, self.penalty, is_held)
         return NormalMap(inner, self.penalty, self.width, factor_of, is_free)
 
-    def _sizes(
-        self, leaves: Leaves, latents: list[Any], is_held: jax.Array | bool
-    ) -> list[jax.Array]:
-        """The sizes of the units that count."""
-        points = self._map(is_held, jnp.ones([])).prox(leaves, latents)
-        return [
-            size
-            for part in counted_parts(leaves.parts, points)
-            for size in zeroed_units(part.penalty).unit_sizes(part.pick(points))
-        ]
+    def _first_factor(self, leaves: Leaves, grads: list[Any]) -> jax.Array:
+        """The factor at which the penalty balances a share of the gradients."""
+        balancing = []
+        for part in counted_parts(leaves.parts, dict(enumerate(grads))):
+            step = part.penalty.step_for(self.width)
+            wide = [widened(grad) for grad in part.pick(grads)]
+            sizes = zeroed_units(part.penalty).unit_sizes(wide)
+            balancing += [size * step / self.width for size in sizes]
+        return self.ramp.first_factor(balancing)
 
     def _check(
         self,
@@ -203,24 +212,58 @@ class _TargetSparsity:
         latents: list[Any],
         state: TargetSparsityState,
         count: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
-        """The next factor and the share of zeros."""
-        zero = zero_share(self._sizes(leaves, latents, count >= self.ramp.end_step))
-        factor = self.ramp.next_factor(state.next_factor, state.reached, zero, count)
-        return factor, zero
-
-    def _landing(
-        self, leaves: Leaves, latents: list[Any]
-    ) -> tuple[list[jax.Array], jax.Array]:
-        """Masks of the units that survive, and the share of units that are cut."""
-        sizes = self._sizes(leaves, latents, False)
+    ) -> tuple[list[jax.Array], TargetSparsityState]:
+        """Masks of the units that must not be zero, and the state's new numbers."""
+        points = self._map(False, jnp.ones([])).prox(leaves, latents)
+        ranks, sizes = [], []
+        for part in counted_parts(leaves.parts, points):
+            unit_sizes = zeroed_units(part.penalty).unit_sizes
+            of_part = unit_sizes(part.pick(points))
+            sizes += of_part
+            ranks += map(ranks_of, of_part, unit_sizes(part.pick(latents)))
         total = sum(size.size for size in sizes)
         if not total:
-            return [], jnp.zeros([], jnp.float32)
-        count = self.ramp.survivor_count(total)
-        masks = largest(list(map(relative_sizes, sizes)), count)
-        landed = [jnp.where(*pair, 0) for pair in zip(masks, sizes, strict=True)]
-        return masks, zero_share(landed) - zero_share(sizes)
+            return [], _numbers(state)
+        zero = zero_share(sizes)
+        factor = self.ramp.next_factor(state.next_factor, state.reached, zero, count)
+        is_landing = count == self.ramp.end_step
+        wanted = self.ramp.survivor_count(total)
+        alive = [jnp.sum(size > 0, dtype=jnp.int32) for size in sizes]
+        floors = [min(self.keep_at_least, size.size) for size in sizes]
+        is_short = sum(alive) < wanted
+        for pair in zip(alive, floors, strict=True):
+            is_short |= operator.lt(*pair)
+        masks = _either(
+            is_landing | is_short,
+            lambda: self._survivors(ranks, jnp.maximum(wanted, sum(floors))),
+            lambda: [jnp.zeros_like(rank, bool) for rank in ranks],
+        )
+        lasting = [jnp.where(*pair, 0) for pair in zip(masks, ranks, strict=True)]
+        landed = zero_share(lasting)
+        lost = sum(jnp.sum(rank > 0, dtype=jnp.int32) for rank in lasting) - wanted
+        numbers = _numbers(state)._replace(
+            next_factor=factor,
+            reached=jnp.where(is_landing, landed, zero),
+            cut=jnp.where(is_landing, jnp.maximum(landed - zero, 0), state.cut),
+            missed=jnp.where(is_landing, lost, state.missed),
+        )
+        return masks, numbers
+
+    def _survivors(
+        self, ranks: list[jax.Array], count: jax.Array
+    ) -> list[jax.Array]:
+        """Masks of the units of highest rank, the floor of each leaf among them."""
+        floors = largest_of_each(ranks, self.keep_at_least)
+        first = [
+            jnp.where(floor & (rank > 0), jnp.inf, rank)
+            for floor, rank in zip(floors, ranks, strict=True)
+        ]
+        return largest(first, count)
+
+
+def _numbers(state: TargetSparsityState) -> TargetSparsityState:
+    """The state without the arrays of `regularize`, which a cond would copy."""
+    return state._replace(regularize=None)
 
 
 def _either(
@@ -242,9 +285,9 @@ def _unit_shapes(
     return jax.eval_shape(zeroed_units(part.penalty).unit_sizes, part.pick(points))
 
 
-def _full_masks(leaves: Leaves, points: dict[int, jax.Array]) -> list[jax.Array]:
+def _no_masks(leaves: Leaves, points: dict[int, jax.Array]) -> list[jax.Array]:
     return [
-        jnp.ones_like(units, bool)  # sharded as they are
+        jnp.zeros_like(units, bool)  # sharded as they are
         for part in counted_parts(leaves.parts, points)
         for units in _unit_shapes(part, points)
     ]
@@ -253,10 +296,13 @@ def _full_masks(leaves: Leaves, points: dict[int, jax.Array]) -> list[jax.Array]
 def _by_leaf(
     leaves: Leaves, points: dict[int, jax.Array], masks: list[jax.Array]
 ) -> dict[int, jax.Array]:
-    """Broadcasts masks of units to their leaves; all True for leaves not counted."""
+    """Broadcasts masks of units to their leaves; those of leaves not counted stay.
+
+    Their zeros are held at the landing as they are.
+    """
     remaining = iter(masks)
     out: dict[int, jax.Array] = {
-        index: jnp.ones([], bool)
+        index: points[index] != 0
         for part in zeroing_parts(leaves.parts)
         for index in part.indices
     }
