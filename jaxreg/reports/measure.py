@@ -16,6 +16,7 @@ from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Penalty, Tree, leaves_like, widened
 from jaxreg._core.shards import check_whole_leaf
 from jaxreg.rules.by_path import Leaves, read
+from jaxreg.transforms.target_sparsity import warn_if_missed
 
 # Factors are sought within 2^-100 to 2^100 times the largest gradient: float32 reaches
 # 2^126, which leaves the penalty 26 octaves for numbers of its own.
@@ -69,7 +70,9 @@ def measure(
       distance to a minimum of loss + penalty. With `opt_state`, the state of an
       optimizer that holds one of jaxreg's transformations, `strength_factor`: the
       factor by which a schedule or `target_sparsity` multiplied the strengths at the
-      last update. With `previous`, earlier parameters, `flips`: the number of entries
+      last update; for `target_sparsity` also `missed_units`, by how many units its
+      landing missed the target, with a warning outside jit if it did. With
+      `previous`, earlier parameters, `flips`: the number of entries
       that became zero or non-zero. With `per_leaf`, also the share of zeros, the norm,
       `dead_groups` of each penalised leaf, and its `stationarity` and `flips` where
       those are given, under keys such as `zero_share/dense/kernel`.
@@ -99,6 +102,9 @@ def measure(
         scalars["stationarity"] = stationarity_rms(penalty, params, grads)
     if opt_state is not None:
         scalars["strength_factor"] = _strength_factor(opt_state)
+        for _, missed in optax.tree.get_all_with_path(opt_state, "missed_units"):
+            warn_if_missed(missed)
+            scalars["missed_units"] = jnp.asarray(missed)
     flips: dict[int, jax.Array] = {}
     if previous is not None:
         hint = "pass earlier parameters of the same model"

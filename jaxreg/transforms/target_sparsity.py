@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxreg._core.checks import is_known
+from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, widened
 from jaxreg._numerics.largest import largest, largest_of_each
@@ -33,17 +36,18 @@ _REVIVED = 0.1
 
 
 class TargetSparsityState(NamedTuple):
-    """The state of `regularize`, the next factor, and two shares of units.
+    """The state of `regularize`, the next factor, and counts of units.
 
-    `reached` is the share of zero units at the last check, `cut` the share that the
-    landing zeroed.
+    `next_factor` is 0 until a gradient has been seen. `reached` is the share of zero
+    units at the last check, `cut` the share that the landing zeroed, and `missed_units`
+    how many more (or, negative, fewer) than wanted survived it.
     """
 
     regularize: RegularizeState
     next_factor: jax.Array
     reached: jax.Array
     cut: jax.Array
-    missed: jax.Array
+    missed_units: jax.Array
 
 
 def target_sparsity(
@@ -62,34 +66,43 @@ def target_sparsity(
     Units are the groups of the penalty; leaves of rules without groups are not
     counted. If no rule has groups, units are single entries. Their fraction of zeros
     follows `target (1 - (1 - r)^3)`, with r from 0 at `begin_step` to 1 at `end_step`.
-    A hundred times on the way the factor on their strengths is multiplied by
+    The strengths get a factor, which the first gradients set: there the penalty
+    balances a tenth of their root mean square, so of several strengths only the ratios
+    matter. A hundred times on the way the factor is multiplied by
 
-        `exp(0.1 clip(log(alive / wanted), -1, 1))`
+        `exp(0.2 clip(log(alive / wanted), -1, 1))`
 
     and clipped to `factor_range`. Here `alive` is the share of units that are not zero,
-    extrapolated ten checks ahead from the last trend, and `wanted` that of the ramp at
-    that time, plus 15 % of it. At `end_step` a landing zeroes the smallest surplus
-    units, relative to the root mean square of the non-zero units in their leaf; of
-    equal units, the last. From then on zeros stay zero, and the rest trains without
-    these penalties (for an `ElasticNet`, also without its L2 part). If too many units
-    are zero already, none is revived. The state has the share of zero units at the last
-    check, `reached`, and the share that the landing had to zero, `cut`.
+    extrapolated ten checks ahead from the last trend, and `wanted` the nearest share
+    between the target's and that of the ramp at that time, each plus 15 %. If a check
+    finds fewer units alive than the target wants, it revives those with the largest
+    latents. At `end_step` a landing zeroes the smallest surplus units, relative to the
+    root mean square of the non-zero units in their leaf; of equal units, the last. From
+    then on zeros stay zero, and the rest trains without these penalties (for an
+    `ElasticNet`, also without its L2 part).
 
     Rules without a kink at 0 (`L2`), and constraints, act all the time as under
     `regularize`. Let most of the learning rate schedule pass before the landing:
     `end_step` at 70 to 85 % of the steps leaves time to recover from the cut. If a run
     is restored with an `end_step` below its step count, it never lands.
 
+    The number is missed only where `keep_at_least` asks for more units, or where units
+    have neither weights nor gradients to be revived by. The state counts it as
+    `missed_units`; `measure(..., opt_state=)` returns that number and, outside jit,
+    warns if it is not 0, as the landing itself does.
+
     Args:
       optimizer: as in `regularize`.
       penalty: with a kink at 0, as `L1` or `GroupLasso`, or rules with such penalties.
-        Take a strength that leaves fewer zeros than wanted, by a factor of up to 30: if
-        it is far too weak the landing has to cut much.
+        The knot of an `MCP` or `SCAD` should lie above most weights at the start:
+        beyond it they exert no force.
       target: the fraction of zero units, from 0 to below 1.
       end_step: the number of updates until the landing.
-      begin_step: the number of updates before the fraction begins to rise.
-      factor_range: the least and the largest factor on the strength; the latter keeps
-        the strength from running away when the target is out of reach. Plain SGD needs
+      begin_step: the number of updates before the fraction begins to rise; until then
+        the first factor stays.
+      keep_at_least: the number of units that every leaf keeps, even if fewer zeros
+        remain than wanted; 0 lets leaves be emptied.
+      factor_range: the least and the largest factor on the strength. Plain SGD needs
         a learning rate below 2 width / (strength factor).
       width: as in `regularize`.
 
@@ -114,6 +127,7 @@ def target_sparsity(
     regularize(optimizer, penalty, width)
     ramp = Ramp(target, begin_step, end_step, factor_range)
     ramp.check()
+    check_count("target_sparsity: keep_at_least", keep_at_least)
     if not any(map(makes_zeros, penalties_of(penalty))):
         raise TypeError(
             f"target_sparsity({shown(penalty)}): it zeroes no entries or groups that "
@@ -182,6 +196,8 @@ class _TargetSparsity:
             strength_factor=jnp.where(is_held, 0.0, state.next_factor),
         )
         numbers = numbers._replace(regularize=new, next_factor=factor)
+        if is_known(jnp.array, is_landing):
+            warn_if_missed(numbers.missed_units)
         return leaves.tree(moves), numbers
 
     def _map(self, is_held: jax.Array | bool, factor: jax.Array) -> NormalMap:
@@ -245,13 +261,11 @@ class _TargetSparsity:
             next_factor=factor,
             reached=jnp.where(is_landing, landed, zero),
             cut=jnp.where(is_landing, jnp.maximum(landed - zero, 0), state.cut),
-            missed=jnp.where(is_landing, lost, state.missed),
+            missed_units=jnp.where(is_landing, lost, state.missed_units),
         )
         return masks, numbers
 
-    def _survivors(
-        self, ranks: list[jax.Array], count: jax.Array
-    ) -> list[jax.Array]:
+    def _survivors(self, ranks: list[jax.Array], count: jax.Array) -> list[jax.Array]:
         """Masks of the units of highest rank, the floor of each leaf among them."""
         floors = largest_of_each(ranks, self.keep_at_least)
         first = [
@@ -259,6 +273,18 @@ class _TargetSparsity:
             for floor, rank in zip(floors, ranks, strict=True)
         ]
         return largest(first, count)
+
+
+def warn_if_missed(missed_units: jax.Array) -> None:
+    """Warns, of concrete numbers, that the landing missed the target."""
+    if is_known(lambda missed: missed != 0, missed_units):
+        warnings.warn(
+            f"target_sparsity missed its target: {missed_units} units more than wanted "
+            "are not zero. More than 0: keep_at_least keeps them; lower it, or the "
+            "target. Less than 0: zero units had no latent to be revived from, as "
+            "inputs that are always 0",
+            stacklevel=3,
+        )
 
 
 def _numbers(state: TargetSparsityState) -> TargetSparsityState:
