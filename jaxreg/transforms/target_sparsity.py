@@ -140,6 +140,15 @@ def target_sparsity(
     return optax.GradientTransformationExtraArgs(transform.init, transform.update)
 
 
+class _Numbers(NamedTuple):
+    """The scalars of the state, which a cond returns without copying leaves."""
+
+    next_factor: jax.Array
+    reached: jax.Array
+    cut: jax.Array
+    missed_units: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
 class _TargetSparsity:
     """The transformation that `target_sparsity` returns."""
@@ -175,7 +184,7 @@ class _TargetSparsity:
         masks, numbers = _either(
             self.ramp.is_check_due(count),
             lambda: self._check(leaves, latents, state, count),
-            lambda: (_no_masks(leaves, points), _numbers(state)),
+            lambda: (_no_masks(leaves, points), _Numbers(*state[1:])),
         )
         for index, mask in _by_leaf(leaves, points, masks).items():
             point, latent = points[index], latents[index]
@@ -195,10 +204,10 @@ class _TargetSparsity:
             latent=leaves.tree(latents),
             strength_factor=jnp.where(is_held, 0.0, state.next_factor),
         )
-        numbers = numbers._replace(regularize=new, next_factor=factor)
+        numbers = numbers._replace(next_factor=factor)
         if is_known(jnp.array, is_landing):
             warn_if_missed(numbers.missed_units)
-        return leaves.tree(moves), numbers
+        return leaves.tree(moves), TargetSparsityState(new, *numbers)
 
     def _map(self, is_held: jax.Array | bool, factor: jax.Array) -> NormalMap:
         """The normal map, without the penalties that make zeros once these are held."""
@@ -228,10 +237,11 @@ class _TargetSparsity:
         latents: list[Any],
         state: TargetSparsityState,
         count: jax.Array,
-    ) -> tuple[list[jax.Array], TargetSparsityState]:
+    ) -> tuple[list[jax.Array], _Numbers]:
         """Masks of the units that must not be zero, and the state's new numbers."""
         points = self._map(False, jnp.ones([])).prox(leaves, latents)
-        ranks, sizes = [], []
+        ranks: list[jax.Array] = []
+        sizes: list[jax.Array] = []
         for part in counted_parts(leaves.parts, points):
             unit_sizes = zeroed_units(part.penalty).unit_sizes
             of_part = unit_sizes(part.pick(points))
@@ -239,25 +249,23 @@ class _TargetSparsity:
             ranks += map(ranks_of, of_part, unit_sizes(part.pick(latents)))
         total = sum(size.size for size in sizes)
         if not total:
-            return [], _numbers(state)
+            return [], _Numbers(*state[1:])
         zero = zero_share(sizes)
         factor = self.ramp.next_factor(state.next_factor, state.reached, zero, count)
         is_landing = count == self.ramp.end_step
         wanted = self.ramp.survivor_count(total)
         alive = [jnp.sum(size > 0, dtype=jnp.int32) for size in sizes]
         floors = [min(self.keep_at_least, size.size) for size in sizes]
-        is_short = sum(alive) < wanted
-        for pair in zip(alive, floors, strict=True):
-            is_short |= operator.lt(*pair)
+        is_short = [sum(alive) < wanted, *map(operator.lt, alive, floors)]
         masks = _either(
-            is_landing | is_short,
+            is_landing | jnp.any(jnp.stack(is_short)),
             lambda: self._survivors(ranks, jnp.maximum(wanted, sum(floors))),
             lambda: [jnp.zeros_like(rank, bool) for rank in ranks],
         )
         lasting = [jnp.where(*pair, 0) for pair in zip(masks, ranks, strict=True)]
         landed = zero_share(lasting)
         lost = sum(jnp.sum(rank > 0, dtype=jnp.int32) for rank in lasting) - wanted
-        numbers = _numbers(state)._replace(
+        numbers = _Numbers(
             next_factor=factor,
             reached=jnp.where(is_landing, landed, zero),
             cut=jnp.where(is_landing, jnp.maximum(landed - zero, 0), state.cut),
@@ -285,11 +293,6 @@ def warn_if_missed(missed_units: jax.Array) -> None:
             "inputs that are always 0",
             stacklevel=3,
         )
-
-
-def _numbers(state: TargetSparsityState) -> TargetSparsityState:
-    """The state without the arrays of `regularize`, which a cond would copy."""
-    return state._replace(regularize=None)
 
 
 def _either(
