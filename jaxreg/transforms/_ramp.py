@@ -85,7 +85,6 @@ class Ramp:
         progress = jnp.clip(steps_ahead / (self.end_step - self.begin_step), 0.0, 1.0)
         shares = 1 - self.target * jnp.stack([1.0, 1 - (1 - progress) ** 3])
         end, now = jnp.log(jnp.minimum(shares * (1 + _MARGIN), 1.0))
-        # Sparsity responds with delay: without look-ahead the controller overshoots.
         alive = _log_alive(zero)
         ahead = alive + _AHEAD * (alive - _log_alive(before))
         # Below the ramp, but above its end, the factor stays: inputs that the loss does
