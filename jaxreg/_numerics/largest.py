@@ -36,6 +36,24 @@ def largest(scores: Sequence[jax.Array], count: jax.Array) -> list[jax.Array]:
     return [masks[row] for row in range(len(scores))]
 
 
+def largest_of_each(scores: Sequence[jax.Array], count: int) -> list[jax.Array]:
+    """Masks of the `count` largest of each array; the first in order among equals."""
+
+    def masked(score: jax.Array) -> jax.Array:
+        index = _flat_indices(jnp.zeros(1), (1, *score.shape))[0]
+
+        def add_next(_: int, mask: jax.Array) -> jax.Array:
+            rest = jnp.where(mask, -jnp.inf, score)
+            is_top = ~mask & (rest == jnp.max(rest))
+            first = jnp.min(jnp.where(is_top, index, jnp.uint32(2**32 - 1)))
+            return mask | (is_top & (index == first))
+
+        none = jnp.zeros_like(score, bool)
+        return jax.lax.fori_loop(0, min(count, score.size), add_next, none)
+
+    return [masked(score) if score.size else score > 0 for score in scores]
+
+
 def _largest(
     stacks: Sequence[jax.Array], starts: Sequence[jax.Array], count: jax.Array
 ) -> list[jax.Array]:

@@ -19,7 +19,7 @@ from jaxreg.calculus.weighted import weighted
 from jaxreg.rules.by_path import Leaves, paths, read
 from jaxreg.transforms.latent import RegularizeState, states_of
 from jaxreg.transforms.reweight import ReweightState
-from jaxreg.transforms.target_sparsity import TargetSparsityState
+from jaxreg.transforms.target_sparsity import TargetSparsityState, warn_if_missed
 
 # Factors are sought within 2^-100 to 2^100 times the largest gradient: float32 reaches
 # 2^126, which leaves the penalty 26 octaves for numbers of its own.
@@ -77,7 +77,9 @@ def measure(
       distance to a minimum of loss + penalty. With `opt_state`, the state of an
       optimizer that holds one of jaxreg's transformations, `strength_factor`: the
       factor by which a schedule or `target_sparsity` multiplied the strengths at the
-      last update. If it is one `regularize`, also `pulled`: the share of non-zero
+      last update; for `target_sparsity` also `missed_units`, by how many units its
+      landing missed the target, with a warning outside jit if it did. If it is one
+      `regularize`, also `pulled`: the share of non-zero
       entries whose latent does not belong to `params`, so that the next update has to
       move it. It is 0 up to rounding unless something behind `regularize` changes its
       updates, or `params` are edited or averaged. Changes of the gradients in front of
@@ -113,6 +115,9 @@ def measure(
     if opt_state is not None:
         scalars["strength_factor"] = _strength_factor(opt_state)
         scalars |= _pulled(penalty, params, opt_state)
+        for _, missed in optax.tree.get_all_with_path(opt_state, "missed_units"):
+            warn_if_missed(missed)
+            scalars["missed_units"] = jnp.asarray(missed)
     flips: dict[int, jax.Array] = {}
     if previous is not None:
         hint = "pass earlier parameters of the same model"

@@ -21,10 +21,15 @@ _CHECKS = 100
 # Checks to look ahead: units die a tenth of a run after the strength has risen, and a
 # controller on the present share overshoots by 1 to 3 points.
 _AHEAD = 10
-# Relative number of survivors above the ramp to aim at: dead units do not revive.
+# Relative number of survivors above the ramp to aim at: the landing cuts the rest.
 _MARGIN = 0.15
-# Log-change of the factor per check; twice that overshoots.
-_GAIN = 0.1
+# Log-change of the factor per check, at most.
+_GAIN = 0.2
+# The first factor balances this share of the gradients. With 0.01 group MCP came too
+# late: its groups had grown beyond the knot, where it has no force.
+_FIRST_SHARE = 0.1
+# Ranks of zero units lie below, ranks of others above: any two floats that far down.
+_ZERO_RANK = 2.0**-100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +72,30 @@ class Ramp:
         """The factor after a check; the share of zero units is `zero`, was `before`."""
         steps_ahead = count + _AHEAD * self._interval - self.begin_step
         progress = jnp.clip(steps_ahead / (self.end_step - self.begin_step), 0.0, 1.0)
-        wanted = 1 - self.target * (1 - (1 - progress) ** 3)
-        wanted = jnp.minimum(wanted * (1 + _MARGIN), 1.0)
-        # Sparsity responds with delay: without look-ahead the controller overshoots.
-        alive = jnp.log(1 - zero)
-        ahead = alive + _AHEAD * (alive - jnp.log(1 - before))
-        excess = jnp.nan_to_num(ahead, nan=-jnp.inf) - jnp.log(wanted)
+        shares = 1 - self.target * jnp.stack([1.0, 1 - (1 - progress) ** 3])
+        end, now = jnp.log(jnp.minimum(shares * (1 + _MARGIN), 1.0))
+        alive = _log_alive(zero)
+        ahead = alive + _AHEAD * (alive - _log_alive(before))
+        # Below the ramp, but above its end, the factor stays: inputs that the loss does
+        # not need die at once, and a factor that falls for them is weak for the others.
+        excess = ahead - jnp.clip(ahead, end, now)
         factor = factor * jnp.exp(_GAIN * jnp.clip(excess, -1.0, 1.0))
+        return self._clipped(factor)
+
+    def first_factor(self, balancing: list[jax.Array]) -> jax.Array:
+        """The factor to start from; 0, for none yet, if no gradient is positive.
+
+        `balancing` holds per unit the factor at which its penalty and its gradient
+        balance. So the first factor does not depend on the strengths, but for their
+        ratios.
+        """
+        total = sum(factors.size for factors in balancing)
+        squares = sum((jnp.sum(factors**2) for factors in balancing), start=0.0)
+        factor = _FIRST_SHARE * jnp.sqrt(jnp.asarray(squares) / max(total, 1))
+        is_usable = (factor > 0) & (factor < jnp.inf)
+        return jnp.where(is_usable, self._clipped(factor), 0.0)
+
+    def _clipped(self, factor: jax.Array) -> jax.Array:
         return jnp.clip(factor, *self.factor_range).astype(jnp.float32)
 
     def survivor_count(self, total: int) -> jax.Array:
@@ -121,12 +143,18 @@ def zero_share(sizes: list[jax.Array]) -> jax.Array:
     return (zeros / max(total, 1)).astype(jnp.float32)
 
 
-def relative_sizes(sizes: jax.Array) -> jax.Array:
-    """Divides the sizes of a leaf's units by the root mean square of the non-zero ones.
+def ranks_of(sizes: jax.Array, latent_sizes: jax.Array) -> jax.Array:
+    """Ranks the units of a leaf: zero units by their latent, below all others.
 
-    Layers differ in scale: by plain sizes a landing can empty the layer of the
-    smallest weights.
+    The others rank by their size relative to their root mean square. Layers differ in
+    scale: by plain sizes a landing can empty the layer of the smallest weights.
     """
     alive = jnp.maximum(jnp.sum(sizes > 0), 1)
     scale = jnp.sqrt(jnp.sum(sizes**2) / alive)
-    return sizes / jnp.where(scale > 0, scale, 1.0)
+    relative = sizes / jnp.where(scale > 0, scale, 1.0)
+    of_zero = _ZERO_RANK * latent_sizes / (1 + latent_sizes)
+    return jnp.where(sizes > 0, jnp.maximum(relative, _ZERO_RANK), of_zero)
+
+
+def _log_alive(zero: jax.Array) -> jax.Array:
+    return jnp.log(jnp.maximum(1 - zero, 1e-9))

@@ -148,7 +148,7 @@ class NormalMap:
         params: Tree | None = None,
         **extra_args: Any,
     ) -> tuple[Tree, RegularizeState]:
-        leaves, latents, moves, state = self.advance(
+        leaves, latents, moves, state, _ = self.advance(
             updates, state, params, **extra_args
         )
         for index, target in self.prox(leaves, latents).items():
@@ -161,11 +161,12 @@ class NormalMap:
         state: RegularizeState,
         params: Tree | None,
         **extra_args: Any,
-    ) -> tuple[Leaves, list[Any], list[Any], RegularizeState]:
+    ) -> tuple[Leaves, list[Any], list[Any], RegularizeState, list[Any]]:
         """One step of the optimizer on the latents.
 
         Returns the leaves of the parameters, the new latents, the optimizer's update of
-        each leaf (final for free leaves alone), and the new state.
+        each leaf (final for free leaves alone), the new state, and the gradients of the
+        loss alone.
         """
         check_params("regularize", params)
         check_state("regularize", state, RegularizeState)
@@ -174,6 +175,7 @@ class NormalMap:
             "regularize", self.penalty, updates, params, (state.latent,)
         )
         check_latents(leaves, latents, grads)
+        loss_grads = list(grads)
 
         for part in leaves.parts:
             stored = part.pick(latents)
@@ -219,6 +221,7 @@ class NormalMap:
                 strength_factor=as_factor(factor),
                 width=self._stored_width(),
             ),
+            loss_grads,
         )
 
     def _stored_width(self) -> jax.Array:

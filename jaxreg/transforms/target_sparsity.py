@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxreg._core.checks import is_known
+from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
-from jaxreg._core.penalty import Number, Penalty, Tree
-from jaxreg._numerics.largest import largest
+from jaxreg._core.penalty import Number, Penalty, Tree, widened
+from jaxreg._numerics.largest import largest, largest_of_each
 from jaxreg.rules.by_path import Leaves, Part, penalties_of
 from jaxreg.transforms._leaves import (
     INNER_UPDATES,
@@ -26,7 +30,7 @@ from jaxreg.transforms._ramp import (
     Ramp,
     counted_parts,
     makes_zeros,
-    relative_sizes,
+    ranks_of,
     zero_share,
     zeroing_parts,
 )
@@ -34,19 +38,23 @@ from jaxreg.transforms.latent import RegularizeState
 from jaxreg.transforms.regularize import NormalMap, regularize
 
 T = TypeVar("T")
+# A revived unit starts from this share of its latent, which was within the dead zone.
+_REVIVED = 0.1
 
 
 class TargetSparsityState(NamedTuple):
-    """The state of `regularize`, the next factor, and two shares of units.
+    """The state of `regularize`, the next factor, and counts of units.
 
-    `reached` is the share of zero units at the last check, `cut` the share that the
-    landing zeroed.
+    `next_factor` is 0 until a gradient has been seen. `reached` is the share of zero
+    units at the last check, `cut` the share that the landing zeroed, and `missed_units`
+    how many more (or, negative, fewer) than wanted survived it.
     """
 
     regularize: RegularizeState
     next_factor: jax.Array
     reached: jax.Array
     cut: jax.Array
+    missed_units: jax.Array
 
 
 def target_sparsity(
@@ -56,7 +64,8 @@ def target_sparsity(
     end_step: int,
     *,
     begin_step: int = 0,
-    factor_range: tuple[float, float] = (0.1, 1e4),
+    keep_at_least: int = 1,
+    factor_range: tuple[float, float] = (1e-6, 1e6),
     width: Number = 0.05,
 ) -> optax.GradientTransformationExtraArgs:
     r"""`regularize` to a wanted fraction of zeros: reached at `end_step`, then held.
@@ -64,34 +73,43 @@ def target_sparsity(
     Units are the groups of the penalty; leaves of rules without groups are not
     counted. If no rule has groups, units are single entries. Their fraction of zeros
     follows `target (1 - (1 - r)^3)`, with r from 0 at `begin_step` to 1 at `end_step`.
-    A hundred times on the way the factor on their strengths is multiplied by
+    The strengths get a factor, which the first gradients set: there the penalty
+    balances a tenth of their root mean square, so of several strengths only the ratios
+    matter. A hundred times on the way the factor is multiplied by
 
-        `exp(0.1 clip(log(alive / wanted), -1, 1))`
+        `exp(0.2 clip(log(alive / wanted), -1, 1))`
 
     and clipped to `factor_range`. Here `alive` is the share of units that are not zero,
-    extrapolated ten checks ahead from the last trend, and `wanted` that of the ramp at
-    that time, plus 15 % of it. At `end_step` a landing zeroes the smallest surplus
-    units, relative to the root mean square of the non-zero units in their leaf; of
-    equal units, the last. From then on zeros stay zero, and the rest trains without
-    these penalties (for an `ElasticNet`, also without its L2 part). If too many units
-    are zero already, none is revived. The state has the share of zero units at the last
-    check, `reached`, and the share that the landing had to zero, `cut`.
+    extrapolated ten checks ahead from the last trend, and `wanted` the nearest share
+    between the target's and that of the ramp at that time, each plus 15 %. If a check
+    finds fewer units alive than the target wants, it revives those with the largest
+    latents. At `end_step` a landing zeroes the smallest surplus units, relative to the
+    root mean square of the non-zero units in their leaf; of equal units, the last. From
+    then on zeros stay zero, and the rest trains without these penalties (for an
+    `ElasticNet`, also without its L2 part).
 
     Rules without a kink at 0 (`L2`), and constraints, act all the time as under
     `regularize`. Let most of the learning rate schedule pass before the landing:
     `end_step` at 70 to 85 % of the steps leaves time to recover from the cut. If a run
     is restored with an `end_step` below its step count, it never lands.
 
+    The number is missed only where `keep_at_least` asks for more units, or where units
+    have neither weights nor gradients to be revived by. The state counts it as
+    `missed_units`; `measure(..., opt_state=)` returns that number and, outside jit,
+    warns if it is not 0, as the landing itself does.
+
     Args:
       optimizer: as in `regularize`.
       penalty: with a kink at 0, as `L1` or `GroupLasso`, or rules with such penalties.
-        Take a strength that leaves fewer zeros than wanted, by a factor of up to 30: if
-        it is far too weak the landing has to cut much.
+        The knot of an `MCP` or `SCAD` should lie above most weights at the start:
+        beyond it they exert no force.
       target: the fraction of zero units, from 0 to below 1.
       end_step: the number of updates until the landing.
-      begin_step: the number of updates before the fraction begins to rise.
-      factor_range: the least and the largest factor on the strength; the latter keeps
-        the strength from running away when the target is out of reach. Plain SGD needs
+      begin_step: the number of updates before the fraction begins to rise; until then
+        the first factor stays.
+      keep_at_least: the number of units that every leaf keeps, even if fewer zeros
+        remain than wanted; 0 lets leaves be emptied.
+      factor_range: the least and the largest factor on the strength. Plain SGD needs
         a learning rate below 2 width / (strength factor).
       width: as in `regularize`.
 
@@ -116,6 +134,7 @@ def target_sparsity(
     regularize(optimizer, penalty, width)
     ramp = Ramp(target, begin_step, end_step, factor_range)
     ramp.check()
+    check_count("target_sparsity: keep_at_least", keep_at_least)
     if not any(map(makes_zeros, penalties_of(penalty))):
         raise TypeError(
             f"target_sparsity({shown(penalty)}): it zeroes no entries or groups that "
@@ -124,8 +143,17 @@ def target_sparsity(
             "by_path of them"
         )
     inner = optax.with_extra_args_support(optimizer)
-    transform = _TargetSparsity(inner, penalty, width, ramp)
+    transform = _TargetSparsity(inner, penalty, width, ramp, keep_at_least)
     return optax.GradientTransformationExtraArgs(transform.init, transform.update)
+
+
+class _Numbers(NamedTuple):
+    """The scalars of the state, which a cond returns without copying leaves."""
+
+    next_factor: jax.Array
+    reached: jax.Array
+    cut: jax.Array
+    missed_units: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,12 +164,13 @@ class _TargetSparsity:
     penalty: Penalty
     width: Number
     ramp: Ramp
+    keep_at_least: int
 
     def init(self, params: Tree) -> TargetSparsityState:
         state = self._map(False, jnp.ones([])).init(params)
-        factor = jnp.ones([], jnp.float32)
+        factor = jnp.zeros([], jnp.float32)
         shares = jnp.zeros_like(factor), jnp.zeros_like(factor)
-        return TargetSparsityState(state, factor, *shares)
+        return TargetSparsityState(state, factor, *shares, jnp.zeros([], jnp.int32))
 
     def update(
         self,
@@ -153,33 +182,39 @@ class _TargetSparsity:
         check_state("target_sparsity", state, TargetSparsityState)
         is_held = state.regularize.update_count >= self.ramp.end_step
         normal_map = self._map(is_held, state.next_factor)
-        leaves, latents, moves, new = normal_map.advance(
+        leaves, latents, moves, new, grads = normal_map.advance(
             updates, state.regularize, params, **extra_args
         )
         count = new.update_count
         is_landing = count == self.ramp.end_step
         points = normal_map.prox(leaves, latents)
-        masks, cut = _either(
-            is_landing,
-            lambda: self._landing(leaves, latents),
-            lambda: (_full_masks(leaves, points), state.cut),
-        )
-        for index, mask in _by_leaf(leaves, points, masks).items():
-            landed = jnp.where(mask, points[index], 0)
-            points[index] = jnp.where(is_landing, landed, points[index])
-            latents[index] = jnp.where(is_landing, landed, latents[index])
-        for index, target in points.items():
-            moves[index] = update_to(target, leaves.leaves[index])
-        factor, reached = _either(
+        masks, numbers = _either(
             self.ramp.is_check_due(count),
             lambda: self._check(leaves, latents, state, count),
-            lambda: (state.next_factor, state.reached),
+            lambda: (_no_masks(leaves, points), _Numbers(*state[1:])),
+        )
+        for index, mask in _by_leaf(leaves, points, masks).items():
+            point, latent = points[index], latents[index]
+            revived = jnp.where(mask & (point == 0), _REVIVED * latent, point)
+            landed = jnp.where(mask, revived, 0)
+            # A revived latent follows its parameter at the next step.
+            points[index] = jnp.where(is_landing, landed, revived)
+            latents[index] = jnp.where(is_landing, landed, latent)
+        for index, target in points.items():
+            moves[index] = update_to(target, leaves.leaves[index])
+        factor = _either(
+            numbers.next_factor == 0,
+            lambda: self._first_factor(leaves, grads),
+            lambda: numbers.next_factor,
         )
         new = new._replace(
             latent=leaves.tree(latents),
             strength_factor=jnp.where(is_held, 0.0, state.next_factor),
         )
-        return leaves.tree(moves), TargetSparsityState(new, factor, reached, cut)
+        numbers = numbers._replace(next_factor=factor)
+        if is_known(jnp.array, is_landing):
+            warn_if_missed(numbers.missed_units)
+        return leaves.tree(moves), TargetSparsityState(new, *numbers)
 
     def _map(self, is_held: jax.Array | bool, factor: jax.Array) -> NormalMap:
         """The normal map, without the penalties that make zeros once these are held."""
@@ -193,16 +228,15 @@ class _TargetSparsity:
         inner = _with_zeros_held(self.inner, self.penalty, is_held)
         return NormalMap(inner, self.penalty, self.width, factor_of, is_free)
 
-    def _sizes(
-        self, leaves: Leaves, latents: list[Any], is_held: jax.Array | bool
-    ) -> list[jax.Array]:
-        """The sizes of the units that count."""
-        points = self._map(is_held, jnp.ones([])).prox(leaves, latents)
-        return [
-            size
-            for part in counted_parts(leaves.parts, points)
-            for size in zeroed_units(part.penalty).unit_sizes(part.pick(points))
-        ]
+    def _first_factor(self, leaves: Leaves, grads: list[Any]) -> jax.Array:
+        """The factor at which the penalty balances a share of the gradients."""
+        balancing = []
+        for part in counted_parts(leaves.parts, dict(enumerate(grads))):
+            step = part.penalty.step_for(self.width)
+            wide = [widened(grad) for grad in part.pick(grads)]
+            sizes = zeroed_units(part.penalty).unit_sizes(wide)
+            balancing += [size * step / self.width for size in sizes]
+        return self.ramp.first_factor(balancing)
 
     def _check(
         self,
@@ -210,24 +244,62 @@ class _TargetSparsity:
         latents: list[Any],
         state: TargetSparsityState,
         count: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
-        """The next factor and the share of zeros."""
-        zero = zero_share(self._sizes(leaves, latents, count >= self.ramp.end_step))
-        factor = self.ramp.next_factor(state.next_factor, state.reached, zero, count)
-        return factor, zero
-
-    def _landing(
-        self, leaves: Leaves, latents: list[Any]
-    ) -> tuple[list[jax.Array], jax.Array]:
-        """Masks of the units that survive, and the share of units that are cut."""
-        sizes = self._sizes(leaves, latents, False)
+    ) -> tuple[list[jax.Array], _Numbers]:
+        """Masks of the units that must not be zero, and the state's new numbers."""
+        points = self._map(False, jnp.ones([])).prox(leaves, latents)
+        ranks: list[jax.Array] = []
+        sizes: list[jax.Array] = []
+        for part in counted_parts(leaves.parts, points):
+            unit_sizes = zeroed_units(part.penalty).unit_sizes
+            of_part = unit_sizes(part.pick(points))
+            sizes += of_part
+            ranks += map(ranks_of, of_part, unit_sizes(part.pick(latents)))
         total = sum(size.size for size in sizes)
         if not total:
-            return [jnp.ones_like(size, bool) for size in sizes], jnp.zeros([])
-        count = self.ramp.survivor_count(total)
-        masks = largest(list(map(relative_sizes, sizes)), count)
-        landed = [jnp.where(*pair, 0) for pair in zip(masks, sizes, strict=True)]
-        return masks, zero_share(landed) - zero_share(sizes)
+            return [jnp.ones_like(rank, bool) for rank in ranks], _Numbers(*state[1:])
+        zero = zero_share(sizes)
+        factor = self.ramp.next_factor(state.next_factor, state.reached, zero, count)
+        is_landing = count == self.ramp.end_step
+        wanted = self.ramp.survivor_count(total)
+        alive = [jnp.sum(size > 0, dtype=jnp.int32) for size in sizes]
+        floors = [min(self.keep_at_least, size.size) for size in sizes]
+        is_short = [sum(alive) < wanted, *map(operator.lt, alive, floors)]
+        masks = _either(
+            is_landing | jnp.any(jnp.stack(is_short)),
+            lambda: self._survivors(ranks, jnp.maximum(wanted, sum(floors))),
+            lambda: [jnp.zeros_like(rank, bool) for rank in ranks],
+        )
+        lasting = [jnp.where(*pair, 0) for pair in zip(masks, ranks, strict=True)]
+        landed = zero_share(lasting)
+        lost = sum(jnp.sum(rank > 0, dtype=jnp.int32) for rank in lasting) - wanted
+        numbers = _Numbers(
+            next_factor=factor,
+            reached=jnp.where(is_landing, landed, zero),
+            cut=jnp.where(is_landing, jnp.maximum(landed - zero, 0), state.cut),
+            missed_units=jnp.where(is_landing, lost, state.missed_units),
+        )
+        return masks, numbers
+
+    def _survivors(self, ranks: list[jax.Array], count: jax.Array) -> list[jax.Array]:
+        """Masks of the units of highest rank, the floor of each leaf among them."""
+        floors = largest_of_each(ranks, self.keep_at_least)
+        first = [
+            jnp.where(floor & (rank > 0), jnp.inf, rank)
+            for floor, rank in zip(floors, ranks, strict=True)
+        ]
+        return largest(first, count)
+
+
+def warn_if_missed(missed_units: jax.Array) -> None:
+    """Warns, of concrete numbers, that the landing missed the target."""
+    if is_known(lambda missed: missed != 0, missed_units):
+        warnings.warn(
+            f"target_sparsity missed its target: {missed_units} units more than wanted "
+            "are not zero. More than 0: keep_at_least keeps them; lower it, or the "
+            "target. Less than 0: zero units had no latent to be revived from, as "
+            "inputs that are always 0",
+            stacklevel=3,
+        )
 
 
 def _either(
@@ -249,9 +321,9 @@ def _unit_shapes(
     return jax.eval_shape(zeroed_units(part.penalty).unit_sizes, part.pick(points))
 
 
-def _full_masks(leaves: Leaves, points: dict[int, jax.Array]) -> list[jax.Array]:
+def _no_masks(leaves: Leaves, points: dict[int, jax.Array]) -> list[jax.Array]:
     return [
-        jnp.ones_like(units, bool)  # sharded as they are
+        jnp.zeros_like(units, bool)  # sharded as they are
         for part in counted_parts(leaves.parts, points)
         for units in _unit_shapes(part, points)
     ]
@@ -260,10 +332,13 @@ def _full_masks(leaves: Leaves, points: dict[int, jax.Array]) -> list[jax.Array]
 def _by_leaf(
     leaves: Leaves, points: dict[int, jax.Array], masks: list[jax.Array]
 ) -> dict[int, jax.Array]:
-    """Broadcasts masks of units to their leaves; all True for leaves not counted."""
+    """Broadcasts masks of units to their leaves; those of leaves not counted stay.
+
+    Their zeros are held at the landing as they are.
+    """
     remaining = iter(masks)
     out: dict[int, jax.Array] = {
-        index: jnp.ones([], bool)
+        index: points[index] != 0
         for part in zeroing_parts(leaves.parts)
         for index in part.indices
     }
