@@ -5,6 +5,8 @@ all that a user may do to it. Both end in the same parameters.
 """
 
 import copy
+import doctest
+import importlib
 import itertools
 import pickle
 from collections.abc import Callable, Iterable
@@ -26,6 +28,7 @@ from experiments.kit.transformations import TRANSFORMATIONS, Settings
 from tests.laws.table import ROWS
 from tests.support.training import make_step
 from tests.support.trees import assert_equal
+from tests.system.test_documents import MODULES
 
 STEPS = 2
 KERNEL = np.random.default_rng(0).normal(size=(3, 2)).astype("f4")
@@ -166,3 +169,32 @@ def test_states_of_all_ways_survive(round_trip: str, tmp_path: Path) -> None:
 def test_penalties_of_the_whole_table_survive_pickle() -> None:
     for row in ROWS:
         assert pickle.loads(pickle.dumps(row.penalty)) == row.penalty, row.name
+
+
+class AnyOutput(doctest.OutputChecker):
+    """Takes any output: in x64 numbers have other dtypes."""
+
+    def check_output(self, want: str, got: str, optionflags: int) -> bool:
+        return True
+
+
+# The transformations are above, and the penalties in tests/laws.
+FOLDERS = tuple(
+    f"jaxreg.{folder}."
+    for folder in ("calculus", "model_selection", "reports", "rules")
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith(FOLDERS)])
+def test_examples_run_eagerly_under_flags_and_in_x64(module: str) -> None:
+    runner = doctest.DocTestRunner(AnyOutput(), verbose=False)
+    examples = doctest.DocTestFinder().find(importlib.import_module(module))
+    with (
+        jax.disable_jit(),
+        jax.debug_nans(True),
+        jax.numpy_rank_promotion("raise"),
+        jax.enable_x64(True),
+    ):
+        for example in examples:
+            assert runner.run(example).failed == 0, example.name
