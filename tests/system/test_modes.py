@@ -119,7 +119,7 @@ def test_an_exported_step_gives_what_the_step_gives() -> None:
 
 
 @pytest.mark.slow
-def test_a_step_of_every_way_is_exported_with_the_types_of_its_state() -> None:
+def test_an_exported_step_of_every_way_keeps_its_types() -> None:
     program, leaves = exported(TRANSFORMATIONS)
     types = [(x.shape, x.dtype) for x in leaves]
     assert [(x.shape, x.dtype) for x in program.out_avals] == types
