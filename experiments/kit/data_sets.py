@@ -161,8 +161,8 @@ def mice_protein() -> Mice:
     with _reading(path), path.open(newline="") as file:
         rows = list(csv.reader(file))[1:]
         levels = np.array([[_level(text) for text in row[1:78]] for row in rows], "f4")
-        names, classes = ([row[column] for row in rows] for column in (0, 81))
-    _, classes = np.unique(classes, return_inverse=True)
+        names, kinds = ([row[column] for row in rows] for column in (0, 81))
+    _, classes = np.unique(kinds, return_inverse=True)
     _, mouse = np.unique([name.split("_")[0] for name in names], return_inverse=True)
     return Mice(levels, _labels(classes), mouse)
 
