@@ -52,7 +52,8 @@ def main(words: Sequence[str], package: ModuleType = experiments) -> int:
         else:
             return _run_all(package, options, fields)
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
+        notes = getattr(error, "__notes__", [])
+        print("\n".join([f"error: {error}", *notes]), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(

@@ -163,6 +163,18 @@ _SETUPS: dict[str, Maker] = {
         _L1,
         preconditioner=jaxreg.preconditioners.adam(),
     ),
+    "bfloat16 average inside it": lambda rate: _ours(
+        optax.adam(rate, mu_dtype="bfloat16")
+    ),
+    "prox_adam, bfloat16 average": lambda rate: jaxreg.prox_adam(
+        rate, _L1, mu_dtype="bfloat16"
+    ),
+    f"prox_adam, b1 0.99, bfloat16 average{_NOISY}": lambda rate: jaxreg.prox_adam(
+        rate, _L1, b1=0.99, mu_dtype="bfloat16"
+    ),
+    "prox_sgd, momentum 0.9, bfloat16 trace": lambda rate: jaxreg.prox_sgd(
+        rate, _L1, momentum=0.9, accumulator_dtype="bfloat16"
+    ),
     f"prox_adam{_FLAT}": _way("prox_adam"),
     "proximal(adam(1e-2), 1.0): an alias as direction": lambda rate: jaxreg.proximal(
         optax.adam(1e-2), 1.0, _L1, preconditioner=jaxreg.preconditioners.adam()

@@ -16,6 +16,7 @@ from typing import Any
 
 from experiments.harness.answers import ANSWERS, OTHERS, SECTIONS, Answer
 from experiments.harness.contract import CORRECTED, Row
+from experiments.harness.files import replace
 
 TITLE = "jaxreg experiments"
 VERDICTS = ("holds with conditions", "holds", "false", "measured")
@@ -40,7 +41,7 @@ class Result:
 def write_report(root: Path) -> Path:
     """Writes `root/report.html` from every finished experiment under `root`."""
     report = root / "report.html"
-    report.write_text(render(load(root)), encoding="utf-8")
+    replace(report, render(load(root)).encode())
     return report
 
 

@@ -17,18 +17,21 @@ import os
 from pathlib import Path
 
 from experiments.harness.contract import Row, RunError, cell_key
+from experiments.harness.files import writing
 
 
 def load(path: Path, experiment: str, config: Row) -> dict[str, Row]:
     """The finished lines by cell key; starts the file where there is none.
 
     Raises:
-      RunError: the file belongs to another config, or holds a line of unknown form.
+      RunError: the file belongs to another config, holds a line of unknown form, or
+        cannot be written.
     """
     raw = path.read_bytes() if path.exists() else b""
     whole = raw[: raw.rfind(b"\n") + 1]
     if len(whole) < len(raw):
-        os.truncate(path, len(whole))
+        with writing(path):
+            os.truncate(path, len(whole))
     header = {"experiment": experiment, "config": config}
     if not whole:
         append(path, header)
@@ -46,7 +49,7 @@ def load(path: Path, experiment: str, config: Row) -> dict[str, Row]:
 def append(path: Path, line: Row) -> Row:
     """Writes a line through to the disk and returns it as a later `load` would."""
     text = json.dumps(line)
-    with path.open("a", encoding="utf-8") as file:
+    with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -28,6 +28,7 @@ from experiments.harness.contract import (
     require_plain,
     statement,
 )
+from experiments.harness.files import locked, replace, writing
 from experiments.harness.origin import here, together
 from experiments.harness.progress import Progress
 from experiments.harness.report import VERDICTS, columns
@@ -48,17 +49,34 @@ def run(
     from `module.QUICK`; `fresh` deletes the rows of earlier runs first.
 
     Raises:
-      RunError: the module is incomplete, a value is not plain, or the rows on disk
-        were measured with another config.
+      RunError: the module is incomplete, a value is not plain, the rows on disk were
+        measured with another config, another run is at work in `directory`, or it
+        cannot be written.
       Exception: the exception of `measure`, with a note that names the cell; the
         finished rows are kept.
     """
     check(module)
     cells = plan(module, config)
-    directory.mkdir(parents=True, exist_ok=True)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory):
+        finished = _finished(module, config, directory, cells, stream, fresh)
+        return _write_outputs(module, config, directory, finished, quick)
+
+
+def _finished(
+    module: ModuleType,
+    config: Config,
+    directory: Path,
+    cells: list[Row],
+    stream: TextIO,
+    fresh: bool,
+) -> list[Row]:
+    """The rows of all cells; measures those that are not on disk."""
     path = directory / "rows.jsonl"
     if fresh:
-        path.unlink(missing_ok=True)
+        with writing(path):
+            path.unlink(missing_ok=True)
     settings: Row = json.loads(json.dumps(dataclasses.asdict(config)))
     done = rows.load(path, name_of(module), settings)
     missing = [cell for cell in cells if cell_key(cell) not in done]
@@ -69,8 +87,7 @@ def run(
         ready = len(cells) - len(missing)
         with Progress(name_of(module), len(cells), ready, stream) as progress:
             done |= _measure(module, config, missing, path, progress)
-    finished = [done[cell_key(cell)] for cell in cells]
-    return _write_outputs(module, config, directory, finished, quick)
+    return [done[cell_key(cell)] for cell in cells]
 
 
 def _announce(module: ModuleType, cells: int, missing: int, stored: int) -> str:
@@ -148,9 +165,9 @@ def _write_outputs(
         **together(finished),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    _replace(directory / "table.csv", _csv(table).encode())
-    _replace(directory / "figure.png", _png(module, config, rows))
-    _replace(directory / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+    replace(directory / "table.csv", _csv(table).encode())
+    replace(directory / "figure.png", _png(module, config, rows))
+    replace(directory / "run.json", (json.dumps(record, indent=2) + "\n").encode())
     stored: Row = json.loads(json.dumps(record))
     return stored
 
@@ -163,12 +180,6 @@ def _verdict(module: ModuleType, config: Config, rows: list[Row]) -> str:
             f"must begin with one of {', '.join(VERDICTS)}"
         )
     return verdict
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _csv(table: list[Row]) -> str:

@@ -1,13 +1,19 @@
 """Data sets as arrays: scikit-learn's own, and larger ones from JAXREG_DATA."""
 
+import contextlib
 import csv
 import gzip
 import os
 import pathlib
+import zipfile
+import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from sklearn import datasets, model_selection
+
+from experiments.harness.contract import RunError
 
 
 class Split(NamedTuple):
@@ -48,6 +54,17 @@ def diabetes(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(x[part], y[part]) for part in parts]
 
 
+# What readers say of such a file.
+_DAMAGE = (
+    EOFError,
+    IndexError,
+    ValueError,
+    gzip.BadGzipFile,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 def data_folder(name: str) -> pathlib.Path:
     """The folder of a larger data set.
 
@@ -62,6 +79,17 @@ def data_folder(name: str) -> pathlib.Path:
             f"to the folder that holds {name}/"
         )
     return folder
+
+
+@contextlib.contextmanager
+def _reading(path: pathlib.Path) -> Iterator[None]:
+    """Names the file in the error of one that is cut off or damaged."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise RunError(
+            f"{path} is cut off or damaged ({error}); download it again"
+        ) from error
 
 
 def images(name: str) -> Split:
@@ -83,10 +111,11 @@ def images(name: str) -> Split:
 
 
 def _idx(path: pathlib.Path) -> np.ndarray:
-    content = gzip.decompress(path.read_bytes())
-    axes = content[3]
-    shape = np.frombuffer(content, ">u4", count=axes, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    with _reading(path):
+        content = gzip.decompress(path.read_bytes())
+        axes = content[3]
+        shape = np.frombuffer(content, ">u4", count=axes, offset=4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
@@ -104,15 +133,17 @@ def gene_expression(name: str) -> tuple[np.ndarray, np.ndarray]:
     keep of 7,129 (cut to 100 and 16,000; spread over 5-fold and 500). "alon": normal
     and tumour colon tissue, all 2,000 genes.
     """
-    held = np.load(data_folder("microarray") / f"{name}.npz", allow_pickle=False)
-    levels = held["X"]
+    path = data_folder("microarray") / f"{name}.npz"
+    with _reading(path), path.open("rb") as file:
+        held = np.load(file, allow_pickle=False)
+        levels, labels = held["X"], held["y"]
     if name == "golub":
         levels = np.clip(levels, 100, 16_000)
         low, high = levels.min(axis=0), levels.max(axis=0)
         levels = levels[:, (high / low > 5) & (high - low > 500)]
     logs = np.log10(levels)
     standard = (logs - logs.mean(axis=0)) / logs.std(axis=0)
-    _, classes = np.unique(held["y"], return_inverse=True)
+    _, classes = np.unique(labels, return_inverse=True)
     return standard.astype(np.float32), classes.astype(np.float32)
 
 
@@ -127,12 +158,17 @@ class Mice(NamedTuple):
 def mice_protein() -> Mice:
     """1,080 rows of 72 mice in 8 classes (genotype, treatment and training)."""
     path = data_folder("mice-protein") / "Data_Cortex_Nuclear.csv"
-    with path.open(newline="") as file:
+    with _reading(path), path.open(newline="") as file:
         rows = list(csv.reader(file))[1:]
-    levels = [[float(text) if text else np.nan for text in row[1:78]] for row in rows]
-    _, classes = np.unique([row[-1] for row in rows], return_inverse=True)
-    _, mouse = np.unique([row[0].split("_")[0] for row in rows], return_inverse=True)
-    return Mice(np.array(levels, np.float32), _labels(classes), mouse)
+        levels = np.array([[_level(text) for text in row[1:78]] for row in rows], "f4")
+        names, kinds = ([row[column] for row in rows] for column in (0, 81))
+    _, classes = np.unique(kinds, return_inverse=True)
+    _, mouse = np.unique([name.split("_")[0] for name in names], return_inverse=True)
+    return Mice(levels, _labels(classes), mouse)
+
+
+def _level(text: str) -> float:
+    return float(text) if text else np.nan
 
 
 def tiny_shakespeare() -> np.ndarray:

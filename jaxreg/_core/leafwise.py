@@ -273,7 +273,7 @@ def _leaf_prox(penalty: Leafwise, leaf: jax.Array, step: jax.Array) -> jax.Array
     else:
         is_finite = all_finite(wide, tuple(penalty.layout.coupled_axes(wide.ndim)))
         # The formula gets zeros instead, since some loops take all lines together.
-        out = jnp.where(is_finite, prox(jnp.where(is_finite, wide, 0), step), jnp.nan)
+        out = nan_unless(is_finite, prox(jnp.where(is_finite, wide, 0), step))
     out = without_negative_zero(penalty._as_leaf(out, leaf).astype(leaf.dtype))
     # Comparisons with NaN are false: a NaN in a sum over entries would become a zero.
     return jax.lax.select(leaf != leaf, leaf, out)
@@ -423,6 +423,12 @@ def all_finite(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     level, would make zeros and other plain numbers of an infinity or a NaN.
     """
     return jnp.all(jnp.isfinite(leaf), axis=axes, keepdims=True)
+
+
+def nan_unless(is_finite: jax.Array, leaf: jax.Array) -> jax.Array:
+    """The leaf, with NaN where the mask is false."""
+    # Not a select of a constant NaN: under jax_debug_nans that stops every eager run.
+    return leaf + 0 * jnp.where(is_finite, 0.0, jnp.inf).astype(leaf.dtype)
 
 
 def nan_if_infinite(leaf: jax.Array) -> jax.Array:

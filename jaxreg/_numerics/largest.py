@@ -68,7 +68,9 @@ def _largest(
         return sum(counts, start=jnp.zeros((), jnp.int32))
 
     def set_bit(index: jax.Array, threshold: jax.Array) -> jax.Array:
-        higher = threshold | (jnp.ones((), kind) << (width - 2 - index).astype(kind))
+        higher = threshold | (
+            jnp.ones((), kind) << jnp.asarray(width - 2 - index, kind)
+        )
         is_reached = total_count([key >= higher for key in keys]) >= count
         return jnp.where(is_reached, higher, threshold)
 

@@ -13,7 +13,7 @@ from jaxreg._core.checks import check_countable
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.groups import check_count
 from jaxreg._core.layout import Entries
-from jaxreg._core.leafwise import without_negative_zero
+from jaxreg._core.leafwise import nan_unless, without_negative_zero
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
     Facts,
@@ -100,7 +100,7 @@ class TopK(Constraint):
         finite_leaves = (jnp.all(jnp.isfinite(leaf)) for leaf in leaves)
         is_finite = functools.reduce(jnp.logical_and, finite_leaves, jnp.array(True))
         out = [
-            jnp.where(is_finite, jnp.where(mask | (s == 0), leaf, 0), jnp.nan)
+            nan_unless(is_finite, jnp.where(mask | (s == 0), leaf, 0))
             for leaf, s, mask in zip(leaves, steps, masks, strict=True)
         ]
         return jax.tree.unflatten(treedef, map(without_negative_zero, out))

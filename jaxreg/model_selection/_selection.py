@@ -298,8 +298,8 @@ def pareto_front(sparsity: ArrayLike, accuracy: ArrayLike) -> jax.Array:
             f"pareto_front: sparsity and accuracy have shapes {shapes[0]} and "
             f"{shapes[1]}; allowed: one axis each, of one length"
         )
-    at_least = [point[:, None] >= point for point in points]
-    better = [point[:, None] > point for point in points]
+    at_least = [point[:, None] >= point[None] for point in points]
+    better = [point[:, None] > point[None] for point in points]
     dominates = at_least[0] & at_least[1] & (better[0] | better[1])
     is_nan = jnp.isnan(points[0]) | jnp.isnan(points[1])
     return ~is_nan & ~jnp.any(dominates, axis=0)

@@ -115,7 +115,7 @@ def fold_masks(
         )
     # Samples are dealt out like cards, class by class.
     order = jnp.lexsort((jax.random.permutation(key, samples), classes))
-    return jnp.argsort(order) % folds == jnp.arange(folds)[:, None]
+    return (jnp.argsort(order) % folds)[None] == jnp.arange(folds)[:, None]
 
 
 def sweep(

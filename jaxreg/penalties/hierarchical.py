@@ -11,7 +11,12 @@ import jax.numpy as jnp
 from jaxreg._core import groups
 from jaxreg._core.constraint import are_apart
 from jaxreg._core.layout import Entries, Shape
-from jaxreg._core.leafwise import RESIDUAL_WIDTH, all_finite, without_negative_zero
+from jaxreg._core.leafwise import (
+    RESIDUAL_WIDTH,
+    all_finite,
+    nan_unless,
+    without_negative_zero,
+)
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
     Facts,
@@ -143,7 +148,7 @@ class Hierarchical(Penalty):
         is_finite = all_finite(rows[0], (1,)) & all_finite(rows[1], (1,))
         skip, first = (jnp.where(is_finite, x, 0) for x in rows)
         pair = self._pair_prox((skip, first), (skip_step, first_step))
-        skip, first = (jnp.where(is_finite, x, jnp.nan) for x in pair)
+        skip, first = (nan_unless(is_finite, x) for x in pair)
         proxes = self._joined(params, skip, first)
         return jax.tree.map(without_negative_zero, proxes)
 

@@ -239,7 +239,9 @@ def _lowest(
         free = leaf - threshold * slope
         onward = jnp.where(is_falling > 0, free, jnp.maximum(free, knot))
         is_onward = (is_falling > 0) | (here > knot)
-        beyond = knot_height + slope * (onward - knot)
+        # The last knot is at infinity, where the slope of 0 would make a NaN.
+        past = jnp.where(knot < jnp.inf, onward - knot, 0.0)
+        beyond = knot_height + slope * past
         here = jnp.where(is_onward, onward, here)
         height = jnp.where(is_onward, beyond, height)
         return here, height, best, best_height, has_best | is_new

@@ -25,7 +25,9 @@ def prox_sgd(
 ) -> optax.GradientTransformationExtraArgs:
     """`optax.sgd` with the prox of a penalty: minimises loss + penalty.
 
-    The arguments are those of `optax.sgd`, and `schedule` as in `proximal`.
+    The arguments are those of `optax.sgd`, and `schedule` as in `proximal`. An
+    accumulator in half precision makes the strength wrong by some per cent:
+    `docs/what_no_transform_can_see.md` has the errors.
 
     Reference: Combettes and Wajs 2005, Signal recovery by proximal forward-backward
     splitting.
@@ -67,6 +69,8 @@ def prox_adam(
 
     It minimises loss + penalty; the arguments are those of `optax.adam`, and `schedule`
     as in `proximal`. The penalty needs a prox for steps that differ between entries.
+    An average in half precision makes the strength wrong by some per cent, as in
+    `prox_sgd`.
 
     Reference: Yun, Lozano and Yang 2021, Adaptive proximal gradient methods for
     structured neural networks, arXiv 2110.10404.

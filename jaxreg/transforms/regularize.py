@@ -179,11 +179,12 @@ class NormalMap:
 
         for part in leaves.parts:
             stored = part.pick(latents)
+            # Once: outside jit, each of its operations costs as much as adam's.
+            prox_step = part.penalty.step_for(self.width)
             # The prox of the stored latents, not params: these would be read twice
             # more. After an edit the force is off, but for one step alone.
-            proxes = self._prox(part.penalty, stored)
-            nearest = self._nearest(part, leaves, latents)
-            prox_step = part.penalty.step_for(self.width)
+            proxes = self._prox(part.penalty, stored, prox_step)
+            nearest = self._nearest(part, leaves, latents, prox_step)
             factor = self.factor_of(part.penalty, state.update_count)
             rows = zip(part.indices, stored, proxes, nearest, strict=True)
             for index, latent, prox, new in rows:
@@ -231,20 +232,22 @@ class NormalMap:
         """The prox of the latents, by the index of the leaf."""
         out: dict[int, jax.Array] = {}
         for part in leaves.parts:
-            proxes = self._prox(part.penalty, part.pick(latents))
+            step = part.penalty.step_for(self.width)
+            proxes = self._prox(part.penalty, part.pick(latents), step)
             out.update(zip(part.indices, proxes, strict=True))
         return out
 
-    def _prox(self, penalty: Penalty, latents: list[jax.Array]) -> list[jax.Array]:
-        proxes = penalty.prox(latents, penalty.step_for(self.width))
+    def _prox(
+        self, penalty: Penalty, latents: list[jax.Array], step: jax.Array
+    ) -> list[jax.Array]:
+        proxes = penalty.prox(latents, step)
         return self._unless_free(penalty, latents, proxes)
 
     def _nearest(
-        self, part: Part, leaves: Leaves, latents: list[Any]
+        self, part: Part, leaves: Leaves, latents: list[Any], step: jax.Array
     ) -> list[jax.Array]:
         """The latents, moved where the parameters have been edited."""
         params, stored = part.pick(leaves.leaves), part.pick(latents)
-        step = part.penalty.step_for(self.width)
         nearest = part.penalty.nearest_latent(stored, params, step)
         free = list(map(unrounded, params, stored))
         return self._unless_free(part.penalty, free, nearest)

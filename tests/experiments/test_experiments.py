@@ -50,6 +50,7 @@ def test_a_soft_threshold_after_adam_solves_another_problem():
         "MultiSteps inside it",
         "MultiSteps around it",
         "apply_if_finite around it",
+        "bfloat16 average inside it",
     ],
 )
 def test_wrappers_that_may_surround_regularize_keep_the_solution(setup):
@@ -67,6 +68,7 @@ def test_wrappers_that_may_surround_regularize_keep_the_solution(setup):
         ("weight decay after it", 0.21),
         ("prox_adam, gradients of a halved loss", 0.5),
         ("prox_adam, begun where a gradient is 0", 0.5),
+        ("prox_adam, bfloat16 average", 0.0078),
     ],
 )
 def test_what_the_documentation_warns_of_is_as_wrong_as_it_says(setup, error):

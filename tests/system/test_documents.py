@@ -6,6 +6,7 @@ import pathlib
 import pkgutil
 import re
 
+import jax
 import pytest
 
 import jaxreg
@@ -25,7 +26,8 @@ def name_of(document: pathlib.Path) -> str:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_examples_in_docstrings_give_what_they_show(module):
-    failed, _ = doctest.testmod(importlib.import_module(module))
+    with jax.numpy_rank_promotion("raise"):
+        failed, _ = doctest.testmod(importlib.import_module(module))
     assert failed == 0
 
 

@@ -32,8 +32,13 @@ def data() -> tuple[np.ndarray, np.ndarray]:
     return design, design @ true + 0.5 * generator.normal(size=SAMPLES)
 
 
-def reached(data: Any, penalty: jaxreg.Penalty, shape: Any = (FEATURES,)) -> np.ndarray:
-    """Adam with a cosine learning rate inside `regularize`, in float64."""
+def reached(
+    data: Any,
+    penalty: jaxreg.Penalty,
+    shape: Any = (FEATURES,),
+    dtype: str = "float64",
+) -> np.ndarray:
+    """Adam with a cosine learning rate inside `regularize`; weights of this dtype."""
     design, target = data
     tx = jaxreg.regularize(
         optax.adam(optax.cosine_decay_schedule(0.05, 12_000)), penalty, width=0.5
@@ -41,10 +46,11 @@ def reached(data: Any, penalty: jaxreg.Penalty, shape: Any = (FEATURES,)) -> np.
 
     def grads_of(w: Any) -> Any:
         residual = design @ w.reshape(FEATURES, -1) - target.reshape(SAMPLES, -1)
-        return (design.T @ residual / SAMPLES).reshape(shape)
+        return (design.T @ residual / SAMPLES).reshape(shape).astype(w.dtype)
 
     with jax.enable_x64(True):
-        return np.asarray(train(tx, grads_of, jnp.zeros(shape), 12_000)[0])
+        start = jnp.zeros(shape, dtype)
+        return np.asarray(train(tx, grads_of, start, 12_000)[0]).astype("f8")
 
 
 def sklearn_lasso(data: Any) -> np.ndarray:
@@ -177,3 +183,16 @@ def test_the_multi_task_lasso_of_scikit_learn_is_stationary(data) -> None:
     # scikit-learn stops at a duality gap of 1e-14.
     assert np.asarray(distance).max() < 1e-6
     assert 0 < np.sum(np.all(expected == 0, axis=1)) < FEATURES
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.7])
+def test_bfloat16_weights_are_the_rounded_solution(ratio: float, data) -> None:
+    model = linear_model.ElasticNet(
+        0.1, l1_ratio=ratio, fit_intercept=False, tol=1e-14, max_iter=10**6
+    )
+    expected = model.fit(*data).coef_
+    penalty = jaxreg.ElasticNet.from_sklearn(0.1, ratio)
+    found = reached(data, penalty, dtype="bfloat16")
+    np.testing.assert_array_equal(found == 0, expected == 0)
+    # One unit of bfloat16; rounding the solution takes half of one.
+    np.testing.assert_allclose(found, expected, rtol=2**-7)
