@@ -94,7 +94,7 @@ class LInf(Groupwise):
         is_dead = jnp.sum(scaled, axis=within, keepdims=True) <= total
         level = jnp.where(is_dead, 0, cut.level)
         largest_fixed = self._highest(jnp.where(moves, 0, size))
-        # As the search counts an entry at the level: it has the derivative of the level.
+        # As the search counts it: an entry at the level has the level's derivative.
         is_cut = jnp.where(level > largest_fixed, cut.is_active, size >= largest_fixed)
         level = jnp.maximum(level, largest_fixed)
         excess = jax.lax.stop_gradient(jnp.maximum(size - level, 0))
