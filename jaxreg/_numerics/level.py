@@ -194,7 +194,9 @@ def shrink_to_norm(
     ratio = unit / jnp.maximum(target, floor)
     slopes = _relative(slopes, within)
     level = _scale_level(*jax.lax.stop_gradient((ratio, slopes, is_outside)), axes)
-    level = level + _scale_step(ratio, slopes, is_outside, within, level)
+    # Each step doubles the order up to which the derivatives are those of the root.
+    for _ in range(2):
+        level = level + _scale_step(ratio, slopes, is_outside, within, level)
     divisor = jnp.where(target > floor, 1, 0) + level * slopes
     direction = unit / jnp.where(is_outside & moves, divisor, 1)
     length = norm(direction, axes)

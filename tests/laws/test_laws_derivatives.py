@@ -170,7 +170,8 @@ def are_smooth_in_pieces(
     runs = np.linalg.norm(np.diff(np.nan_to_num(near), axis=1), axis=2)
     rises = np.linalg.norm(np.diff(proxes, axis=1), axis=2)
     is_steady = (rises <= allowed * runs + 1e-12).all(1)
-    is_bounded = norms.max(1) <= 5 * norms.mean(1)
+    # A jump over RADIUS has larger ones; so has a tie of what is kept and dropped.
+    is_bounded = norms.max(1) <= np.minimum(1e3, 3 * np.quantile(norms, 0.75, axis=1))
     return is_steady & is_bounded
 
 
@@ -254,8 +255,8 @@ def test_second_derivatives_are_right_where_they_exist(
     """Of the value and of a smooth function of the prox; elsewhere they are finite."""
     inputs = Inputs(row, steps == "varying", np.random.default_rng(0))
     points = np.concatenate([inputs.random(40), inputs.at_thresholds(40)])
-    directions = inputs.near(points)[:, 1:10] - points[:, None]
-    directions = np.nan_to_num(directions) / RADIUS
+    near = np.nan_to_num(inputs.near(points))
+    directions = (near[:, 1:10] - near[:, :1]) / RADIUS
     slopes = jax.jit(jax.vmap(jax.jacobian(inputs.heights)))
 
     def bend(vector: jax.Array, direction: jax.Array) -> jax.Array:
@@ -275,9 +276,10 @@ def test_second_derivatives_are_right_where_they_exist(
         return (abs(other - expected) <= slack * scale).all(2)
 
     # One-sided quotients are linear up to 1e-5 of curvature where there is no kink.
-    is_smooth = is_near(quotient(along), 1e-2)
+    is_smooth = is_near(quotient(along), 3e-4)
     for move in directions[:, 1:].swapaxes(0, 1):
-        is_smooth &= is_near(quotient(along + move) - quotient(move), 1e-2)
-    assert is_smooth[:40].mean() > 0.9
-    wrong = is_smooth & ~is_near(found, 1e-4)
+        is_smooth &= is_near(quotient(along + move) - quotient(move), 3e-4)
+    # All but kinks and where quotients are too rough, as for Lp near its jump.
+    assert is_smooth[:40].mean() > 0.5
+    wrong = is_smooth & ~is_near(found, 1e-3)
     assert not wrong.any(), points[wrong.any(1)]
