@@ -82,7 +82,11 @@ def _value_jvp(
     """The derivative is that with the minimiser held constant."""
     penalty, wide = primals
     nearest = penalty.penalty.prox(wide, penalty.step)
-    return jax.jvp(lambda *inputs: _objective(*inputs, nearest), primals, tangents)
+
+    def height(penalty: Envelope, wide: Tree) -> jax.Array:
+        return _objective(penalty, wide, nearest)
+
+    return jax.jvp(height, primals, tangents)
 
 
 def _objective(penalty: Envelope, wide: Tree, nearest: Tree) -> jax.Array:

@@ -176,7 +176,7 @@ def are_smooth_in_pieces(
 
 
 def distance_to_hull(found: np.ndarray, near: np.ndarray) -> float:
-    """Of one Jacobian to the convex hull of others."""
+    """The distance of one Jacobian to the convex hull of others."""
     if not (np.isfinite(found).all() and np.isfinite(near).all()):
         return np.inf
     columns, target = near.reshape(len(near), -1).T, found.ravel()
@@ -245,7 +245,7 @@ def test_the_jacobian_of_prox_is_a_generalized_jacobian(
 
 @rows_where(is_measured)
 def test_second_derivatives_are_right_where_they_exist(row: Row, x64) -> None:
-    """Of the value and of a smooth function of the prox; elsewhere they are finite."""
+    """Those of the value and of a smooth function of the prox; else they are finite."""
     inputs = Inputs(row, row.varying_step, np.random.default_rng(0))
     points = np.concatenate([inputs.random(40), inputs.at_thresholds(40)])
     near = np.nan_to_num(inputs.near(points))
