@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,15 +32,26 @@ _Rise = tuple[jax.Array, jax.Array, jax.Array]
 """Level, True to go on, number of steps."""
 
 
+class Cut(NamedTuple):
+    """The result of `cut_to_total`."""
+
+    pieces: jax.Array
+    """`max(v_i - level s_i, 0)`."""
+    level: jax.Array
+    """One number per group, kept as axes of length 1."""
+    is_active: jax.Array
+    """True for the entries on which the level depends."""
+
+
 def cut_to_total(
     values: jax.Array, slopes: jax.Array, total: jax.Array, axes: tuple[int, ...]
-) -> tuple[jax.Array, jax.Array]:
+) -> Cut:
     """Returns `x_i = max(v_i - level s_i, 0)` with `sum x = total` in each group.
 
-    Also returns the levels, kept as axes of length 1. `slopes` >= 0 broadcasts against
-    `values`; the level is in units of their largest in the group. An entry of slope 0
-    keeps its value, and the others share the rest of the total. Entries at the level
-    count as active: the derivative is that of a neighbouring point where they are.
+    `slopes` >= 0 broadcasts against `values`; the level is in units of their largest in
+    the group. An entry of slope 0 keeps its value, and the others share the rest of the
+    total. Entries at the level count as active: the derivative is that of a
+    neighbouring point where they are.
 
     Reference: Michelot 1986, A finite algorithm for finding the projection of a point
     onto the canonical simplex of R^n; here with slopes.
@@ -57,7 +69,7 @@ def cut_to_total(
     cut = remainder - correction * slopes
     # The derivative of max(cut, 0) at 0 would be half that of an active entry.
     cut = jnp.where(is_active, cut + jax.lax.stop_gradient(jnp.maximum(-cut, 0)), 0)
-    return jnp.where(moves, cut, values), level + correction
+    return Cut(jnp.where(moves, cut, values), level + correction, is_active)
 
 
 def _relative(slopes: jax.Array, within: tuple[int, ...]) -> jax.Array:
@@ -182,7 +194,9 @@ def shrink_to_norm(
     ratio = unit / jnp.maximum(target, floor)
     slopes = _relative(slopes, within)
     level = _scale_level(*jax.lax.stop_gradient((ratio, slopes, is_outside)), axes)
-    level = level + _scale_step(ratio, slopes, is_outside, within, level)
+    # Each step doubles the order up to which the derivatives are those of the root.
+    for _ in range(2):
+        level = level + _scale_step(ratio, slopes, is_outside, within, level)
     divisor = jnp.where(target > floor, 1, 0) + level * slopes
     direction = unit / jnp.where(is_outside & moves, divisor, 1)
     length = norm(direction, axes)

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.leafwise import magnitude
-from jaxreg._core.penalty import Number
+from jaxreg._core.penalty import Number, Tree
+
+_Numbers = tuple[Tree, ...]
+"""The size of an entry and what the prox depends on besides."""
 
 
-def with_slope_of_root(
-    root: jax.Array, residual: jax.Array, slope: jax.Array
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def root_of(
+    find: Callable[..., jax.Array],
+    residual: Callable[..., jax.Array],
+    numbers: _Numbers,
 ) -> jax.Array:
-    """Returns `root`, with its derivative from the implicit function theorem.
+    """Returns `find(*numbers)`, a root `x` of `residual(x, *numbers) = 0`.
 
-    For a root of `f(x; p) = 0` it is `dx/dp = -(df/dp) / (df/dx)`. `residual` is `f` at
-    the root, with `root` behind a stop_gradient, and `slope` > 0 is `df/dx` there.
+    Its derivatives of all orders are those of the implicit function theorem,
+    `dx/dp = -(df/dp) / (df/dx)` with `df/dx > 0`.
     """
-    constant = jax.lax.stop_gradient
+    del residual
+    return find(*numbers)
+
+
+@root_of.defjvp
+def _root_of_jvp(
+    find: Callable[..., jax.Array],
+    residual: Callable[..., jax.Array],
+    primals: tuple[_Numbers],
+    tangents: tuple[_Numbers],
+) -> tuple[jax.Array, jax.Array]:
+    (numbers,), (moves,) = primals, tangents
+    root = root_of(find, residual, numbers)
+    one = jnp.ones_like(root)
+    slope = jax.jvp(lambda x: residual(x, *numbers), (root,), (one,))[1]
+    change = jax.jvp(lambda *numbers: residual(root, *numbers), numbers, moves)[1]
     slope = jnp.maximum(slope, jnp.finfo(root.dtype).eps)
-    return constant(root) - (residual - constant(residual)) / constant(slope)
+    return root, (-change / slope).astype(root.dtype)
 
 
 def outside(edge: jax.Array, latent: jax.Array, leaf: jax.Array) -> jax.Array:

@@ -60,69 +60,125 @@ def outside(
     return rest - dot(dot(rest, right.T), right)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def on_singular_values(function: Map, numbers: Tree, matrix: jax.Array) -> jax.Array:
     """`U diag(function(numbers, sigma)) V^T`, by one singular value decomposition.
 
     `function` maps each singular value separately; it may use their order. If it
     changes none of them, the matrix is returned unchanged.
     """
+    if matrix.shape[0] < matrix.shape[1]:
+        return _on_tall(function, numbers, matrix.T).T
+    return _on_tall(function, numbers, matrix)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _on_tall(function: Map, numbers: Tree, matrix: jax.Array) -> jax.Array:
     left, sizes, right = decompose(matrix)
     moved = function(numbers, sizes).astype(sizes.dtype)
     is_unchanged = jnp.all(moved == sizes)
     return jnp.where(is_unchanged, matrix, product(left, moved, right))
 
 
-@on_singular_values.defjvp
-def _on_singular_values_jvp(
+@_on_tall.defjvp
+def _on_tall_jvp(
     function: Map, primals: tuple[Tree, jax.Array], tangents: tuple[Tree, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """The formula of Daleckii and Krein, by divided differences of singular values.
+    """The formula of Daleckii and Krein for `matrix V g(t) V^T`, `g(t) = f(s) / s`.
 
-    With `E = U^T dA V` split in its symmetric and antisymmetric part it is
-    `U (stretch * sym(E) + turn * anti(E)) V^T`, plus `share` times the part of `dA`
-    outside the singular vectors where the matrix is not square.
+    `t = s^2` are the eigenvalues of `matrix^T matrix`, in which singular values of zero
+    are eigenvalues as any other. All is in units of the largest singular value.
+
+    What is written here has the right derivative in turn, as reverse mode needs it,
+    which does not keep the rule. Vectors of equal eigenvalues have no derivative, and
+    `_frame` keeps them: `tied` is 0, and its derivative is what they leave out.
     """
     (numbers, matrix), (number_moves, move) = primals, tangents
-    left, sizes, right = decompose(matrix)
-
-    def on_sizes(numbers: Tree, sizes: jax.Array) -> jax.Array:
-        return function(numbers, sizes).astype(sizes.dtype)
-
-    moved, slope = jax.jvp(
-        lambda sizes: on_sizes(numbers, sizes), (sizes,), (jnp.ones_like(sizes),)
-    )
-    by_numbers = jax.jvp(
-        lambda numbers: on_sizes(numbers, sizes), (numbers,), (number_moves,)
-    )[1]
-    stretch, turn, share = _divided_differences(sizes, moved, slope)
     dot = functools.partial(jnp.matmul, precision="highest")
-    inner = dot(dot(left.T, move), right.T)
-    core = stretch * (inner + inner.T) / 2 + turn * (inner - inner.T) / 2
-    out = dot(dot(left, core + jnp.diag(by_numbers)), right)
-    if matrix.shape[0] > sizes.size:
-        beyond = dot(move, right.T) - dot(left, inner)
-        out += dot(beyond * share[None], right)
-    if matrix.shape[1] > sizes.size:
-        beyond = dot(left.T, move) - dot(inner, right)
-        out += dot(left * share[None], beyond)
-    return on_singular_values(function, numbers, matrix), out
+    sizes, axes = _frame(matrix)
+    scale = jax.lax.stop_gradient(_positive(sizes[0]))
+    images = dot(matrix / scale, axes)
+    tied = jnp.where(_are_tied(sizes) & ~jnp.eye(sizes.size, dtype=bool), 1.0, 0.0)
+    tied = tied * dot(images.T, images)
+    tied = tied - jax.lax.stop_gradient(tied)
+    (share, slope, bend), (share_move, slope_move, _) = jax.jvp(
+        lambda numbers: _divided_differences(function, numbers, sizes, scale),
+        (numbers,),
+        (number_moves,),
+    )
+    turned = dot(move, axes)
+    inner = dot(images.T, turned)
+    inner = inner + inner.T
+    core = slope * inner + bend * dot(tied, inner) + dot(inner, tied) * bend.T
+    core += scale * (jnp.diag(share_move) + slope_move * tied)
+    out = turned * share[None] + dot(turned, slope * tied) + dot(images, core)
+    return _on_tall(function, numbers, matrix), dot(out, axes.T)
 
 
 def _divided_differences(
-    sizes: jax.Array, moved: jax.Array, slope: jax.Array
+    function: Map, numbers: Tree, sizes: jax.Array, scale: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`(f_i - f_j) / (s_i - s_j)`, `(f_i + f_j) / (s_i + s_j)` and `f_i / s_i`.
+    """`g(t_i)`, `g[t_i, t_j]` and `g[t_i, t_i, t_j]`.
 
-    Where the denominator is 0 or at the level of rounding, their limits: slopes of `f`.
+    Where the denominator is 0 or at the level of rounding, their limits: derivatives of
+    `g`. Those at 0 are 0, as they are multiplied by singular values of 0.
     """
-    gap = sizes[:, None] - sizes[None]
-    is_tie = jnp.abs(gap) <= math.sqrt(jnp.finfo(sizes.dtype).eps) * sizes[0]
-    mean_slope = (slope[:, None] + slope[None]) / 2
-    quotient = (moved[:, None] - moved[None]) / jnp.where(is_tie, 1.0, gap)
-    stretch = jnp.where(is_tie, mean_slope, quotient)
-    sums = sizes[:, None] + sizes[None]
-    quotient = (moved[:, None] + moved[None]) / jnp.where(sums > 0, sums, 1.0)
-    turn = jnp.where(sums > 0, quotient, mean_slope)
-    share = jnp.where(sizes > 0, moved / jnp.where(sizes > 0, sizes, 1.0), slope)
-    return stretch, turn, share
+
+    def moved(sizes: jax.Array) -> jax.Array:
+        return function(numbers, sizes).astype(sizes.dtype)
+
+    def slopes(sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.jvp(moved, (sizes,), (jnp.ones_like(sizes),))
+
+    (moved_sizes, slope), (_, curvature) = jax.jvp(
+        slopes, (sizes,), (jnp.ones_like(sizes),)
+    )
+    is_positive, size = sizes > 0, _positive(sizes) / scale
+    share = jnp.where(is_positive, moved_sizes / scale / size, slope)
+    first = jnp.where(is_positive, (slope - share) / (2 * size**2), 0.0)
+    second = (scale * curvature / (2 * size) - 3 * first) / (2 * size**2)
+    second = jnp.where(is_positive, second, 0.0)
+    are_tied, gap = _are_tied(sizes), _gaps(sizes / scale)
+    gap = jnp.where(are_tied, 1.0, gap)
+    mean = (first[:, None] + first[None]) / 2
+    divided = jnp.where(are_tied, mean, (share[:, None] - share[None]) / gap)
+    twice = jnp.where(are_tied, second[:, None] / 2, (first[:, None] - divided) / gap)
+    return share, divided, twice
+
+
+@jax.custom_jvp
+def _frame(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The singular values and `V`."""
+    _, sizes, right = decompose(matrix)
+    return sizes, right.T
+
+
+@_frame.defjvp
+def _frame_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """That of vectors of equal singular values is 0 among them."""
+    (matrix,), (move,) = primals, tangents
+    dot = functools.partial(jnp.matmul, precision="highest")
+    sizes, axes = _frame(matrix)
+    scale = jax.lax.stop_gradient(_positive(sizes[0]))
+    inner = dot(dot(matrix / scale, axes).T, dot(move / scale, axes))
+    size_moves = jnp.where(sizes > 0, jnp.diag(inner) / _positive(sizes / scale), 0.0)
+    are_tied = _are_tied(sizes)
+    gaps = jnp.where(are_tied, 1.0, _gaps(sizes / scale).T)
+    turn = jnp.where(are_tied, 0.0, (inner + inner.T) / gaps)
+    return (sizes, axes), (scale * size_moves, dot(axes, turn))
+
+
+def _are_tied(sizes: jax.Array) -> jax.Array:
+    """True for pairs that are equal up to the root of rounding."""
+    gap = jnp.abs(sizes[:, None] - sizes[None])
+    return gap <= math.sqrt(jnp.finfo(sizes.dtype).eps) * sizes[0]
+
+
+def _gaps(sizes: jax.Array) -> jax.Array:
+    """`s_i^2 - s_j^2`, without their cancellation."""
+    return (sizes[:, None] - sizes[None]) * (sizes[:, None] + sizes[None])
+
+
+def _positive(sizes: jax.Array) -> jax.Array:
+    return jnp.where(sizes > 0, sizes, 1.0)

@@ -41,15 +41,7 @@ class Envelope(Lift):
         return self.penalty.step_for(width) + self.step
 
     def value(self, params: Tree) -> jax.Array:
-        wide = widened_tree(params)
-        # With the minimiser held constant, the derivative is that of the envelope.
-        nearest = jax.lax.stop_gradient(self.penalty.prox(wide, self.step))
-        value = self.penalty.value(nearest)
-        for leaf, near in zip(
-            jax.tree.leaves(wide), jax.tree.leaves(nearest), strict=True
-        ):
-            value = value + jnp.sum((leaf - near) ** 2 / (2 * self._step(leaf)))
-        return value
+        return _value(self, widened_tree(params))
 
     def subgradient(self, params: Tree) -> Tree:
         wide = widened_tree(params)
@@ -80,6 +72,33 @@ class Envelope(Lift):
 
     def _step(self, leaf: jax.Array) -> jax.Array:
         return jnp.asarray(self.step).astype(leaf.dtype)
+
+
+@jax.custom_jvp
+def _value(penalty: Envelope, wide: Tree) -> jax.Array:
+    return _objective(penalty, wide, penalty.penalty.prox(wide, penalty.step))
+
+
+@_value.defjvp
+def _value_jvp(
+    primals: tuple[Envelope, Tree], tangents: tuple[Envelope, Tree]
+) -> tuple[jax.Array, jax.Array]:
+    """The derivative is that with the minimiser held constant."""
+    penalty, wide = primals
+    nearest = penalty.penalty.prox(wide, penalty.step)
+
+    def height(penalty: Envelope, wide: Tree) -> jax.Array:
+        return _objective(penalty, wide, nearest)
+
+    return jax.jvp(height, primals, tangents)
+
+
+def _objective(penalty: Envelope, wide: Tree, nearest: Tree) -> jax.Array:
+    value = penalty.penalty.value(nearest)
+    pairs = zip(jax.tree.leaves(wide), jax.tree.leaves(nearest), strict=True)
+    for leaf, near in pairs:
+        value = value + jnp.sum((leaf - near) ** 2 / (2 * penalty._step(leaf)))
+    return value
 
 
 def envelope(penalty: Penalty, step: Number) -> Penalty:

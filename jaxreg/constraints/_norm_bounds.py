@@ -54,5 +54,11 @@ def bounded_norm(
     is_zero = rms == 0
     unit = jnp.where(is_zero, 1, leaf / jnp.where(is_zero, 1, rms))
     size = root * rms
+    is_sphere = lower == upper
+    bounded = jnp.where(is_sphere, upper, size.clip(lower, upper))
     is_inside = (size >= lower) & (size <= upper)
-    return jnp.where(is_inside, leaf, unit * (size.clip(lower, upper) / root))
+    # On a sphere the norm is constant; the derivative alone sees this factor of 1.
+    ratio = bounded / jnp.where(is_zero, 1, size)
+    on_sphere = leaf * (1 + ratio - jax.lax.stop_gradient(ratio))
+    inside = jnp.where(is_sphere, on_sphere, leaf)
+    return jnp.where(is_inside, inside, unit * (bounded / root))

@@ -49,5 +49,5 @@ class L1Ball(Groupwise, Constraint):
         radius, size = jnp.asarray(self.radius, leaf.dtype), magnitude(leaf)
         within = groups.within_axes(self._axes, leaf.ndim)
         is_outside = jnp.sum(size, axis=within, keepdims=True) > radius
-        pieces, _ = cut_to_total(size, self._slopes(leaf, step), radius, self._axes)
+        pieces = cut_to_total(size, self._slopes(leaf, step), radius, self._axes).pieces
         return jnp.where(is_outside, jnp.sign(leaf) * pieces, leaf)

@@ -47,4 +47,4 @@ class Simplex(Groupwise, Constraint):
 
     def leaf_projection(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         total = jnp.asarray(self.total, leaf.dtype)
-        return cut_to_total(leaf, self._slopes(leaf, step), total, self._axes)[0]
+        return cut_to_total(leaf, self._slopes(leaf, step), total, self._axes).pieces

@@ -178,18 +178,20 @@ class Hierarchical(Penalty):
         )
         shrunk = soft_threshold(first, self.l1 * first_step)
         sizes = _norms(skip)
-        radius = self._radius(sizes, shrunk, (skip_step, first_step))
+        radius, is_clipped = self._radius(sizes, shrunk, (skip_step, first_step))
         # A row of zeros has no direction, and all directions are equally good.
         even = jnp.full_like(skip, skip.shape[1] ** -0.5)
         unit = jnp.where(sizes > 0, skip / jnp.where(sizes > 0, sizes, 1.0), even)
-        limit = self.bound * radius
+        limit, sign = self.bound * radius, jnp.sign(shrunk)
+        excess = jax.lax.stop_gradient(jnp.maximum(jnp.abs(shrunk) - limit, 0.0))
+        clipped = jnp.where(is_clipped, sign * limit, shrunk - sign * excess)
         return (
             jnp.where(skip_step > 0, unit * radius, skip),
-            jnp.where(first_step > 0, jnp.clip(shrunk, -limit, limit), first),
+            jnp.where(first_step > 0, clipped, first),
         )
 
-    def _radius(self, sizes: jax.Array, rows: jax.Array, steps: _Pair) -> jax.Array:
-        """The norm of each skip row after the prox."""
+    def _radius(self, sizes: jax.Array, rows: jax.Array, steps: _Pair) -> _Pair:
+        """The norm of each skip row after the prox, and the weights that it clips."""
         skip_step, first_step = steps
         total = skip_step + first_step
         total = jnp.where(total > 0, total, 1.0)
@@ -201,7 +203,9 @@ class Hierarchical(Penalty):
         # A small move does not change which weights are clipped: the derivative of the
         # radius is that of the root of its line.
         radius = _best_radius(jax.lax.stop_gradient(lines))
-        return _line_root(lines, weights >= bound * radius, radius)
+        is_clipped = weights >= bound * radius
+        # A zero pulls at no bound.
+        return _line_root(lines, is_clipped & (weights > 0), radius), is_clipped
 
     @property
     def _indices(self) -> tuple[int, int]:

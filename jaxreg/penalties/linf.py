@@ -73,7 +73,7 @@ class LInf(Groupwise):
         lowest = jnp.finfo(leaf.dtype).min / 2
         slopes = jnp.ones((1,) * leaf.ndim, leaf.dtype)
         candidates = jnp.where(is_top, pull, lowest)
-        shares, _ = cut_to_total(candidates, slopes, weight, self._axes)
+        shares = cut_to_total(candidates, slopes, weight, self._axes).pieces
         is_inside = jnp.sum(jnp.abs(grad), axis=within, keepdims=True) <= weight
         return jnp.where(is_zero & is_inside, 0, jnp.abs(grad + side * shares))
 
@@ -90,12 +90,16 @@ class LInf(Groupwise):
             slopes = jnp.where(moves, least / jnp.where(moves, step, 1), 0)
         scaled = slopes * size
         total = self._weight(leaf) * least
-        _, level = cut_to_total(scaled, slopes, total, self._axes)
+        cut = cut_to_total(scaled, slopes, total, self._axes)
         is_dead = jnp.sum(scaled, axis=within, keepdims=True) <= total
+        level = jnp.where(is_dead, 0, cut.level)
         largest_fixed = self._highest(jnp.where(moves, 0, size))
-        level = jnp.maximum(jnp.where(is_dead, 0, level), largest_fixed)
-        # With >=, an entry at the level has the derivative of the level.
-        clipped = jnp.sign(leaf) * jnp.where(size >= level, level, size)
+        # As the search counts it: an entry at the level has the level's derivative.
+        is_cut = jnp.where(level > largest_fixed, cut.is_active, size >= largest_fixed)
+        level = jnp.maximum(level, largest_fixed)
+        excess = jax.lax.stop_gradient(jnp.maximum(size - level, 0))
+        sign = jnp.sign(leaf)
+        clipped = jnp.where(is_cut, sign * level, leaf - sign * excess)
         return jnp.where(moves, clipped, leaf)
 
     def _weight(self, leaf: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxreg._core.leafwise import Elementwise, magnitude
 from jaxreg._core.penalty import Number, ratio
 from jaxreg._core.pytree import positive, pytree_dataclass
-from jaxreg._numerics.scalar_prox import with_slope_of_root
+from jaxreg._numerics.scalar_prox import root_of
 
 
 @pytree_dataclass
@@ -62,12 +62,17 @@ class LogSum(Elementwise):
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         threshold, size = self.strength * step, magnitude(leaf)
-        constants = jax.lax.stop_gradient((size, threshold, jnp.asarray(self.eps)))
-        root, is_nonzero = _larger_root(*constants)
-        residual = root + threshold / (self.eps + root) - size
-        slope = 1 - (threshold / (self.eps + root)) / (self.eps + root)
-        shrunk = jnp.sign(leaf) * with_slope_of_root(root, residual, slope)
+        numbers = size, threshold, jnp.asarray(self.eps)
+        is_nonzero = _larger_root(*jax.lax.stop_gradient(numbers))[1]
+        root = root_of(lambda *numbers: _larger_root(*numbers)[0], _residual, numbers)
+        shrunk = jnp.sign(leaf) * root
         return jnp.where(is_nonzero, shrunk, jnp.where(threshold == 0, leaf, 0.0))
+
+
+def _residual(
+    root: jax.Array, size: jax.Array, threshold: jax.Array, eps: jax.Array
+) -> jax.Array:
+    return root + threshold / (eps + root) - size
 
 
 def _larger_root(

@@ -13,7 +13,7 @@ from jaxreg._core.leafwise import Elementwise, magnitude
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, ratio
 from jaxreg._core.pytree import pytree_dataclass, static
-from jaxreg._numerics.scalar_prox import outside, with_slope_of_root
+from jaxreg._numerics.scalar_prox import outside, root_of
 
 _NEWTON_STEPS = 6  # Each doubles the digits: enough for float64 at any power.
 
@@ -112,12 +112,20 @@ def _shrink_by_share(
     size, smallest = magnitude(leaf), _smallest(constant(threshold), power)
     is_nonzero = constant(size) > _edge(smallest, power)
     safe = jnp.where(is_nonzero, size, 1.0)
-    share = find_share(jnp.where(is_nonzero, smallest / constant(safe), 0.0))
-    root = constant(share * safe)
-    residual = root + power * threshold * _raised(root, power - 1) - safe
-    reach = jnp.where(is_nonzero, smallest / root, 0.0)
-    slope = 1 - power / 2 * _raised(reach, 2 - power)
-    shrunk = jnp.sign(leaf) * with_slope_of_root(root, residual, slope)
+    reach = jnp.where(is_nonzero, smallest / constant(safe), 0.0)
+
+    def find(size: jax.Array, threshold: jax.Array, reach: jax.Array) -> jax.Array:
+        del threshold
+        return find_share(reach) * size
+
+    def residual(
+        root: jax.Array, size: jax.Array, threshold: jax.Array, reach: jax.Array
+    ) -> jax.Array:
+        del reach
+        return root + power * threshold * _raised(root, power - 1) - size
+
+    root = root_of(find, residual, (safe, threshold, reach))
+    shrunk = jnp.sign(leaf) * root
     return jnp.where(is_nonzero, shrunk, jnp.where(threshold == 0, leaf, 0.0))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxreg._core.leafwise import Elementwise, magnitude
 from jaxreg._core.penalty import Number, ratio
 from jaxreg._core.pytree import positive, pytree_dataclass
-from jaxreg._numerics.scalar_prox import with_slope_of_root
+from jaxreg._numerics.scalar_prox import root_of
 
 
 @pytree_dataclass
@@ -61,10 +61,9 @@ class TransformedL1(Elementwise):
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         threshold, size = self.strength * step, magnitude(leaf)
-        root, is_nonzero = jax.lax.stop_gradient(self._larger_root(size, threshold))
-        residual = root + threshold * self._slope(root) - size
-        slope = 1 - 2 * self._slope(root) * (threshold / (self.scale + root))
-        shrunk = jnp.sign(leaf) * with_slope_of_root(root, residual, slope)
+        is_nonzero = size > self._edge(jax.lax.stop_gradient(threshold))
+        root = root_of(_larger_root, _residual, (size, threshold, self))
+        shrunk = jnp.sign(leaf) * jnp.where(is_nonzero, root, 0.0)
         return jnp.where(is_nonzero, shrunk, jnp.where(threshold == 0, leaf, 0.0))
 
     def _slope(self, size: jax.Array) -> jax.Array:
@@ -79,13 +78,19 @@ class TransformedL1(Elementwise):
         jump = jnp.sqrt(2 * above) * jnp.sqrt(threshold) - scale / 2
         return jnp.where(is_smooth, threshold * (above / scale), jump)
 
-    def _larger_root(
-        self, size: jax.Array, threshold: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """The larger root of `x + threshold slope(x) = size`, and if it beats 0."""
-        scale = self.scale
-        half = 6.75 * self._slope(size) * (threshold / (scale + size))
-        turn = jnp.arcsin(jnp.sqrt(jnp.minimum(half, 1.0))) / 3
-        root = size - 4 / 3 * (scale + size) * jnp.sin(turn) ** 2
-        is_nonzero = size > self._edge(threshold)
-        return jnp.where(is_nonzero, jnp.maximum(root, 0.0), 0.0), is_nonzero
+
+def _larger_root(
+    size: jax.Array, threshold: jax.Array, penalty: TransformedL1
+) -> jax.Array:
+    """The larger root of `x + threshold slope(x) = size`."""
+    scale = penalty.scale
+    half = 6.75 * penalty._slope(size) * (threshold / (scale + size))
+    turn = jnp.arcsin(jnp.sqrt(jnp.minimum(half, 1.0))) / 3
+    root = size - 4 / 3 * (scale + size) * jnp.sin(turn) ** 2
+    return jnp.maximum(root, 0.0)
+
+
+def _residual(
+    root: jax.Array, size: jax.Array, threshold: jax.Array, penalty: TransformedL1
+) -> jax.Array:
+    return root + threshold * penalty._slope(root) - size

@@ -46,6 +46,8 @@ class Row:
     `moves_by_width` is whether the prox with `step_for(w)` takes a leaf full of `2 w`
     to one full of `w`, or, where not convex, just zeroes a leaf full of `w`.
     `is_bound_to_tree` marks a penalty that holds arrays for these very leaves.
+    `tiny` are leaves of at most six entries for the laws of derivatives, where the two
+    of `probe` show too little of what an entry does to another.
     """
 
     name: str
@@ -70,6 +72,15 @@ class Row:
     offset: float = 0.0
     free: tuple[str, ...] = ()
     is_bound_to_tree: bool = False
+    tiny: Shapes | None = None
+
+    @property
+    def couples_entries(self) -> bool:
+        return not self.penalty.facts.is_separable
+
+    @property
+    def few_entries(self) -> Shapes:
+        return self.tiny or self.probe
 
     @property
     def is_constraint(self) -> bool:

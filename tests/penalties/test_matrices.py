@@ -323,6 +323,62 @@ def test_derivatives_are_finite_at_equal_or_zero_values(penalty, matrix):
         assert np.isfinite(jax.jit(mode(penalty.value))(x)).all()
 
 
+TURN = np.linalg.qr(np.random.default_rng(3).normal(size=(4, 4)))[0]
+
+# Singular values at which the prox is smooth, but not those of its vectors: no value is
+# at a threshold, none of several nearest points is chosen.
+ALIKE = {
+    "RankAtMost": [[2.0, 2.0, 0.5], [2.0, 1.5, 0.0]],
+    "Orthogonal": [[2.0, 2.0, 0.5], [3.0, 3.0, 3.0]],
+}
+# Those of convex penalties are smooth at zeros, too.
+ALIKE_IF_CONVEX = [
+    [3.0, 3.0, 3.0],
+    [2.0, 2.0, 0.5],
+    [2.0, 0.5, 0.5],
+    [2.0, 2.0, 0.0],
+    [0.0, 0.0, 0.0],
+]
+
+
+@maps
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_second_derivatives_through_a_prox_are_right_at_ties(penalty, is_wide, x64):
+    """Those of the nuclear norm were NaN at three equal values."""
+    sizes = np.array(ALIKE.get(type(penalty).__name__, ALIKE_IF_CONVEX))
+    tall = (TURN[:, :3] * sizes[:, None]) @ TURN[1:, 1:]
+    matrices = tall.swapaxes(1, 2) if is_wide else tall
+    weights, move = normal(0, matrices.shape[1:]), normal(1, matrices.shape[1:])
+
+    def gradient(step, x):
+        def height(step, x):
+            return jnp.sum(weights * penalty.prox(x, step) ** 2)
+
+        return jax.grad(height, (0, 1))(step, x)
+
+    def bend(x):
+        return jax.jvp(gradient, (0.7, x), (1.0, move))[1]
+
+    found = jax.jit(jax.vmap(bend))(matrices)
+    at = jax.jit(jax.vmap(gradient, (None, 0)))
+    ahead, behind = (at(0.7 + h, matrices + h * move) for h in (1e-4, -1e-4))
+    for slopes, above, below in zip(found, ahead, behind, strict=True):
+        # Central differences: 1e-7 of curvature, 1e-8 of rounding close to a tie.
+        np.testing.assert_allclose(slopes, (above - below) / 2e-4, atol=1e-6)
+
+
+def test_reverse_over_reverse_is_forward_over_reverse_at_a_tie(x64):
+    def height(x):
+        return jnp.sum(normal(0, (3, 3)) * NUCLEAR.prox(x, 0.7) ** 2)
+
+    bends = [
+        jax.jit(mode(jax.grad(height)))(3.0 * np.eye(3))
+        for mode in (jax.jacfwd, jax.jacrev)
+    ]
+    # One number by two modes: rounding of float64.
+    np.testing.assert_allclose(*bends, atol=1e-12)
+
+
 def test_the_derivative_through_jax_svd_is_nan_at_a_tie():
     def through_svd(x):
         u, s, v = jnp.linalg.svd(x, full_matrices=False)

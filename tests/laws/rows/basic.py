@@ -93,13 +93,14 @@ def blocks_dual(dual: Leaves, step: float) -> Leaves:
     return {name: found[name].reshape(leaf.shape) for name, leaf in dual.items()}
 
 
-def group_row(axis: Any, shapes: Shapes, probe: Shapes) -> Row:
+def group_row(axis: Any, shapes: Shapes, probe: Shapes, tiny: Shapes) -> Row:
     axes = axis if isinstance(axis, tuple) else (axis,)
     return Row(
         name=f"GroupLasso over {axis}",
         penalty=jaxreg.GroupLasso(0.3, group_axis=axis),
         shapes=shapes,
         probe=probe,
+        tiny=tiny,
         value=lambda params: group_lasso(params, axes, 0.3),
         conjugate_prox=lambda dual, step: group_dual(dual, step, axes, 0.3),
     )
@@ -130,9 +131,9 @@ ROWS = [
         value=lambda params: lasso(params, 0.3) + ridge(params, 0.2),
         conjugate_prox=lambda dual, step: huber(dual, step, 0.3, 0.2),
     ),
-    group_row(0, GROUPS, {"kernel": (1, 2)}),
-    group_row(1, {"kernel": (5, 4)}, {"kernel": (2, 1)}),
-    group_row((0, -1), {"stack": (3, 2, 2, 4)}, {"w": (1, 2, 1)}),
+    group_row(0, GROUPS, {"kernel": (1, 2)}, {"kernel": (2, 2)}),
+    group_row(1, {"kernel": (5, 4)}, {"kernel": (2, 1)}, {"kernel": (3, 1)}),
+    group_row((0, -1), {"stack": (3, 2, 2, 4)}, {"w": (1, 2, 1)}, {"w": (1, 2, 2)}),
     Row(
         name="GroupLasso in blocks",
         penalty=jaxreg.GroupLasso(0.3, group_axis=jaxreg.Blocks((2, None, 1))),
@@ -146,6 +147,7 @@ ROWS = [
         penalty=jaxreg.grouped(jaxreg.ElasticNet(0.3, 0.2), group_axis=0),
         shapes=GROUPS,
         probe={"kernel": (1, 2)},
+        tiny={"kernel": (2, 2)},
         value=lambda params: group_lasso(params, (0,), 0.3) + ridge(params, 0.2),
         conjugate_prox=lambda dual, step: group_dual(dual, step, (0,), 0.3, 0.2),
     ),

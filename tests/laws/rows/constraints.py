@@ -151,10 +151,12 @@ def in_groups(name: str, penalty: Any, on_rows: OnRows, **facts: Any) -> Row:
         on_leaves(on_rows, (0,)),
         shapes=GROUPS,
         probe={"kernel": (1, 2)},
+        tiny={"kernel": (2, 2)},
         **facts,
     )
 
 
+FOUR = {"tiny": {"kernel": (4,)}}
 COUPLED = {"is_coupled": True}
 JUMPS = {"is_convex": False, "stationarity_kind": "normal cone"}
 SPHERE = {"is_convex": False, "varying_step": False, "keeps_zero": False}
@@ -182,6 +184,7 @@ ROWS = [
         jaxreg.L1Ball(1.5),
         on_leaves(lambda rows: onto_l1_ball(rows, 1.5)),
         **COUPLED,
+        **FOUR,
     ),
     in_groups(
         "L1Ball",
@@ -195,6 +198,7 @@ ROWS = [
         on_leaves(lambda rows: onto_simplex(rows, 1.5)),
         keeps_zero=False,
         **COUPLED,
+        **FOUR,
     ),
     in_groups(
         "Simplex",
@@ -208,6 +212,7 @@ ROWS = [
         jaxreg.L2Ball(1.5),
         on_leaves(lambda rows: onto_norms(rows, 0, 1.5)),
         **COUPLED,
+        **FOUR,
     ),
     in_groups(
         "L2Ball",
@@ -220,6 +225,7 @@ ROWS = [
         jaxreg.MinMaxNorm(1.2, 1.6),
         on_leaves(lambda rows: onto_norms(rows, 1.2, 1.6)),
         **SPHERE,
+        **FOUR,
     ),
     in_groups(
         "MinMaxNorm",
@@ -232,6 +238,7 @@ ROWS = [
         jaxreg.UnitNorm(),
         on_leaves(lambda rows: onto_norms(rows, 1, 1)),
         **SPHERE,
+        **FOUR,
     ),
     in_groups(
         "UnitNorm",
@@ -244,12 +251,14 @@ ROWS = [
         jaxreg.TopK(1),
         on_leaves(lambda rows: largest(rows, 1)),
         **JUMPS,
+        **FOUR,
     ),
     constraint(
         "TopK by share",
         jaxreg.TopK(fraction=0.5),
         on_leaves(lambda rows: largest_share(rows, 0.5)),
         **JUMPS,
+        **FOUR,
     ),
     constraint(
         "TopK over the tree",
@@ -266,7 +275,8 @@ ROWS = [
         shapes={"conv": (2, 3, 4, 5), "kernel": (6, 2), "empty": (0, 3)},
         probe={"kernel": (2, 1)},
         **JUMPS,
+        tiny={"kernel": (4, 1)},
     ),
-    linf_row(None, ELEMENTWISE, PAIR),
-    linf_row(0, GROUPS, {"kernel": (1, 2)}),
+    linf_row(None, ELEMENTWISE, PAIR, **FOUR),
+    linf_row(0, GROUPS, {"kernel": (1, 2)}, tiny={"kernel": (2, 3)}),
 ]

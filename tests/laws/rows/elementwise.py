@@ -128,6 +128,7 @@ def groups(name: str, penalty: jaxreg.Penalty, height: Height, **facts: Any) -> 
         penalty=jaxreg.grouped(penalty, group_axis=0),
         shapes=GROUPS,
         probe={"kernel": (1, 2)},
+        tiny={"kernel": (1, 3)},
         value=on_rows(height),
         is_convex=False,
         varying_step=False,

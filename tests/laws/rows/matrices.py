@@ -17,6 +17,7 @@ ROUNDING = 50.0
 # Of rank three and more also where the laws make rows and columns zero and alike.
 MATRICES = {"conv": (2, 2, 2, 5), "kernel": (6, 5), "wide": (5, 6), "empty": (0, 3)}
 PROBE = {"kernel": (2, 1)}
+TINY = {"kernel": (3, 2)}
 
 OnSizes = Callable[[np.ndarray], np.ndarray]
 
@@ -89,6 +90,7 @@ def nuclear_row(split: int) -> Row:
         penalty=jaxreg.NuclearNorm(0.3, split=split),
         shapes=MATRICES,
         probe=PROBE,
+        tiny=TINY,
         value=lambda params: spectral_value(params, lambda s: 0.3 * s, split),
         conjugate_prox=lambda dual, step: on_point(
             dual, lambda s: np.minimum(s, 0.3), split
@@ -125,6 +127,7 @@ def constraint_row(
         penalty=penalty,
         shapes=MATRICES,
         probe=PROBE,
+        tiny=TINY,
         project=lambda points: on_sizes(points, moved),
         feasible=lambda points: on_sizes(points, moved),
         is_convex=is_convex,
@@ -144,6 +147,7 @@ def gradient_row(
         penalty=penalty,
         shapes={"conv": (3, 2, 2, 4), "kernel": (5, 4)},
         probe={"kernel": (2, 1)},
+        tiny=TINY,
         value=value,
         is_convex=False,
         varying_step=False,
@@ -161,6 +165,7 @@ ROWS = [
         penalty=jaxreg.NuclearNorm(0.3, stacked=1),
         shapes={"conv": (2, 3, 2, 2, 3), "kernel": (3, 4, 2)},
         probe={"kernel": (2, 1, 1)},
+        tiny={"kernel": (2, 2, 1)},
         value=lambda params: spectral_value(layers(params, 1), lambda s: 0.3 * s),
         conjugate_prox=lambda dual, step: stacked_dual(dual),
     ),
@@ -169,6 +174,7 @@ ROWS = [
         penalty=jaxreg.spectral(jaxreg.ElasticNet(0.3, 0.2)),
         shapes=MATRICES,
         probe=PROBE,
+        tiny=TINY,
         value=lambda params: spectral_value(params, lambda s: 0.3 * s + 0.2 * s**2),
         conjugate_prox=lambda dual, step: on_point(
             dual, lambda s: huber({"sizes": s}, step, 0.3, 0.2)["sizes"]
@@ -185,6 +191,7 @@ ROWS = [
         # No tie of the second and third singular value at the laws' awkward entries,
         # where the nearest point would not be unique.
         shapes={"conv": (2, 2, 2, 7), "kernel": (6, 7), "wide": (5, 8)},
+        tiny={"kernel": (3, 3)},
     ),
     constraint_row("SpectralBall", jaxreg.SpectralBall(0.8), on_the_ball, True),
     dataclasses.replace(
@@ -194,6 +201,7 @@ ROWS = [
         shapes={"conv": (2, 2, 1, 2), "kernel": (5, 2), "wide": (3, 4)},
         keeps_zero=False,
         is_continuous=False,
+        tiny={"kernel": (2, 3)},
     ),
     gradient_row(
         "Orthogonality",

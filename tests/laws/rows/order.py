@@ -71,6 +71,7 @@ def lines_row(name: str, penalty: jaxreg.Penalty, depth: int, **facts) -> Row:
     defaults = {
         "shapes": {"conv": (2, 2, 5), "line": (6,), "one": (1,), "empty": (0, 3)},
         "probe": {"kernel": (2,)},
+        "tiny": {"kernel": (4,)},
         "stationarity_kind": "residual",
         "is_coupled": True,
         "moves_by_width": False,

@@ -186,6 +186,7 @@ SPARSE_GROUP = Row(
     penalty=jaxreg.SparseGroupLasso(0.2, 0.3, group_axis=0),
     shapes=GROUPS,
     probe={"kernel": (1, 2)},
+    tiny={"kernel": (2, 2)},
     value=lambda params: sparse_group(params, (0,)),
     conjugate_prox=lambda dual, step: sparse_group_dual(dual, step, (0,)),
     strengths=("l1", "group"),
@@ -204,6 +205,7 @@ ROWS = [
         penalty=jaxreg.weighted(jaxreg.GroupLasso(0.3, group_axis=1), GROUP_WEIGHTS),
         shapes={"kernel": (5, 2)},
         probe={"kernel": (1, 2)},
+        tiny={"kernel": (2, 2)},
         value=weighted_groups,
         conjugate_prox=weighted_groups_dual,
     ),
@@ -225,6 +227,7 @@ ROWS = [
         penalty=jaxreg.nonnegative(jaxreg.SparseGroupLasso(0.2, 0.3, group_axis=0)),
         shapes={"kernel": (4, 5), "empty": (0, 3)},
         probe={"kernel": (1, 2)},
+        tiny={"kernel": (2, 2)},
         value=lambda params: feasible_or_inf(params, sparse_group(params, (0,))),
         conjugate_prox=lambda dual, step: {
             name: np.minimum(dual[name], 0) + leaf
@@ -253,6 +256,7 @@ ROWS = [
         penalty=jaxreg.envelope(jaxreg.GroupLasso(0.3, group_axis=0), 0.5),
         shapes={"kernel": (4, 3)},
         probe={"kernel": (1, 2)},
+        tiny={"kernel": (2, 2)},
         value=lambda params: group_huber_value(params, 0.3, 0.5),
         conjugate_prox=lambda dual, step: longer_dual(
             dual, step, lambda y, longer: group_dual(y, longer, (0,), 0.3), 0.5
@@ -267,6 +271,7 @@ ROWS = [
         penalty=jaxreg.SparseGroupLasso(0.2, 0.3, group_axis=-1),
         shapes={"kernel": (5, 4)},
         probe={"kernel": (2, 1)},
+        tiny={"kernel": (3, 1)},
         value=lambda params: sparse_group(params, (-1,)),
         conjugate_prox=lambda dual, step: sparse_group_dual(dual, step, (-1,)),
     ),
@@ -275,6 +280,7 @@ ROWS = [
         penalty=jaxreg.Hierarchical(1.0, BOUND, skip=1, l1=0.05),
         shapes={"first": (5, 4), "skip": (5, 3)},
         probe={"first": (1, 1), "skip": (1, 1)},
+        tiny={"first": (2, 2), "skip": (2, 1)},
         value=lassonet,
         is_convex=False,
         varying_step=False,
