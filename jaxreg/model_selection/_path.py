@@ -22,7 +22,7 @@ from jaxreg.model_selection._sweep import strength_grid
 from jaxreg.reports.measure import max_strength
 from jaxreg.rules.by_path import read
 from jaxreg.solve import ConvergenceWarning, Linear
-from jaxreg.solve._general import CONVERGED, solve
+from jaxreg.solve._general import CONVERGED
 from jaxreg.solve._linear import (
     COEFFICIENTS,
     INTERCEPT,
@@ -30,6 +30,7 @@ from jaxreg.solve._linear import (
     on_coefficients,
     standardised,
 )
+from jaxreg.solve._working_set import Memory, empty_memory, solve_linear
 
 # A factor on the penalty that keeps all it penalises at zero.
 _PROHIBITIVE = 1e30
@@ -189,7 +190,8 @@ def cross_validate(
         )
     if is_known(lambda m: jnp.all(m, axis=1) | ~jnp.any(m, axis=1), masks):
         raise ValueError(
-            "cross_validate: a fold holds out all samples or none; allowed: some of them"
+            "cross_validate: a fold holds out all samples or none; allowed: some of "
+            "them"
         )
     inner = on_coefficients(path.penalty)
     errors, stationarity, converged = _validated(
@@ -198,6 +200,10 @@ def cross_validate(
     grid = jnp.broadcast_to(path.strengths, converged.shape)
     _warn("cross_validate", grid, stationarity, converged, path.tolerance)
     return validation_curve(errors.T)
+
+
+_Carry = tuple[Tree, Memory | None]
+"""What a path hands on: parameters to start from, and the working set."""
 
 
 class _Fits(NamedTuple):
@@ -213,12 +219,8 @@ class _Fits(NamedTuple):
 @jax.jit
 def _largest(problem: Linear, penalty: Penalty, tolerance: Number) -> jax.Array:
     """The smallest factor at which all that is penalised is zero."""
-    null = solve(
-        problem.loss,
-        scaled(penalty, _PROHIBITIVE),
-        problem.zeros(),
-        tolerance,
-        _MAX_STEPS,
+    null, _ = solve_linear(
+        problem, scaled(penalty, _PROHIBITIVE), problem.zeros(), tolerance, _MAX_STEPS
     )
     return max_strength(penalty, null.point.grads).overall
 
@@ -227,20 +229,22 @@ def _largest(problem: Linear, penalty: Penalty, tolerance: Number) -> jax.Array:
 def _fits(
     problem: Linear, penalty: Penalty, strengths: jax.Array, tolerance: Number
 ) -> _Fits:
-    def fit(start: Tree, strength: jax.Array) -> tuple[Tree, _Fits]:
-        end = solve(
-            problem.loss, scaled(penalty, strength), start, tolerance, _MAX_STEPS
+    def fit(carry: _Carry, strength: jax.Array) -> tuple[_Carry, _Fits]:
+        start, memory = carry
+        end, memory = solve_linear(
+            problem, scaled(penalty, strength), start, tolerance, _MAX_STEPS, memory
         )
         params, scale = end.point.params, end.point.scale
         relative = end.point.violation / jnp.where(scale > 0, scale, 1)
         is_solved = end.reason == CONVERGED
         deviance = problem.deviance(params)
-        return params, _Fits(params, deviance, deviance, relative, is_solved)
+        fits = _Fits(params, deviance, deviance, relative, is_solved)
+        return (params, memory), fits
 
-    zeros = problem.zeros()
-    null = {**zeros}
+    # The null model first, for its deviance.
     factors = jnp.concatenate([jnp.full_like(strengths[:1], _PROHIBITIVE), strengths])
-    fits = jax.lax.scan(fit, null, factors)[1]
+    start = problem.zeros(), empty_memory(problem, penalty)
+    fits = jax.lax.scan(fit, start, factors)[1]
     first = fits.deviance[0]
     rest = jax.tree.map(lambda leaf: leaf[1:], fits)
     return rest._replace(null_deviance=first)

@@ -33,8 +33,8 @@ _PATIENCE = 20
 # A step is halved at most this often: by 1e-18, beyond any curvature of float32.
 _HALVINGS = 60
 
-# The step grows by the first factor until it has once been too long, then by the second:
-# losses flatten towards a minimum.
+# The step grows by the first factor until it has once been too long, then by the
+# second: losses flatten towards a minimum.
 _GROWTHS = 2.0, 1.1
 
 # Products with the Hessian per Newton step, and the relative residual that suffices.
@@ -116,7 +116,7 @@ def solve(
     def goes_on(now: Progress) -> jax.Array:
         return (
             ~problem.is_solved(now.best)
-            & (now.steps < max_steps)
+            & (now.steps < problem.max_steps)
             & (now.stalled < _PATIENCE)
             & ~jnp.isnan(now.last.violation)
         )
@@ -125,7 +125,7 @@ def solve(
     is_finite = jnp.isfinite(end.best.objective) & ~jnp.isnan(end.last.violation)
     reason = jnp.where(end.stalled >= _PATIENCE, PRECISION, MAX_STEPS)
     reason = jnp.where(problem.is_solved(end.best), CONVERGED, reason)
-    reason = jnp.where(is_finite | (max_steps == 0), reason, NOT_FINITE)
+    reason = jnp.where(is_finite, reason, NOT_FINITE)
     reason = reason.astype(jnp.int32)
     return Solution(end.best, end.iterate.step, end.steps, reason)
 
@@ -142,7 +142,8 @@ class Problem:
         max_steps: Number,
     ) -> None:
         self.loss, self.penalty, self.grad = loss, penalty, jax.grad(loss)
-        self.tolerance, self.max_steps = tolerance, max_steps
+        self.tolerance = tolerance
+        self.max_steps = jnp.asarray(max_steps, jnp.int32)
         self.penalised = tuple(Leaves(penalty, params).penalised)
         # From parameters where the gradient is large for the problem itself: at zero,
         # or where that is a saddle point, as in networks, at the start.

@@ -96,20 +96,21 @@ def _attach_jvp(
         inner = solve_system(jacobian(right))
         return optax.tree.add(right, moved(jacobian(inner)))
 
-    tangent = _once(tangents[1], residual)
+    # The rule itself would be differentiated as if the operators were constants.
+    guard = optax.tree.scale(0.0, _differentiated_once(residual))
+    tangent = optax.tree.add(tangents[1], guard)
     solved = jax.lax.custom_linear_solve(matrix, tangent, solve, solve_transposed)
     return params, solved
 
 
 @jax.custom_jvp
-def _once(tangent: Tree, residual: Tree) -> Tree:
-    """`tangent`; a derivative by the residual, a second one of the solution, raises."""
-    del residual
-    return tangent
+def _differentiated_once(residual: Tree) -> Tree:
+    """The residual; a derivative of it here is a second one of the solution."""
+    return residual
 
 
-@_once.defjvp
-def _once_jvp(primals: object, tangents: object) -> NoReturn:
+@_differentiated_once.defjvp
+def _differentiated_twice(primals: object, tangents: object) -> NoReturn:
     raise NotImplementedError(
         "minimise: a solution has first derivatives alone, and this is a second one; "
         "differentiate once, as in jax.grad of a validation loss"

@@ -17,6 +17,7 @@ from jaxreg.rules.by_path import ByPath, by_path
 from jaxreg.solve._families import FAMILIES, Family, Losses, family_of, response
 
 COEFFICIENTS, INTERCEPT = "coefficients", "intercept"
+_OWN_RULE = f"^{COEFFICIENTS}$"
 
 # Columns whose standard deviation is below this many units of rounding of their mean
 # are constant.
@@ -52,10 +53,23 @@ class Linear:
 
     def loss(self, params: Tree) -> jax.Array:
         """The weighted mean of the losses."""
-        return self._family.mean(self.predict(params), self.y, self.sample_weight)
+        return self.mean_loss(self.predict(params))
+
+    def mean_loss(self, predictor: jax.Array) -> jax.Array:
+        """The loss as a function of the predictor of the samples."""
+        return self._family.mean(predictor, self.y, self.sample_weight)
+
+    @property
+    def shares(self) -> jax.Array:
+        """The weights, with sum 1."""
+        return self.sample_weight / jnp.sum(self.sample_weight)
+
+    def mean_residual(self) -> jax.Array:
+        """The intercept of centred columns with squared losses."""
+        return jnp.sum(self.shares * (self.y - self.offset))
 
     def deviance(self, params: Tree) -> jax.Array:
-        """Twice the mean loss above that of a perfect fit; a mean square if gaussian."""
+        """Twice the mean loss above a perfect fit's; gaussian: the mean square."""
         return self._family.deviance(self.predict(params), self.y, self.sample_weight)
 
     def zeros(self) -> Tree:
@@ -98,7 +112,7 @@ class Standardised:
 
 def standardised(problem: Linear) -> Standardised:
     """The problem in columns of weighted mean 0, if it has an intercept, and sd 1."""
-    x, weights = problem.x, problem.sample_weight / jnp.sum(problem.sample_weight)
+    x, weights = problem.x, problem.shares
     mean = weights @ x
     center = mean if problem.intercept else jnp.zeros_like(mean)
     scale = jnp.ones_like(mean)
@@ -159,11 +173,8 @@ def linear(
     x = jnp.asarray(x)
     if x.ndim != 2 or not x.shape[0]:
         raise ValueError(f"linear: x has shape {x.shape}; allowed: (samples, features)")
-    if (
-        not isinstance(family, str)
-        and not callable(family)
-        or (isinstance(family, str) and family not in FAMILIES)
-    ):
+    is_named = isinstance(family, str) and family in FAMILIES
+    if not is_named and (isinstance(family, str) or not callable(family)):
         raise ValueError(
             f"linear: family is {shown(family)}; allowed: {', '.join(FAMILIES)}, or a "
             "function (predictor, y) that returns a loss per sample"
@@ -208,7 +219,14 @@ def on_coefficients(penalty: Penalty) -> Penalty:
     """The penalty on the coefficients alone; rules stay what they are."""
     if isinstance(penalty, ByPath) or not isinstance(penalty, Penalty):
         return penalty
-    return by_path([(f"^{COEFFICIENTS}$", penalty)])
+    return by_path([(_OWN_RULE, penalty)])
+
+
+def alone_on_coefficients(penalty: Penalty) -> Penalty | None:
+    """The penalty that `on_coefficients` put on the coefficients, or None."""
+    if isinstance(penalty, ByPath) and penalty.patterns == (_OWN_RULE,):
+        return penalty.penalties[0]
+    return None
 
 
 def _by_column(numbers: jax.Array, coefficients: jax.Array) -> jax.Array:

@@ -20,12 +20,18 @@ from jaxreg.rules.by_path import paths, read
 from jaxreg.solve import _general
 from jaxreg.solve._implicit import differentiable
 from jaxreg.solve._linear import Linear, loss_of, on_coefficients, standardised
+from jaxreg.solve._working_set import solve_linear
 
 OnFailure = Literal["warn", "raise", "ignore"]
 
 _REASONS = {
     _general.MAX_STEPS: "after {steps} steps, the most allowed",
     _general.PRECISION: "where rounding stops it, after {steps} steps",
+}
+
+_MENDS = {
+    _general.MAX_STEPS: "raise max_steps",
+    _general.PRECISION: "raise tolerance, or use float64 (jax_enable_x64)",
 }
 
 
@@ -75,12 +81,12 @@ def minimise(
     """Minimises `loss(params, *data) + penalty(params)`, to a tolerance.
 
     For losses that are computed on all the data: linear and generalised linear models,
-    matrix factorisations, small networks. Accelerated proximal gradient steps and, where
-    they pay, semismooth Newton steps; no learning rate. A convex problem is solved; any
-    other ends at a stationary point. For minibatches use `jaxreg.regularize`.
+    matrix factorisations, small networks. Accelerated proximal gradient steps and,
+    where they pay, semismooth Newton steps; no learning rate. A convex problem is
+    solved; any other ends at a stationary point. For minibatches use `jaxreg.regularize`.
 
     "Converged" means that no entry is further from stationarity than `tolerance` times
-    the strength: for L1 the largest of `| |grad_i| - strength |` where `w_i != 0` and of
+    the strength: for L1 the largest of `||grad_i| - strength|` where `w_i != 0` and of
     `max(|grad_i| - strength, 0)` elsewhere. Half precision parameters are solved for in
     float32. It runs inside `jit` and `vmap`, where nothing can be said but by
     `Fit.converged`; outside, the same function with new data, strengths or tolerances
@@ -133,13 +139,14 @@ def minimise(
         within = standardised(loss)
         start = within.problem.zeros() if params is None else within.into(params)
         penalty, data = on_coefficients(penalty), (within.problem,)
-        fit = _minimised(loss_of, penalty, start, data, tolerance, max_steps)
+        read(penalty, start)
+        fit = _fit(loss_of, penalty, start, data, tolerance, max_steps)
         _report(fit, start, data, tolerance, on_failure)
         return fit._replace(params=within.back(fit.params))
     if params is None:
         raise TypeError(
             "minimise: params is None; allowed: a tree of arrays to start from, as "
-            "minimise(loss, penalty, params). Only jaxreg.solve.linear(x, y) has its own"
+            "minimise(loss, penalty, params). Only jaxreg.solve.linear has its own"
         )
     fit = _minimised(loss, penalty, params, data, tolerance, max_steps)
     _report(fit, params, data, tolerance, on_failure)
@@ -164,19 +171,23 @@ def _minimised(
     return fit._replace(params=solved)
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "max_steps"))
+@functools.partial(jax.jit, static_argnames="loss")
 def _fit(
     loss: Callable[..., jax.Array],
     penalty: Penalty,
     params: Tree,
     data: tuple[Any, ...],
     tolerance: Number,
-    max_steps: int,
+    max_steps: Number,
 ) -> Fit:
     held, start, known = jax.lax.stop_gradient((penalty, params, data))
-    solution = _general.solve(
-        lambda x: loss(x, *known), held, start, tolerance, max_steps
-    )
+    if loss is loss_of:
+        (problem,) = known
+        solution, _ = solve_linear(problem, held, start, tolerance, max_steps)
+    else:
+        solution = _general.solve(
+            lambda x: loss(x, *known), held, start, tolerance, max_steps
+        )
     point = solution.point
     solved = differentiable(loss, (penalty, data), point.params, solution.step)
     value = loss(solved, *data)
@@ -265,15 +276,10 @@ def _report(
     if reason == _general.NOT_FINITE:
         raise ConvergenceError(f"minimise: {_first_not_finite(params, data)}")
     ending = _REASONS[reason].format(steps=int(fit.steps))
-    mend = "standardise the columns of the data"
-    mend += (
-        ", or raise max_steps"
-        if reason == _general.MAX_STEPS
-        else (", raise tolerance, or use float64 (jax_enable_x64)")
-    )
     message = (
         f"minimise: not converged {ending}: stationarity is "
-        f"{float(fit.stationarity):.1e} of the strength, tolerance {tolerance:g}; {mend}"
+        f"{float(fit.stationarity):.1e} of the strength, tolerance {tolerance:g}; "
+        f"standardise the columns of the data, or {_MENDS[reason]}"
     )
     if on_failure == "raise":
         raise ConvergenceError(message)
