@@ -83,7 +83,8 @@ def minimise(
     For losses that are computed on all the data: linear and generalised linear models,
     matrix factorisations, small networks. Accelerated proximal gradient steps and,
     where they pay, semismooth Newton steps; no learning rate. A convex problem is
-    solved; any other ends at a stationary point. For minibatches use `jaxreg.regularize`.
+    solved; any other ends at a stationary point. For minibatches there is
+    `jaxreg.regularize`.
 
     "Converged" means that no entry is further from stationarity than `tolerance` times
     the strength: for L1 the largest of `||grad_i| - strength|` where `w_i != 0` and of
