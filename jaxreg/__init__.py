@@ -61,6 +61,7 @@ from jaxreg.penalties.transformed_l1 import TransformedL1
 from jaxreg.penalties.trend_filter import TrendFilter
 
 # Reading
+from jaxreg.reports.check import check
 from jaxreg.reports.measure import max_strength, measure
 from jaxreg.reports.table import describe, summary
 
@@ -150,6 +151,7 @@ __all__ = [
     "anchored",
     "by_path",
     "channel_scales",
+    "check",
     "conjugate_prox",
     "describe",
     "dual_average",

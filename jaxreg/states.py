@@ -1,5 +1,6 @@
-"""State classes of the transformations, and `Table`, for type annotations."""
+"""State classes of the transformations, `Table` and `Verdict`, for type annotations."""
 
+from jaxreg.reports.check import Verdict
 from jaxreg.reports.table import Table
 from jaxreg.transforms.add_penalty_gradient import AddPenaltyGradientState
 from jaxreg.transforms.dual_average import DualAverageState
@@ -20,4 +21,5 @@ __all__ = [
     "ShrinkState",
     "Table",
     "TargetSparsityState",
+    "Verdict",
 ]

@@ -4,6 +4,7 @@ Half the sum of a (x - b)^2, a = (1, 100, 1), b = (1, 0.02, 0.3), and L1 of stre
 0.5: the solution is (0.5, 0.015, 0).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,19 +22,28 @@ CENTRE = (1.0, 0.02, 0.3)
 
 
 class Answer(NamedTuple):
-    """The parameters after the last step, their moving average, and the flips.
+    """The parameters after the last step, their moving average, the flips, and a mean.
 
     Flips count how often an entry became zero or ceased to be, per step of the last
-    fifth of the run.
+    fifth of the run. `watched` is the mean over all steps of what `watch` returned.
     """
 
     last: np.ndarray
     average: np.ndarray
     flips: np.ndarray
+    watched: float
+
+
+# Of the parameters, their average and the state after a step.
+Watch = Callable[[Any, Any, Any], jax.Array | float]
 
 
 def solve(
-    tx: optax.GradientTransformation, steps: int, noise: float = 0.0, start: Any = 2.0
+    tx: optax.GradientTransformation,
+    steps: int,
+    noise: float = 0.0,
+    start: Any = 2.0,
+    watch: Watch = lambda params, average, state: 0.0,
 ) -> Answer:
     """Trains parameters from `start` with a transformation, in float64.
 
@@ -41,23 +51,25 @@ def solve(
     of Gaussian noise on the gradients.
     """
 
-    def step(carry: tuple[Any, Any, Any], key: jax.Array) -> tuple[Any, jax.Array]:
+    def step(carry: tuple[Any, Any, Any], key: jax.Array) -> tuple[Any, Any]:
         x, average, state = carry
         grads = jnp.array(CURVATURE) * (x - jnp.array(CENTRE))
         grads = grads + noise * jax.random.normal(key, x.shape)
         updates, state = tx.update(grads, state, x)
         new = optax.apply_updates(x, updates)
         flips = (new == 0) != (x == 0)
-        return (new, optax.incremental_update(new, average, 0.01), state), flips
+        average = optax.incremental_update(new, average, 0.01)
+        return (new, average, state), (flips, watch(new, average, state))
 
     with jax.enable_x64(True):
         shape = np.broadcast_shapes(np.shape(start), (3,))
         params = jnp.broadcast_to(jnp.asarray(start, float), shape)
         keys = jax.random.split(jax.random.key(0), steps)
         run = jax.jit(lambda carry: jax.lax.scan(step, carry, keys))
-        (last, average, _), flips = run((params, params, tx.init(params)))
+        (last, average, _), (flips, seen) = run((params, params, tx.init(params)))
         late = np.mean(flips[-(steps // 5) :], axis=0)
-        return Answer(*(np.ravel(part) for part in (last, average, late)))
+        mean = float(np.mean(seen))
+        return Answer(np.ravel(last), np.ravel(average), np.ravel(late), mean)
 
 
 def row_of(answer: np.ndarray, solution: tuple[float, ...] = SOLUTION) -> Row:

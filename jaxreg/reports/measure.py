@@ -15,11 +15,19 @@ from jaxreg._core.constraint import Constraint
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Penalty, Tree, leaves_like, widened
 from jaxreg._core.shards import check_whole_leaf
-from jaxreg.rules.by_path import Leaves, read
+from jaxreg.calculus.weighted import weighted
+from jaxreg.rules.by_path import Leaves, paths, read
+from jaxreg.transforms.latent import RegularizeState, states_of
+from jaxreg.transforms.reweight import ReweightState
+from jaxreg.transforms.target_sparsity import TargetSparsityState
 
 # Factors are sought within 2^-100 to 2^100 times the largest gradient: float32 reaches
 # 2^126, which leaves the penalty 26 octaves for numbers of its own.
 _OCTAVES = 100
+
+# Units of rounding, at the root mean square of a leaf, by which an update may miss the
+# prox: `params + (prox - params)` rounds twice.
+_ROUNDING = 4
 
 
 def zeros(leaf: jax.Array) -> jax.Array:
@@ -69,8 +77,13 @@ def measure(
       distance to a minimum of loss + penalty. With `opt_state`, the state of an
       optimizer that holds one of jaxreg's transformations, `strength_factor`: the
       factor by which a schedule or `target_sparsity` multiplied the strengths at the
-      last update. With `previous`, earlier parameters, `flips`: the number of entries
-      that became zero or non-zero. With `per_leaf`, also the share of zeros, the norm,
+      last update. If it is one `regularize`, also `pulled`: the share of non-zero
+      entries whose latent does not belong to `params`, so that the next update has to
+      move it. It is 0 up to rounding unless something behind `regularize` changes its
+      updates, or `params` are edited or averaged. Changes of the gradients in front of
+      it show in `stationarity` instead, and in `check`. With `previous`, earlier
+      parameters, `flips`: the number of entries that became zero or non-zero. With
+      `per_leaf`, also the share of zeros, the norm,
       `dead_groups` of each penalised leaf, and its `stationarity` and `flips` where
       those are given, under keys such as `zero_share/dense/kernel`.
 
@@ -99,6 +112,7 @@ def measure(
         scalars["stationarity"] = stationarity_rms(penalty, params, grads)
     if opt_state is not None:
         scalars["strength_factor"] = _strength_factor(opt_state)
+        scalars |= _pulled(penalty, params, opt_state)
     flips: dict[int, jax.Array] = {}
     if previous is not None:
         hint = "pass earlier parameters of the same model"
@@ -154,6 +168,44 @@ def _strength_factor(opt_state: Tree) -> jax.Array:
         )
     # A copy: a variable of nnx would change with the optimizer.
     return jnp.asarray(factors[0][1])
+
+
+def _pulled(penalty: Penalty, params: Tree, opt_state: Tree) -> dict[str, jax.Array]:
+    """The share `pulled` of `measure`, if the state has latents of these parameters."""
+    states = states_of(opt_state, RegularizeState)
+    if len(states) != 1:
+        return {}
+    for outer in states_of(opt_state, ReweightState):
+        penalty = weighted(penalty, outer.penalty_weights)
+    # Once it has landed, the latents of `target_sparsity` are the parameters.
+    may_land = bool(states_of(opt_state, TargetSparsityState))
+    tree, width = states[0].latent, jnp.asarray(states[0].width)
+    latents = dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
+    leaves = Leaves(penalty, params)
+    moved, counted = [], []
+    for part in leaves.parts:
+        names = part.pick(leaves.names)
+        if not set(names) <= set(latents):
+            continue
+        own = list(map(jnp.asarray, part.pick(leaves.leaves)))
+        stored = [jnp.asarray(latents[name]) for name in names]
+        step = part.penalty.step_for(width)
+        nearest = part.penalty.nearest_latent(stored, own, step)
+        for leaf, latent, new in zip(own, stored, nearest, strict=True):
+            is_moved = _are_apart(leaf, latent, new)
+            if may_land:
+                is_moved &= _are_apart(leaf, latent, leaf)
+            moved.append(is_moved)
+            counted.append(is_moved | (leaf != 0))
+    if not moved:
+        return {}
+    return {"pulled": _count(moved) / jnp.maximum(_count(counted), 1)}
+
+
+def _are_apart(leaf: jax.Array, latent: jax.Array, other: jax.Array) -> jax.Array:
+    """Mask of latents that differ by more than rounding of the leaf's updates."""
+    unit = float(jnp.finfo(leaf.dtype).eps) * norm(leaf) / max(leaf.size, 1) ** 0.5
+    return jnp.abs(latent - other) > _ROUNDING * unit
 
 
 class MaxStrength(NamedTuple):

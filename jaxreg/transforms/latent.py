@@ -29,13 +29,15 @@ from jaxreg.transforms.shrink import ShrinkState
 class RegularizeState(NamedTuple):
     """The latent (`MaskedNode` for free leaves), and the optimizer's state.
 
-    Beside them, the step count and the last factor of the schedule.
+    Beside them, the step count, the last factor of the schedule, and the `width`, which
+    says whether parameters are the prox of the latent.
     """
 
     latent: Tree
     inner_optimizer: optax.OptState
     update_count: jax.Array
     strength_factor: jax.Array
+    width: jax.Array
 
     @property
     def hyperparams(self) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def latent(opt_state: optax.OptState) -> tuple[Tree, optax.OptState]:
     >>> jaxreg.latent(tx.init(jnp.array([1.0, 0.0])))[0]
     Array([1.5, 0. ], dtype=float32)
     """
-    states = _states_of(opt_state, RegularizeState)
+    states = states_of(opt_state, RegularizeState)
     if len(states) != 1:
         raise ValueError(
             f"latent: the optimizer state holds {len(states)} states of regularize; "
@@ -96,7 +98,7 @@ def start_of(
     return penalty.nearest_latent(wide, wide, penalty.step_for(width))
 
 
-def _states_of(state: optax.OptState, kinds: type | tuple[type, ...]) -> list[Any]:
+def states_of(state: optax.OptState, kinds: type | tuple[type, ...]) -> list[Any]:
     """The nodes of these types in an optimizer state."""
     nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kinds))
     return [node for node in nodes if isinstance(node, kinds)]
@@ -108,31 +110,31 @@ def check_inner(state: optax.OptState, extra_args: dict[str, Any]) -> None:
         optax.ScaleByBacktrackingLinesearchState,
         optax.ScaleByZoomLinesearchState,
     )
-    if _states_of(state, searches):
+    if states_of(state, searches):
         raise ValueError(
             "regularize: the optimizer has a line search, which evaluates the loss at "
             "latents where the parameters never are. Give it a learning rate instead, "
             "as in optax.lbfgs(1e-1, linesearch=None)"
         )
-    sams = _states_of(state, optax.contrib.SAMState)
+    sams = states_of(state, optax.contrib.SAMState)
     if "grad_fn" in extra_args or any(sam.cache is None for sam in sams):
         raise ValueError(
             "regularize: grad_fn gives gradients at latents, where the parameters "
             "never are. Use optax.contrib.sam with opaque_mode=False"
         )
-    if _states_of(state, optax.LookaheadState):
+    if states_of(state, optax.LookaheadState):
         raise ValueError(
             "regularize: lookahead inside keeps two copies of the latent and its slow "
             "copy has no prox. Use the optimizer that lookahead wraps"
         )
-    if _states_of(state, optax.contrib.DifferentiallyPrivateAggregateState):
+    if states_of(state, optax.contrib.DifferentiallyPrivateAggregateState):
         raise ValueError(
             "regularize: the optimizer takes gradients per example, with one axis more "
             "than the parameters. Write optax.chain("
             "optax.contrib.differentially_private_aggregate(...), "
             "jaxreg.regularize(optax.sgd(...), penalty))"
         )
-    applied = {type(inner).__name__ for inner in _states_of(state, _STATES)}
+    applied = {type(inner).__name__ for inner in states_of(state, _STATES)}
     if applied:
         raise ValueError(
             f"regularize: the optimizer applies a penalty already "

@@ -140,6 +140,7 @@ class NormalMap:
             inner_optimizer=self.inner.init(_trained(leaves, latents)),
             update_count=jnp.zeros([], jnp.int32),
             strength_factor=jnp.ones([], jnp.float32),
+            width=self._stored_width(),
         )
 
     def update(
@@ -211,8 +212,12 @@ class NormalMap:
                 inner_optimizer=inner_optimizer,
                 update_count=optax.safe_increment(state.update_count),
                 strength_factor=as_factor(factor),
+                width=self._stored_width(),
             ),
         )
+
+    def _stored_width(self) -> jax.Array:
+        return jax.lax.convert_element_type(self.width, jnp.result_type(float))
 
     def prox(self, leaves: Leaves, latents: list[Any]) -> dict[int, jax.Array]:
         """The prox of the latents, by the index of the leaf."""

@@ -169,7 +169,7 @@ def test_noise_brings_decay_inside_to_light(way: str) -> None:
         "prox_adam": ("prox_adam alone", "prox_adamw, weight decay 0.1"),
     }
     noisy = [f"{setup}, noisy gradients" for setup in setups[way]]
-    plain, decayed = (blind_spots.measure(blind_spots.Config(), s) for s in noisy)
+    plain, decayed = (blind_spots.answer_of(blind_spots.Config(), s) for s in noisy)
     assert plain["zeros"] == decayed["zeros"] == 1
     # Decay of 0.1 pulls towards 0; the same noise moves both by a hundredth.
     assert decayed["answer"][0] < plain["answer"][0] - 0.03

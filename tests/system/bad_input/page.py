@@ -2,6 +2,7 @@
 
 from experiments.harness.docs import ROOT
 from tests.support import ways
+from tests.system.bad_input.chains import CHAIN_ROWS
 from tests.system.bad_input.inputs import PARAMS_ROWS, PENALTY_ROWS, Row
 from tests.system.bad_input.outcomes import MEASURED
 from tests.system.bad_input.steps import CHANGED_ROWS, GRADS_ROWS, STATE_ROWS
@@ -23,6 +24,7 @@ SECTIONS = {
     "Changes between steps": CHANGED_ROWS,
     **MEASURED,
     "A sweep over strengths": SWEEP_ROWS,
+    "A check of a chain": CHAIN_ROWS,
 }
 # Longer lists first: what they hold is not listed again.
 SETS = {
