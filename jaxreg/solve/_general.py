@@ -144,11 +144,12 @@ class Problem:
         self.loss, self.penalty, self.grad = loss, penalty, jax.grad(loss)
         self.tolerance = tolerance
         self.max_steps = jnp.asarray(max_steps, jnp.int32)
-        self.penalised = tuple(Leaves(penalty, params).penalised)
         # From parameters where the gradient is large for the problem itself: at zero,
         # or where that is a saddle point, as in networks, at the start.
         points = jax.tree.map(lambda x: jnp.stack([jnp.zeros_like(x), x]), params)
-        at_zero, at_start = jax.lax.map(lambda x: self._size(self.grad(x)), points)
+        at_zero, at_start = jax.lax.map(
+            lambda x: largest_pull(penalty, self.grad(x)), points
+        )
         is_usable = (at_zero > 0) & jnp.isfinite(at_zero)
         self.least_scale = 1e-3 * jnp.where(is_usable, at_zero, at_start)
 
@@ -158,7 +159,7 @@ class Problem:
         violation = largest(jax.tree.leaves(self.penalty.stationarity(params, grads)))
         # Off a constraint's set nothing is solved.
         violation = jnp.where(value == jnp.inf, jnp.inf, violation)
-        scale = jnp.maximum(self._size(grads), self.least_scale)
+        scale = jnp.maximum(largest_pull(self.penalty, grads), self.least_scale)
         dtype = self.least_scale.dtype
         numbers = (x.astype(dtype) for x in (loss + value, violation, scale))
         return Point(params, grads, *numbers)
@@ -166,9 +167,21 @@ class Problem:
     def is_solved(self, point: Point) -> jax.Array:
         return point.violation <= self.tolerance * point.scale
 
-    def _size(self, grads: Tree) -> jax.Array:
-        leaves = jax.tree.leaves(grads)
-        return largest([jnp.abs(leaves[index]) for index in self.penalised])
+
+def relative_stationarity(penalty: Penalty, params: Tree, grads: Tree) -> jax.Array:
+    """The largest distance to stationarity, relative to the largest penalised gradient.
+
+    At a solution with an active entry of L1 that gradient is the strength.
+    """
+    violation = largest(jax.tree.leaves(penalty.stationarity(params, grads)))
+    scale = largest_pull(penalty, grads)
+    return violation / jnp.where(scale > 0, scale, 1)
+
+
+def largest_pull(penalty: Penalty, grads: Tree) -> jax.Array:
+    """The largest gradient of a penalised entry."""
+    leaves = jax.tree.leaves(grads)
+    return largest([jnp.abs(leaves[i]) for i in Leaves(penalty, grads).penalised])
 
 
 def largest(leaves: list[jax.Array]) -> jax.Array:
