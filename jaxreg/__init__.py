@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from jaxreg import model_selection, preconditioners, states
+from jaxreg import model_selection, preconditioners, solve, states
 from jaxreg._core.constraint import Constraint
 from jaxreg._core.groups import Blocks
 from jaxreg._core.leafwise import Elementwise, Leafwise
@@ -75,6 +75,9 @@ from jaxreg.rules.flax import (
     neurons,
     on_kernels,
 )
+
+# Solving
+from jaxreg.solve._minimise import minimise
 
 # Ways to apply a penalty
 from jaxreg.transforms.add_penalty_gradient import add_penalty_gradient
@@ -163,6 +166,7 @@ __all__ = [
     "latent",
     "max_strength",
     "measure",
+    "minimise",
     "model_selection",
     "neurons",
     "nonnegative",
@@ -181,6 +185,7 @@ __all__ = [
     "reweight",
     "scaled",
     "shrink",
+    "solve",
     "spectral",
     "states",
     "summary",

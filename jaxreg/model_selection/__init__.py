@@ -1,5 +1,6 @@
 """Choosing the strength: grids, sweeps, and selection from their results."""
 
+from jaxreg.model_selection._path import Path, cross_validate, path
 from jaxreg.model_selection._selection import (
     information_criteria,
     pareto_front,
@@ -9,9 +10,12 @@ from jaxreg.model_selection._selection import (
 from jaxreg.model_selection._sweep import fold_masks, strength_grid, sweep
 
 __all__ = [
+    "Path",
+    "cross_validate",
     "fold_masks",
     "information_criteria",
     "pareto_front",
+    "path",
     "stability_selection",
     "strength_grid",
     "sweep",

@@ -17,6 +17,7 @@ from jaxreg._core.penalty import Penalty, Tree, leaves_like, widened
 from jaxreg._core.shards import check_whole_leaf
 from jaxreg.calculus.weighted import weighted
 from jaxreg.rules.by_path import Leaves, paths, read
+from jaxreg.solve._general import relative_stationarity
 from jaxreg.transforms.latent import RegularizeState, states_of
 from jaxreg.transforms.reweight import ReweightState
 from jaxreg.transforms.target_sparsity import TargetSparsityState, warn_if_missed
@@ -74,7 +75,10 @@ def measure(
       `zero_share`, their share of all entries; `penalty`, its value; with groups
       `dead_groups`, the number of groups that are all zero. With `grads`, the gradient
       of the loss at `params`, `stationarity`: the root mean square over entries of the
-      distance to a minimum of loss + penalty. With `opt_state`, the state of an
+      distance to a minimum of loss + penalty; and `relative_stationarity`, the largest
+      such distance over the largest gradient of a penalised entry, which tells what has
+      converged whatever the strength, as in `minimise`: 1e-3 is solved for most uses,
+      0.1 is not. With `opt_state`, the state of an
       optimizer that holds one of jaxreg's transformations, `strength_factor`: the
       factor by which a schedule or `target_sparsity` multiplied the strengths at the
       last update; for `target_sparsity` also `missed_units`, by how many units its
@@ -112,6 +116,7 @@ def measure(
         scalars["dead_groups"] = _total(count for count in dead if count is not None)
     if grads is not None:
         scalars["stationarity"] = stationarity_rms(penalty, params, grads)
+        scalars["relative_stationarity"] = relative_stationarity(penalty, params, grads)
     if opt_state is not None:
         scalars["strength_factor"] = _strength_factor(opt_state)
         scalars |= _pulled(penalty, params, opt_state)

@@ -104,6 +104,7 @@ def test_measure_is_the_same_inside_jit_and_skips_free_leaves() -> None:
         "penalty",
         "dead_groups",
         "stationarity",
+        "relative_stationarity",
         "flips",
     ]
     assert found["zeros"] == 3 and found["zero_share"] == 0.5
@@ -243,7 +244,7 @@ def test_measure_per_leaf_is_measure_of_each_leaf_alone() -> None:
     for name, penalty in (("kernel", rules.penalties[0]), ("bias", rules.penalties[1])):
         trees = (tree[name] for tree in (params, grads))
         numbers = jaxreg.measure(penalty, *trees, None, before[name])
-        del numbers["zeros"], numbers["penalty"]
+        del numbers["zeros"], numbers["penalty"], numbers["relative_stationarity"]
         numbers["norm"] = measures.norm(params[name])
         alone |= {f"{key}/{name}": number for key, number in numbers.items()}
     assert {key for key in found if "/" in key} == set(alone)

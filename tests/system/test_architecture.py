@@ -28,7 +28,7 @@ LAYERS = [
     {"calculus"},
     {"penalties", "constraints"},
     {"rules"},
-    {"preconditioners", "transforms"},
+    {"preconditioners", "transforms", "solve"},
     {"model_selection", "reports"},
     {"states"},
 ]
@@ -43,10 +43,12 @@ WITHOUT_EXAMPLE = {
     "Constraint",
     "model_selection",
     "preconditioners",
+    "solve",
     "states",
 }
 SUBMODULES = {
-    name: getattr(jaxreg, name) for name in ("model_selection", "preconditioners")
+    name: getattr(jaxreg, name)
+    for name in ("model_selection", "preconditioners", "solve")
 }
 # The classes that only functions make.
 MAKERS = {
