@@ -1,7 +1,10 @@
-"""State classes of the transformations, `Table` and `Verdict`, for type annotations."""
+"""Classes of states and results, for type annotations."""
 
+from jaxreg.model_selection._path import Path
 from jaxreg.reports.check import Verdict
 from jaxreg.reports.table import Table
+from jaxreg.solve._linear import Linear
+from jaxreg.solve._minimise import Fit
 from jaxreg.transforms.add_penalty_gradient import AddPenaltyGradientState
 from jaxreg.transforms.dual_average import DualAverageState
 from jaxreg.transforms.ftrl import FtrlState
@@ -14,7 +17,10 @@ from jaxreg.transforms.target_sparsity import TargetSparsityState
 __all__ = [
     "AddPenaltyGradientState",
     "DualAverageState",
+    "Fit",
     "FtrlState",
+    "Linear",
+    "Path",
     "ProximalState",
     "RegularizeState",
     "ReweightState",

@@ -46,7 +46,7 @@ def array(default: object = dataclasses.MISSING) -> Any:
 
 
 def derived(default: object = dataclasses.MISSING) -> Any:
-    """A field for numbers of another penalty, which have been checked there."""
+    """A field for numbers that were checked where they come from."""
     return dataclasses.field(default=default, metadata={"derived": True})
 
 

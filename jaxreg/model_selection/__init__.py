@@ -1,6 +1,6 @@
 """Choosing the strength: grids, sweeps, and selection from their results."""
 
-from jaxreg.model_selection._path import Path, cross_validate, path
+from jaxreg.model_selection._path import cross_validate, path
 from jaxreg.model_selection._selection import (
     information_criteria,
     pareto_front,
@@ -10,7 +10,6 @@ from jaxreg.model_selection._selection import (
 from jaxreg.model_selection._sweep import fold_masks, strength_grid, sweep
 
 __all__ = [
-    "Path",
     "cross_validate",
     "fold_masks",
     "information_criteria",

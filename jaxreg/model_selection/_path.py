@@ -10,26 +10,27 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from jaxreg._core.checks import check_numbers, check_positive, check_prox, is_known
+from jaxreg._core.checks import check_numbers, check_prox
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree
+from jaxreg._core.ranges import check_positive, is_known
 from jaxreg.calculus.scaled import scaled
 from jaxreg.model_selection._selection import ValidationCurve, validation_curve
 from jaxreg.model_selection._sweep import strength_grid
 from jaxreg.reports.measure import max_strength
 from jaxreg.rules.by_path import read
-from jaxreg.solve import ConvergenceWarning, Linear
 from jaxreg.solve._general import CONVERGED
 from jaxreg.solve._linear import (
     COEFFICIENTS,
     INTERCEPT,
+    Linear,
     Standardised,
     on_coefficients,
     standardised,
 )
+from jaxreg.solve._minimise import ConvergenceWarning
 from jaxreg.solve._working_set import Memory, empty_memory, solve_linear
 
 # A factor on the penalty that keeps all it penalises at zero.
@@ -50,7 +51,7 @@ class Path(NamedTuple):
       intercepts: shape (strengths,), or (strengths, outputs); None without intercept.
       nonzeros: the number of coefficients that are not zero.
       deviance_ratio: the share of the null model's deviance that the fit explains.
-      stationarity: as in `jaxreg.solve.Fit`.
+      stationarity: as in `jaxreg.states.Fit`.
       converged: `stationarity <= tolerance`.
       problem: what was fitted.
       penalty: what the strengths multiply.
@@ -291,13 +292,14 @@ def _warn(
     """Outside of traces, says how many fits did not converge, and which is worst."""
     if isinstance(converged, jax.core.Tracer) or bool(jnp.all(converged)):
         return
-    distances = np.where(converged, 0, np.nan_to_num(stationarity, nan=np.inf))
-    worst = np.unravel_index(np.argmax(distances), distances.shape)
-    missed = int(np.sum(~np.asarray(converged)))
+    # A NaN is the worst.
+    worst = int(jnp.argmax(jnp.where(converged, 0, stationarity)))
+    distance = float(stationarity.ravel()[worst])
     warnings.warn(
-        f"{caller}: {missed} of {distances.size} fits did not converge; the worst has "
-        f"a stationarity of {distances[worst]:.1e} of the strength at strength "
-        f"{float(strengths[worst]):.3g}, tolerance {float(tolerance):g}",
+        f"{caller}: {int(jnp.sum(~converged))} of {converged.size} fits did not "
+        f"converge; the worst has a stationarity of {distance:.1e} of the strength at "
+        f"strength {float(strengths.ravel()[worst]):.3g}, tolerance "
+        f"{float(tolerance):g}",
         ConvergenceWarning,
         stacklevel=3,
     )

@@ -1,18 +1,6 @@
-"""Solving loss + penalty on all the data, to a tolerance."""
+"""Solving loss + penalty on all the data; `jaxreg.minimise` does it."""
 
-from jaxreg.solve._linear import Linear, linear
-from jaxreg.solve._minimise import (
-    ConvergenceError,
-    ConvergenceWarning,
-    Fit,
-    minimise,
-)
+from jaxreg.solve._linear import linear
+from jaxreg.solve._minimise import ConvergenceError, ConvergenceWarning
 
-__all__ = [
-    "ConvergenceError",
-    "ConvergenceWarning",
-    "Fit",
-    "Linear",
-    "linear",
-    "minimise",
-]
+__all__ = ["ConvergenceError", "ConvergenceWarning", "linear"]

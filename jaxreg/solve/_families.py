@@ -8,11 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from jaxreg._core.checks import is_known
 from jaxreg._core.messages import shown
+from jaxreg._core.ranges import is_known
 
 Losses = Callable[[jax.Array, Any], jax.Array]
 """From a predictor, shape (samples, ...), and a response to one loss per sample."""
@@ -149,13 +148,12 @@ def _shares(y: ArrayLike) -> jax.Array:
             "linear: labels of family 'multinomial' are traced, so that the number of "
             "classes is unknown; pass jax.nn.one_hot(y, classes)"
         )
-    labels = np.asarray(y)
-    if (labels < 0).any() or (labels != np.round(labels)).any():
+    if is_known(lambda y: (y < 0) | (y != jnp.round(y)), y):
         raise ValueError(
-            f"linear: y of family 'multinomial' holds {shown(labels)}; allowed: labels "
+            f"linear: y of family 'multinomial' holds {shown(y)}; allowed: labels "
             "0, 1, ..., as numpy.unique(y, return_inverse=True)[1] gives"
         )
-    return jax.nn.one_hot(labels.astype(int), int(labels.max()) + 1)
+    return jax.nn.one_hot(y.astype(int), int(jnp.max(y)) + 1)
 
 
 def _survival(y: Any, samples: int) -> tuple[jax.Array, jax.Array]:

@@ -151,7 +151,7 @@ class Problem:
             lambda x: largest_pull(penalty, self.grad(x)), points
         )
         is_usable = (at_zero > 0) & jnp.isfinite(at_zero)
-        self.least_scale = 1e-3 * jnp.where(is_usable, at_zero, at_start)
+        self.least_scale = least_scale(jnp.where(is_usable, at_zero, at_start))
 
     def at(self, params: Tree) -> Point:
         loss, grads = jax.value_and_grad(self.loss)(params)
@@ -166,6 +166,15 @@ class Problem:
 
     def is_solved(self, point: Point) -> jax.Array:
         return point.violation <= self.tolerance * point.scale
+
+
+def least_scale(largest_gradient: jax.Array) -> jax.Array:
+    """A thousandth of the largest gradient, in float32 a hundredth.
+
+    Gradients round by about a unit of that, and the tolerance must lie above it.
+    """
+    is_double = jnp.finfo(largest_gradient.dtype).bits == 64
+    return (1e-3 if is_double else 1e-2) * largest_gradient
 
 
 def relative_stationarity(penalty: Penalty, params: Tree, grads: Tree) -> jax.Array:

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxreg._core.checks import is_known
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Penalty, Tree
-from jaxreg._core.pytree import pytree_dataclass, static
+from jaxreg._core.pytree import derived, pytree_dataclass, static
+from jaxreg._core.ranges import is_known
 from jaxreg.rules.by_path import ByPath, by_path
 from jaxreg.solve._families import FAMILIES, Family, Losses, family_of, response
 
@@ -33,10 +33,10 @@ class Linear:
     `intercept`, of shape () or (outputs,).
     """
 
-    x: jax.Array
-    y: Any
-    sample_weight: jax.Array
-    offset: jax.Array
+    x: jax.Array = derived()
+    y: Any = derived()
+    sample_weight: jax.Array = derived()
+    offset: jax.Array = derived()
     family: str | Losses = static()
     intercept: bool = static()
     standardise: bool = static()

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jaxreg._core.leafwise import Leafwise
 from jaxreg._core.penalty import Facts, Number, Penalty, Tree
-from jaxreg._core.pytree import array, pytree_dataclass, static
+from jaxreg._core.pytree import derived, pytree_dataclass, static
 from jaxreg.solve import _general
 from jaxreg.solve._general import Point, Solution
 from jaxreg.solve._linear import (
@@ -133,7 +133,8 @@ class _Work:
         self.count = problem.x.shape[1]
         self.may_overflow = self.count > _CAPACITY
         at_zero = self._grads(problem.zeros(), problem.predict(problem.zeros()))
-        self.least_scale = 1e-3 * jnp.max(jnp.abs(at_zero[COEFFICIENTS]), initial=0.0)
+        largest = jnp.max(jnp.abs(at_zero[COEFFICIENTS]), initial=0.0)
+        self.least_scale = _general.least_scale(largest)
 
     @staticmethod
     def memory(problem: Linear) -> Memory:
@@ -259,7 +260,8 @@ class _Work:
             grow,
             (memory, jnp.ones((), bool)),
         )
-        return memory, is_left
+        # The support alone fills it, or does not fit.
+        return memory, is_left | (is_tight & (memory.in_use > room))
 
     def _with_worst(self, memory: Memory, wanted: jax.Array) -> Memory:
         at, chunk = memory.in_use, min(_CHUNK, self.count)
@@ -338,8 +340,8 @@ def _quadratic(memory: Memory, slopes: jax.Array, vector: jax.Array) -> jax.Arra
 class _Restricted(Leafwise):
     """A separable penalty of all coefficients, on those of the working set."""
 
-    penalty: Penalty
-    features: jax.Array = array()
+    penalty: Penalty = derived()
+    features: jax.Array = derived()
     size: int = static()
 
     @property

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxreg._core.checks import is_known
 from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, widened
+from jaxreg._core.ranges import is_known
 from jaxreg._numerics.largest import largest, largest_of_each
 from jaxreg.rules.by_path import Leaves, Part, penalties_of
 from jaxreg.transforms._leaves import (

@@ -28,7 +28,7 @@ def fit(problem, penalty, **options):
     return params["coefficients"], params.get("intercept")
 
 
-def test_the_lasso_has_the_intercept_and_the_scales_of_scikit_learn(data):
+def test_the_lasso_has_intercept_and_scales_of_scikit_learn(data):
     x, y = data
     ours, intercept = fit(linear(x, y), jaxreg.L1(0.1))
     spread = x.std(axis=0)
@@ -114,7 +114,7 @@ def test_working_sets_find_what_all_features_find(features, strength):
 
 
 @pytest.mark.slow
-def test_a_support_above_the_capacity_is_solved_with_all_features():
+def test_a_support_above_the_capacity_is_solved_with_all():
     generator = np.random.default_rng(2)
     samples, features = 40, 2300
     x, y = generator.normal(size=(samples, features)), generator.normal(size=samples)
@@ -189,7 +189,7 @@ def partial_likelihood(predictor, time, event, weights):
     return total / weights.sum()
 
 
-def test_the_partial_likelihood_is_its_definition_with_ties_and_weights():
+def test_the_partial_likelihood_is_its_definition_with_ties():
     generator = np.random.default_rng(4)
     x = generator.normal(size=(30, 3))
     time, event = generator.integers(1, 8, 30), generator.integers(0, 2, 30)
