@@ -31,6 +31,7 @@ _ROOMS = {
     "calculus": "Penalties made from another",
     "rules": "Which leaves",
     "transforms": "Ways to apply a penalty",
+    "solve": "Solving, and `jaxreg.solve`: linear models",
     "reports": "Reading",
     "model_selection": "`jaxreg.model_selection`: choosing the strength",
     "preconditioners": "`jaxreg.preconditioners`: for `proximal`",
@@ -89,7 +90,8 @@ def _answers() -> str:
 def _names() -> str:
     """A table of the public names per room of jaxreg and per public submodule."""
     rooms: dict[str, list[dict[str, str]]] = {}
-    for module in (jaxreg, jaxreg.model_selection, jaxreg.preconditioners):
+    submodules = jaxreg.model_selection, jaxreg.preconditioners, jaxreg.solve
+    for module in (jaxreg, *submodules):
         for name in sorted(set(module.__all__) - set(jaxreg.states.__all__)):
             public = getattr(module, name)
             if isinstance(public, types.ModuleType):

@@ -13,9 +13,16 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxreg._core.checks import check_numbers, check_prox
+from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree
-from jaxreg._core.ranges import check_positive, is_known
+from jaxreg._core.ranges import (
+    BETWEEN_0_AND_1,
+    check_number,
+    check_positive,
+    is_known,
+    real_array,
+)
 from jaxreg.calculus.scaled import scaled
 from jaxreg.model_selection._selection import ValidationCurve, validation_curve
 from jaxreg.model_selection._sweep import strength_grid
@@ -116,6 +123,9 @@ def path(
     check_numbers(penalty)
     check_prox("path", penalty)
     check_positive("path: tolerance", tolerance)
+    check_count("path: count", count, 2)
+    if ratio is not None:
+        check_number("path: ratio", ratio, BETWEEN_0_AND_1)
     within, inner = standardised(problem), on_coefficients(penalty)
     read(inner, within.problem.zeros())
     if strengths is None:
@@ -124,7 +134,7 @@ def path(
             ratio = 1e-2 if samples < features else 1e-4
         largest = _largest(within.problem, inner, tolerance)
         strengths = strength_grid(largest, count, ratio)
-    grid = jnp.asarray(strengths, within.problem.x.dtype)
+    grid = real_array("path: strengths", strengths, within.problem.x.dtype)
     if grid.ndim != 1 or not grid.size:
         raise ValueError(
             f"path: strengths has shape {grid.shape}; allowed: one axis with at least "
@@ -182,7 +192,17 @@ def cross_validate(
     >>> print(path.nonzeros[choice.one_standard_error])
     1
     """
-    masks = jnp.asarray(folds)
+    if not isinstance(path, Path):
+        raise TypeError(
+            f"cross_validate: path is {shown(path)}; allowed: that of "
+            "model_selection.path(problem, penalty)"
+        )
+    if metric != "deviance" and not callable(metric):
+        raise ValueError(
+            f"cross_validate: metric is {shown(metric)}; allowed: 'deviance', or a "
+            "function (predictor, y) that returns an error per sample"
+        )
+    masks = real_array("cross_validate: folds", folds)
     samples = len(path.problem.x)
     if masks.ndim != 2 or masks.shape[1] != samples or masks.dtype != bool:
         raise ValueError(

@@ -8,10 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxreg._core.messages import shown
-from jaxreg._core.ranges import is_known
+from jaxreg._core.ranges import is_known, real_array
 
 Losses = Callable[[jax.Array, Any], jax.Array]
 """From a predictor, shape (samples, ...), and a response to one loss per sample."""
@@ -107,17 +106,16 @@ def response(family: str | Losses, y: Any, samples: int) -> Any:
         return _survival(y, samples)
     if not isinstance(family, str):
         return jax.tree.map(jnp.asarray, y)
-    if isinstance(y, tuple | list) or jnp.ndim(y) not in (1, 2) or len(y) != samples:
-        found = shown(y) if isinstance(y, tuple | list) else f"of shape {jnp.shape(y)}"
+    y = real_array("linear: y", y)
+    if y.ndim not in (1, 2) or len(y) != samples:
         raise ValueError(
-            f"linear: y is {found}, and x has {samples} samples; allowed: "
+            f"linear: y has shape {y.shape}, and x has {samples} samples; allowed: "
             f"({samples},), or ({samples}, outputs)"
         )
     if is_known(lambda y: ~jnp.isfinite(y), y):
         raise ValueError("linear: y holds numbers that are not finite")
     if family == "multinomial":
         return _shares(y)
-    y = jnp.asarray(y)
     is_off, allowed = {
         "gaussian": (lambda y: y != y, ""),
         "binomial": (lambda y: (y < 0) | (y > 1), "0 and 1, or shares between them"),
@@ -131,9 +129,8 @@ def response(family: str | Losses, y: Any, samples: int) -> Any:
     return y.astype(jnp.promote_types(y.dtype, jnp.float32))
 
 
-def _shares(y: ArrayLike) -> jax.Array:
+def _shares(y: jax.Array) -> jax.Array:
     """One row of shares per sample; labels become rows with a single 1."""
-    y = jnp.asarray(y)
     if y.ndim == 2:
         if is_known(
             lambda y: (y < 0) | (abs(jnp.sum(y, 1, keepdims=True) - 1) > 1e-5), y

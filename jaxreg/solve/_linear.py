@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Penalty, Tree
 from jaxreg._core.pytree import derived, pytree_dataclass, static
-from jaxreg._core.ranges import is_known
+from jaxreg._core.ranges import is_known, real_array
 from jaxreg.rules.by_path import ByPath, by_path
 from jaxreg.solve._families import FAMILIES, Family, Losses, family_of, response
 
@@ -170,7 +170,7 @@ def linear(
     >>> print(fit.params["coefficients"].round(3), fit.params["intercept"].round(3))
     [1.911 0.   ] 1.224
     """
-    x = jnp.asarray(x)
+    x = real_array("linear: x", x)
     if x.ndim != 2 or not x.shape[0]:
         raise ValueError(f"linear: x has shape {x.shape}; allowed: (samples, features)")
     is_named = isinstance(family, str) and family in FAMILIES
@@ -190,7 +190,9 @@ def linear(
         )
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     samples = len(x)
-    weights = jnp.ones(samples) if sample_weight is None else jnp.asarray(sample_weight)
+    weights = jnp.ones(samples)
+    if sample_weight is not None:
+        weights = real_array("linear: sample_weight", sample_weight)
     if weights.shape != (samples,):
         raise ValueError(
             f"linear: sample_weight has shape {weights.shape}; allowed: ({samples},)"
@@ -201,8 +203,10 @@ def linear(
             "or zeros alone; allowed: numbers >= 0"
         )
     y = response(family, y, samples)
-    shift = jnp.zeros((), x.dtype) if offset is None else jnp.asarray(offset, x.dtype)
-    if offset is not None and len(shift) != samples:
+    shift = jnp.zeros((), x.dtype)
+    if offset is not None:
+        shift = real_array("linear: offset", offset, x.dtype)
+    if offset is not None and shift.shape[:1] != (samples,):
         raise ValueError(
             f"linear: offset has shape {shift.shape}; allowed: that of the predictor, "
             f"({samples},) or ({samples}, outputs)"

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.checks import check_numbers, check_prox
-from jaxreg._core.groups import is_int
+from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, is_real_floating, widened
 from jaxreg._core.ranges import check_positive
@@ -254,10 +254,7 @@ def _check(
             "the loss behind the parameters, as data=(x, y)"
         )
     check_positive("minimise: tolerance", tolerance)
-    if not is_int(max_steps) or max_steps < 1:
-        raise ValueError(
-            f"minimise: max_steps is {shown(max_steps)}; allowed: an int of at least 1"
-        )
+    check_count("minimise: max_steps", max_steps, 1)
     if on_failure not in ("warn", "raise", "ignore"):
         raise ValueError(
             f"minimise: on_failure is {shown(on_failure)}; allowed: 'warn', 'raise' "

@@ -247,7 +247,7 @@ X, Y = np.ones((4, 2)), np.arange(4.0)
     [
         ({"x": np.ones(4)}, r"x has shape \(4,\); allowed: \(samples, features\)"),
         ({"x": X + np.nan}, "x holds numbers that are not finite"),
-        ({"y": np.ones(3)}, r"y is of shape \(3,\), and x has 4 samples"),
+        ({"y": np.ones(3)}, r"y has shape \(3,\), and x has 4 samples"),
         ({"y": Y + np.inf}, "y holds numbers that are not finite"),
         ({"family": "gamma"}, "family is 'gamma'; allowed: gaussian, binomial"),
         ({"family": "binomial"}, "values from 0 to 3; allowed: 0 and 1"),

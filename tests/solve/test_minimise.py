@@ -265,7 +265,7 @@ def test_a_second_derivative_raises(data):
         ({"params": None}, TypeError, "params is None; allowed: a tree"),
         ({"data": [1.0]}, TypeError, "data is .*allowed: a tuple"),
         ({"tolerance": 0.0}, ValueError, "tolerance is 0.0; allowed: a number above 0"),
-        ({"max_steps": 0}, ValueError, "max_steps is 0; allowed: an int"),
+        ({"max_steps": 0}, ValueError, "max_steps is 0; allowed: an int >= 1"),
         ({"on_failure": "stop"}, ValueError, "on_failure is 'stop'; allowed: 'warn'"),
         ({"penalty": 0.1}, TypeError, "penalty is 0.1; allowed: a jaxreg penalty"),
         ({"penalty": jaxreg.L1(-1.0)}, ValueError, "strength of .* is -1.0"),

@@ -23,6 +23,8 @@ NAN, INF = float("nan"), float("inf")
 PARAMS = {"kernel": jnp.asarray([[1.0, -2.0], [0.5, 0.0], [3.0, 1.0]])}
 L1, SGD = jaxreg.L1(0.1), optax.sgd(0.1)
 OWN = jaxreg.preconditioners
+ROWS_OF_X = jnp.eye(3)
+PROBLEM = jaxreg.solve.linear(ROWS_OF_X, jnp.arange(3.0))
 STATE = jaxreg.regularize(SGD, L1).init(PARAMS)
 ADAM = {"learning_rate": 0.1, "penalty": L1}
 
@@ -57,6 +59,15 @@ CALLS: dict[str, dict[str, Any]] = {
     "latent": {"opt_state": STATE},
     "max_strength": {"penalty": L1, "grads": PARAMS},
     "measure": {"penalty": L1, "params": PARAMS},
+    "minimise": {
+        "loss": lambda params, *data: jnp.sum(params["kernel"] ** 2),
+        "penalty": L1,
+        "params": PARAMS,
+    },
+    "model_selection.cross_validate": {
+        "path": jaxreg.states.Path(*[jnp.ones(1)] * 7, PROBLEM, L1, 1e-4),
+        "folds": jnp.eye(3, dtype=bool),
+    },
     "model_selection.fold_masks": {"key": jax.random.key(0), "folds": 2, "samples": 6},
     "model_selection.information_criteria": {
         "negative_log_likelihood": 1.0,
@@ -68,6 +79,7 @@ CALLS: dict[str, dict[str, Any]] = {
         "sparsity": jnp.ones(3),
         "accuracy": jnp.ones(3),
     },
+    "model_selection.path": {"problem": PROBLEM, "penalty": L1},
     "model_selection.stability_selection": {"units": jnp.ones((2, 3, 4))},
     "model_selection.strength_grid": {"largest": 1.0, "count": 3},
     "model_selection.sweep": {
@@ -117,6 +129,7 @@ CALLS: dict[str, dict[str, Any]] = {
     },
     "scaled": {"penalty": L1, "factor": 2.0},
     "shrink": ADAM,
+    "solve.linear": {"x": ROWS_OF_X, "y": jnp.arange(3.0)},
     "spectral": {"penalty": L1},
     "summary": {"penalty": L1, "params": PARAMS},
     "target_sparsity": {
@@ -132,16 +145,23 @@ CALLS_WITH = {
     "TopK.count": {"count": 1},
     "TopK.fraction": {"fraction": 0.5},
 }
-# What transformations return, and what the author of a penalty states of it.
-NOT_INPUT = {"Facts", *(f"states.{name}" for name in jaxreg.states.__all__)}
+# What transformations return or raise, and what the author of a penalty states of it.
+NOT_INPUT = {
+    "Facts",
+    "solve.ConvergenceError",
+    "solve.ConvergenceWarning",
+    *(f"states.{name}" for name in jaxreg.states.__all__),
+}
 # No value of these is bad: a switch is on where Python takes it for true.
 SWITCHES = {
     "bias_correction",
     "cautious",
     "centered",
     "eps_in_sqrt",
+    "intercept",
     "nesterov",
     "per_leaf",
+    "standardise",
     "warm_start",
 }
 # These go to Optax as they are.
@@ -252,8 +272,8 @@ KINDS = [
     range_of(
         "> 0",
         [0.0, -1.0],
-        """knot scale width LogSum.eps reweight.eps SCAD.ratio SpectralBall.radius
-        L2.from_sklearn.samples envelope.step""",
+        """knot scale tolerance width LogSum.eps reweight.eps SCAD.ratio
+        SpectralBall.radius L2.from_sklearn.samples envelope.step""",
     ),
     range_of(
         "from 0 to below 1",
@@ -289,9 +309,12 @@ KINDS = [
         "{argument} of ... holds ...; allowed: finite numbers >= 0",
         ValueError,
     ),
-    count_from(0, "begin_step spatial stacked"),
-    count_from(1, "end_step every outputs rank steps"),
-    count_from(2, "folds model_selection.fold_masks.samples strength_grid.count"),
+    range_of("between 0 and 1", [0.0, 1.0], "path.ratio", may_be_none=True),
+    count_from(0, "begin_step keep_at_least spatial stacked"),
+    count_from(1, "end_step every max_steps outputs rank steps"),
+    count_from(
+        2, "folds model_selection.fold_masks.samples path.count strength_grid.count"
+    ),
     kind(
         "an int",
         "axis split Orthogonality.group_axis",
@@ -395,7 +418,7 @@ KINDS = [
     kind(
         "the index of a leaf, an order",
         "skip order",
-        [3, 1.0, True, "1", None],
+        [4, 1.0, True, "1", None],
         "{argument} is ...; allowed: ",
         ValueError,
     ),
@@ -454,7 +477,8 @@ KINDS = [
     kind(
         "results of fits, or numbers of them",
         """accuracy sparsity errors units labels candidates nonzeros
-        information_criteria.samples negative_log_likelihood strengths""",
+        information_criteria.samples negative_log_likelihood strengths
+        cross_validate.folds linear.x linear.y sample_weight offset""",
         {"": "1", "`1j`": 1j, "a list of objects": [object()]},
         "{argument} is ...; allowed: real numbers",
     ),
@@ -479,6 +503,51 @@ KINDS = [
         "factor_range is ...; allowed: two numbers around 1",
         ValueError,
     ),
+    kind(
+        "a loss",
+        "loss",
+        [0.1, None],
+        "loss is ...; allowed: a function loss(params, *data)",
+    ),
+    kind(
+        "the arguments of a loss behind the parameters",
+        "data",
+        {"": 1.0, "a list": [1.0], "`None`": None},
+        "data is ...; allowed: a tuple",
+    ),
+    kind(
+        "what to do without convergence",
+        "on_failure",
+        ["stop", None, 1],
+        "on_failure is ...; allowed: 'warn', 'raise' or 'ignore'",
+        ValueError,
+    ),
+    kind(
+        "a family of losses",
+        "family",
+        ["gamma", None, 1],
+        "family is ...; allowed: gaussian, ",
+        ValueError,
+    ),
+    kind(
+        "a linear problem",
+        "problem",
+        {"": 0.1, "`None`": None, "a loss": lambda params: 0.0},
+        "problem is ...; allowed: that of jaxreg.solve.linear(x, y)",
+    ),
+    kind(
+        "a path",
+        "cross_validate.path",
+        {"": 0.1, "`None`": None, "the problem": PROBLEM},
+        "path is ...; allowed: that of model_selection.path(problem, penalty)",
+    ),
+    kind(
+        "a metric",
+        "metric",
+        ["error", None, 1],
+        "metric is ...; allowed: 'deviance', or a function",
+        ValueError,
+    ),
     kind("a key of `jax.random`", "key", [0.5, "1"], "invalid PRNG key"),
     # It reads paths and shapes alone; chains.py has the rows.
     Kind("a tree of shapes", ("check.params",), ()),
@@ -492,7 +561,7 @@ def function_of(name: str) -> Any:
 
 def public_callables() -> list[str]:
     """The names of public functions, classes and constructors, below `jaxreg`."""
-    modules = ("", "model_selection.", "preconditioners.", "states.")
+    modules = ("", "model_selection.", "preconditioners.", "solve.", "states.")
     out = []
     for prefix in modules:
         module = function_of(prefix[:-1]) if prefix else jaxreg

@@ -14,7 +14,7 @@ import optax
 import jaxreg
 from tests.support import ways
 from tests.support.trees import assert_equal
-from tests.support.ways import EVERY, NORMAL_MAPS, REPORTS, SUMS, TAILS
+from tests.support.ways import EVERY, REPORTS, SUMS, TAILS
 from tests.system.bad_input.inputs import Row
 
 # The second row is zero, and the gradient spoils an entry of the first alone.
@@ -188,7 +188,7 @@ MEASURED = {
     "Numbers that a trace hides": [
         Row(
             "a traced strength of -0.1, or NaN",
-            (*NORMAL_MAPS, "prox_sgd", "proximal", "shrink", *SUMS),
+            ("regularize", "prox_sgd", "proximal", "shrink", *SUMS),
             "it is taken as it is: a negative one rewards weights for growing, NaN "
             "makes them NaN",
             "its value cannot be seen while tracing; `jaxreg.describe(penalty, "
