@@ -112,8 +112,8 @@ def path(
     >>> x = jnp.array([[1.0, 10.0], [2.0, 30.0], [3.0, 20.0], [4.0, 10.0]])
     >>> problem = jaxreg.solve.linear(x, jnp.array([3.0, 5.0, 7.0, 9.0]))
     >>> path = model_selection.path(problem, jaxreg.L1(1.0), count=4, ratio=0.1)
-    >>> print(path.coefficients[:, 0].round(2), path.nonzeros)
-    [0.   1.07 1.57 1.8 ] [0 1 1 1]
+    >>> print([f"{c:.2f}" for c in path.coefficients[:, 0]], path.nonzeros)
+    ['0.00', '1.07', '1.57', '1.80'] [0 1 1 1]
     """
     if not isinstance(problem, Linear):
         raise TypeError(

@@ -122,11 +122,28 @@ def _shrink_by_share(
         root: jax.Array, size: jax.Array, threshold: jax.Array, reach: jax.Array
     ) -> jax.Array:
         del reach
-        return root + power * threshold * _raised(root, power - 1) - size
+        return root + _force(root, threshold, power) - size
 
     root = root_of(find, residual, (safe, threshold, reach))
     shrunk = jnp.sign(leaf) * root
     return jnp.where(is_nonzero, shrunk, jnp.where(threshold == 0, leaf, 0.0))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _force(root: jax.Array, threshold: jax.Array, power: float) -> jax.Array:
+    """The derivative of `threshold root^power`."""
+    return power * threshold * _raised(root, power - 1)
+
+
+@_force.defjvp
+def _force_jvp(
+    power: float, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    (root, threshold), (move, change) = primals, tangents
+    force = _force(root, threshold, power)
+    # By a quotient: 0 times root^(power - 2), which overflows, would be NaN.
+    slope = (power - 1) * force / root
+    return force, slope * move + power * _raised(root, power - 1) * change
 
 
 def _share_by_newton(smallest: jax.Array, power: float) -> jax.Array:

@@ -48,7 +48,9 @@ class Linear:
     def predict(self, params: Tree, x: ArrayLike | None = None) -> jax.Array:
         """`x @ coefficients + intercept`; without `x` that of the samples, + offset."""
         rows = self.x if x is None else jnp.asarray(x)
-        predictor = rows @ params[COEFFICIENTS] + params.get(INTERCEPT, 0.0)
+        predictor = rows @ params[COEFFICIENTS]
+        if INTERCEPT in params:
+            predictor = predictor + params[INTERCEPT][None]
         return predictor + self.offset if x is None else predictor
 
     def loss(self, params: Tree) -> jax.Array:
@@ -117,11 +119,11 @@ def standardised(problem: Linear) -> Standardised:
     center = mean if problem.intercept else jnp.zeros_like(mean)
     scale = jnp.ones_like(mean)
     if problem.standardise:
-        spread = jnp.sqrt(weights @ (x - mean) ** 2)
+        spread = jnp.sqrt(weights @ (x - mean[None]) ** 2)
         rounding = _CONSTANT * jnp.finfo(x.dtype).eps * jnp.abs(mean)
         is_constant = spread <= rounding
         scale = jnp.where(is_constant, 0, 1 / jnp.where(is_constant, 1, spread))
-    columns = (x - center) * scale
+    columns = (x - center[None]) * scale[None]
     return Standardised(dataclasses.replace(problem, x=columns), center, scale)
 
 
@@ -167,8 +169,10 @@ def linear(
     >>> x = jnp.array([[1.0, 10.0], [2.0, 30.0], [3.0, 20.0], [4.0, 10.0]])
     >>> problem = jaxreg.solve.linear(x, jnp.array([3.0, 5.0, 7.0, 9.0]))
     >>> fit = jaxreg.minimise(problem, jaxreg.L1(0.1))
-    >>> print(fit.params["coefficients"].round(3), fit.params["intercept"].round(3))
-    [1.911 0.   ] 1.224
+    >>> print([f"{c:.3f}" for c in fit.params["coefficients"]])
+    ['1.911', '0.000']
+    >>> print(f"{fit.params['intercept']:.3f}")
+    1.224
     """
     x = real_array("linear: x", x)
     if x.ndim != 2 or not x.shape[0]:

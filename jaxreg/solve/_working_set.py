@@ -280,7 +280,7 @@ class _Work:
         self, rows: jax.Array, others: jax.Array, in_use: jax.Array
     ) -> jax.Array:
         """The weighted products of rows with those of others that are in use."""
-        weighted, chunk = rows * self.problem.shares, len(rows)
+        weighted, chunk = rows * self.problem.shares[None], len(rows)
 
         def add(block: jax.Array, at: jax.Array) -> jax.Array:
             part = jax.lax.dynamic_slice_in_dim(others, at, chunk, axis=0)

@@ -96,7 +96,7 @@ def test_fits_that_did_not_converge_are_counted(diabetes, monkeypatch):
         ({"penalty": jaxreg.L2(1.0)}, ValueError, "max_strength is infinite"),
         ({"strengths": 0.1}, ValueError, r"strengths has shape \(\)"),
         ({"strengths": [-0.1]}, ValueError, "allowed: finite numbers >= 0"),
-        ({"tolerance": 0.0}, ValueError, "allowed: a number above 0"),
+        ({"tolerance": 0.0}, ValueError, "allowed: a finite number > 0"),
     ],
 )
 def test_bad_input_of_path_names_the_argument(change, error, text):

@@ -401,7 +401,11 @@ def test_half_precision_reaches_the_target_too(dtype: str) -> None:
         ({"begin_step": 10}, ValueError, "allowed: a begin before the end"),
         ({"factor_range": (0.0, 2.0)}, ValueError, "an end of factor_range is 0"),
         ({"factor_range": (2.0, 3.0)}, ValueError, "two numbers around 1"),
-        ({"keep_at_least": -1}, TypeError, "keep_at_least is -1; allowed: an int >= 0"),
+        (
+            {"keep_at_least": -1},
+            ValueError,
+            "keep_at_least is -1; allowed: an int >= 0",
+        ),
         ({"keep_at_least": 0.5}, TypeError, "keep_at_least is 0.5; allowed: an int"),
         ({"factor_range": 10.0}, ValueError, "two numbers around 1"),
         ({"target": "90%"}, TypeError, "target is '90%'"),
