@@ -9,23 +9,26 @@ from typing import NoReturn
 
 _ELASTIC_NET = "jaxreg.ElasticNet(l1, l2)"
 _DECAY = "jaxreg.add_penalty_gradient(jaxreg.L2(weight_decay / 2))"
-_LASSO_PATH = "jaxreg.model_selection.sweep"
+_MINIMISE = "jaxreg.minimise(loss, penalty, params)"
+_PATH = "jaxreg.model_selection.path(problem, penalty)"
 _PROJECTION = ".prox(params, step=1.0)"
 
 CALLS = {
+    "BlockCoordinateDescent": _MINIMISE,
     "L1L2": _ELASTIC_NET,
     "Lasso": "jaxreg.L1.from_sklearn(alpha)",
-    "LassoCV": _LASSO_PATH,
-    "ElasticNetCV": _LASSO_PATH,
-    "GroupLassoCV": _LASSO_PATH,
+    "LassoCV": _PATH,
+    "ElasticNetCV": _PATH,
+    "GroupLassoCV": _PATH,
     "LHalf": "jaxreg.Lp(strength, power=0.5)",
     "L2_3": "jaxreg.Lp(strength, power=2 / 3)",
     "MaxNorm": "jaxreg.L2Ball(radius, group_axis=1)",
     "MultiTaskLasso": "jaxreg.GroupLasso.from_sklearn(alpha, outputs)",
     "NonNeg": "jaxreg.NonNegative()",
     "OrthogonalRegularizer": "jaxreg.Orthogonality(strength, group_axis)",
-    "ProjectedGradient": "optax.chain(optax.sgd(rate), jaxreg.project(constraint))",
-    "ProximalGradient": "jaxreg.prox_sgd(learning_rate, penalty)",
+    "LogisticRegressionCV": _PATH,
+    "ProjectedGradient": "jaxreg.minimise(loss, constraint, params)",
+    "ProximalGradient": _MINIMISE,
     "Ridge": "jaxreg.L2.from_sklearn(alpha, samples)",
     "add_decayed_weights": _DECAY,
     "clip_grad": "optax.clip_by_global_norm(max_norm)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -14,7 +15,7 @@ from jaxreg._core.checks import check_numbers, check_prox
 from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, is_real_floating, widened
-from jaxreg._core.ranges import check_positive
+from jaxreg._core.ranges import check_positive, is_array
 from jaxreg.rules.by_path import paths, read
 from jaxreg.solve import _general
 from jaxreg.solve._implicit import differentiable
@@ -148,6 +149,7 @@ def minimise(
     ['1.600', '0.000'] True
     """
     _check(loss, data, tolerance, max_steps, on_failure)
+    _check_data(loss, data)
     check_numbers(penalty)
     check_prox("minimise", penalty)
     if isinstance(loss, Linear):
@@ -222,22 +224,26 @@ def _fit(
 def _without_closure(
     loss: Callable[..., jax.Array], params: Tree, data: tuple[Any, ...]
 ) -> tuple[Callable[..., jax.Array], tuple[Any, ...]]:
-    """The loss as a function of all that it depends on, traced numbers included."""
-    shape = jax.eval_shape(loss, params, *data)
+    """The loss as a function of all that it depends on, traced arrays included.
+
+    `jax.closure_convert` leaves integers and booleans where they are: labels, masks.
+    """
+    traced, shape = jax.make_jaxpr(loss, return_shape=True)(params, *data)
     if not isinstance(shape, jax.ShapeDtypeStruct) or shape.shape:
         raise TypeError(
             f"minimise: loss returned {shown(shape)}; allowed: a scalar, as "
             "jnp.mean(...) gives. Leave auxiliary outputs out"
         )
-    converted, closed_over = jax.closure_convert(loss, params, *data)
-    if not closed_over:
+    constants = traced.consts
+    if not any(isinstance(constant, jax.core.Tracer) for constant in constants):
         return loss, data
     count = len(data)
 
     def of_all(params: Tree, *rest: Any) -> jax.Array:
-        return converted(params, *rest[:count], *rest[count:])
+        leaves = jax.tree.leaves((params, rest[:count]))
+        return jax.core.eval_jaxpr(traced.jaxpr, rest[count:], *leaves)[0]
 
-    return of_all, (*data, *closed_over)
+    return of_all, (*data, *constants)
 
 
 def _check(
@@ -260,6 +266,29 @@ def _check(
             f"minimise: on_failure is {shown(on_failure)}; allowed: 'warn', 'raise' "
             "or 'ignore'"
         )
+
+
+def _check_data(loss: object, data: tuple[Any, ...]) -> None:
+    for name, leaf in zip(paths(data), jax.tree.leaves(data), strict=True):
+        if not is_array(leaf):
+            raise TypeError(
+                f"minimise: data at {name!r} is {shown(leaf)}; allowed: arrays and "
+                "numbers. Bind options to the loss with functools.partial"
+            )
+    if not callable(loss):
+        return
+    try:
+        signature = inspect.signature(loss)
+    except ValueError:  # Some functions written in C have none.
+        return
+    try:
+        signature.bind(None, *data)
+    except TypeError as error:
+        raise TypeError(
+            f"minimise: the loss is called as loss(params, *data), here with "
+            f"{len(data)} arguments behind params: {error}. Write data=(x, y) for "
+            "loss(params, x, y), data=((x, y),) for a loss that takes one pair"
+        ) from error
 
 
 def _check_params(params: Tree) -> None:

@@ -233,21 +233,23 @@ def test_the_objective_has_the_derivative_of_the_envelope(wide_data):
     assert float(jax.grad(least)(0.3)) == pytest.approx(float(norm), rel=1e-6)
 
 
-def test_what_the_loss_closes_over_has_derivatives(wide_data):
+def test_what_the_loss_closes_over_has_derivatives_masks_too(wide_data):
     x, y = wide_data
 
-    def largest(scale):
+    @jax.jit
+    def largest(scale, mask):
         w = jaxreg.minimise(
-            lambda w: scale * squares(w, x, y),
+            lambda w: scale * squares(w, x, jnp.where(mask, y, 0.0)),
             jaxreg.L1(0.3),
             zeros(jnp.float64),
             tolerance=1e-10,
         ).params
         return w[0]
 
-    ahead, behind = largest(1.0 + 1e-6), largest(1.0 - 1e-6)
+    mask = jnp.arange(SAMPLES) % 5 > 0
+    ahead, behind = largest(1.0 + 1e-6, mask), largest(1.0 - 1e-6, mask)
     expected = float(ahead - behind) / 2e-6
-    assert float(jax.grad(largest)(1.0)) == pytest.approx(expected, rel=1e-5)
+    assert float(jax.grad(largest)(1.0, mask)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_second_derivative_raises(data):
@@ -270,6 +272,8 @@ def test_a_second_derivative_raises(data):
             "tolerance is 0.0; allowed: a finite number > 0",
         ),
         ({"max_steps": 0}, ValueError, "max_steps is 0; allowed: an int >= 1"),
+        ({"data": (1.0,)}, TypeError, r"loss\(params, \*data\).*data=\(\(x, y\),\)"),
+        ({"data": ({"of": "l1"},)}, TypeError, "data at '0/of' is 'l1'; allowed: arr"),
         ({"on_failure": "stop"}, ValueError, "on_failure is 'stop'; allowed: 'warn'"),
         ({"penalty": 0.1}, TypeError, "penalty is 0.1; allowed: a jaxreg penalty"),
         ({"params": jnp.arange(3)}, TypeError, "allowed are real floating leaves"),

@@ -58,7 +58,9 @@ def test_python_blocks_run_in_order_and_print_what_follows(document, capsys):
     [
         pytest.param(path, package, id=f"{path.name} {package}")
         for path in DOCUMENTS
-        for package in re.findall(r"^```python (\w+)$", path.read_text(), re.MULTILINE)
+        for package in sorted(
+            set(re.findall(r"^```python (\w+)$", path.read_text(), re.MULTILINE))
+        )
     ],
 )
 def test_blocks_that_need_a_package_run_behind_the_others(document, package, capsys):
