@@ -231,6 +231,8 @@ def test_the_jacobian_of_prox_is_a_generalized_jacobian(
     counts = np.full(len(points), True)
     if not row.is_convex:
         counts = are_smooth_in_pieces(near, out, slopes)
+        # At 0 all of a leaf is tied, and TopK is not Lipschitz in steps that vary.
+        counts &= points[:, : inputs.size].any(1)
     # All but those close to a jump.
     assert counts[:200].mean() > 0.9
     for index in np.flatnonzero(counts):
