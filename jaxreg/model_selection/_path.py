@@ -25,15 +25,14 @@ from jaxreg._core.ranges import (
 )
 from jaxreg.calculus.scaled import scaled
 from jaxreg.model_selection._selection import ValidationCurve, validation_curve
-from jaxreg.model_selection._sweep import strength_grid
+from jaxreg.model_selection._sweep import checked_strengths, strength_grid
 from jaxreg.reports.measure import max_strength
 from jaxreg.rules.by_path import read
-from jaxreg.solve._general import CONVERGED
+from jaxreg.solve._general import CONVERGED, Point
 from jaxreg.solve._linear import (
     COEFFICIENTS,
     INTERCEPT,
     Linear,
-    Standardised,
     on_coefficients,
     standardised,
 )
@@ -128,23 +127,15 @@ def path(
         check_number("path: ratio", ratio, BETWEEN_0_AND_1)
     within, inner = standardised(problem), on_coefficients(penalty)
     read(inner, within.problem.zeros())
+    null = _null_model(within.problem, inner, tolerance)
     if strengths is None:
         samples, features = problem.x.shape
         if ratio is None:
             ratio = 1e-2 if samples < features else 1e-4
-        largest = _largest(within.problem, inner, tolerance)
+        largest = max_strength(inner, null.grads).overall
         strengths = strength_grid(largest, count, ratio)
-    grid = real_array("path: strengths", strengths, within.problem.x.dtype)
-    if grid.ndim != 1 or not grid.size:
-        raise ValueError(
-            f"path: strengths has shape {grid.shape}; allowed: one axis with at least "
-            "one strength"
-        )
-    if is_known(lambda x: ~(jnp.isfinite(x) & (x >= 0)), grid):
-        raise ValueError(
-            f"path: strengths holds {shown(grid)}; allowed: finite numbers >= 0"
-        )
-    fits = _fits(within.problem, inner, grid, tolerance)
+    grid = checked_strengths("path", strengths).astype(within.problem.x.dtype)
+    fits = _fits(within.problem, inner, grid, tolerance, null.params)
     params = jax.vmap(within.back)(fits.params)
     coefficients = params[COEFFICIENTS]
     axes = tuple(range(1, coefficients.ndim))
@@ -153,7 +144,7 @@ def path(
         coefficients=coefficients,
         intercepts=params.get(INTERCEPT),
         nonzeros=jnp.sum(coefficients != 0, axis=axes),
-        deviance_ratio=1 - fits.deviance / fits.null_deviance,
+        deviance_ratio=1 - fits.deviance / within.problem.deviance(null.params),
         stationarity=fits.stationarity,
         converged=fits.converged,
         problem=problem,
@@ -232,43 +223,41 @@ class _Fits(NamedTuple):
 
     params: Tree
     deviance: jax.Array
-    null_deviance: jax.Array
     stationarity: jax.Array
     converged: jax.Array
 
 
 @jax.jit
-def _largest(problem: Linear, penalty: Penalty, tolerance: Number) -> jax.Array:
-    """The smallest factor at which all that is penalised is zero."""
-    null, _ = solve_linear(
-        problem, scaled(penalty, _PROHIBITIVE), problem.zeros(), tolerance, _MAX_STEPS
-    )
-    return max_strength(penalty, null.point.grads).overall
+def _null_model(problem: Linear, penalty: Penalty, tolerance: Number) -> Point:
+    """What is free fitted, and all that is penalised at zero."""
+    prohibited = scaled(penalty, _PROHIBITIVE)
+    zeros = problem.zeros()
+    return solve_linear(problem, prohibited, zeros, tolerance, _MAX_STEPS)[0].point
 
 
 @jax.jit
 def _fits(
-    problem: Linear, penalty: Penalty, strengths: jax.Array, tolerance: Number
+    problem: Linear,
+    penalty: Penalty,
+    strengths: jax.Array,
+    tolerance: Number,
+    start: Tree,
 ) -> _Fits:
     def fit(carry: _Carry, strength: jax.Array) -> tuple[_Carry, _Fits]:
         start, memory = carry
         end, memory = solve_linear(
             problem, scaled(penalty, strength), start, tolerance, _MAX_STEPS, memory
         )
-        params, scale = end.point.params, end.point.scale
-        relative = end.point.violation / jnp.where(scale > 0, scale, 1)
-        is_solved = end.reason == CONVERGED
-        deviance = problem.deviance(params)
-        fits = _Fits(params, deviance, deviance, relative, is_solved)
+        params = end.point.params
+        fits = _Fits(
+            params=params,
+            deviance=problem.deviance(params),
+            stationarity=end.point.relative,
+            converged=end.reason == CONVERGED,
+        )
         return (params, memory), fits
 
-    # The null model first, for its deviance.
-    factors = jnp.concatenate([jnp.full_like(strengths[:1], _PROHIBITIVE), strengths])
-    start = problem.zeros(), empty_memory(problem, penalty)
-    fits = jax.lax.scan(fit, start, factors)[1]
-    first = fits.deviance[0]
-    rest = jax.tree.map(lambda leaf: leaf[1:], fits)
-    return rest._replace(null_deviance=first)
+    return jax.lax.scan(fit, (start, empty_memory(problem, penalty)), strengths)[1]
 
 
 @functools.partial(jax.jit, static_argnames="metric")
@@ -286,8 +275,9 @@ def _validated(
         weights = problem.sample_weight
         train = dataclasses.replace(problem, sample_weight=jnp.where(mask, 0, weights))
         test = dataclasses.replace(problem, sample_weight=jnp.where(mask, weights, 0))
-        within: Standardised = standardised(train)
-        fits = _fits(within.problem, penalty, strengths, tolerance)
+        within = standardised(train)
+        start = within.problem.zeros()
+        fits = _fits(within.problem, penalty, strengths, tolerance, start)
 
         def error(params: Tree) -> jax.Array:
             params = within.back(params)

@@ -174,8 +174,7 @@ def sweep(
      [2 2]]
     """
     _check_functions(fit=fit, start=start)
-    strengths = real_array("sweep: strengths", strengths)
-    _check_strengths(strengths)
+    strengths = checked_strengths("sweep", strengths)
     for number, axis in enumerate(axes):
         _check_axis(number, axis)
 
@@ -209,16 +208,20 @@ def _check_functions(**functions: object) -> None:
             )
 
 
-def _check_strengths(strengths: jax.Array) -> None:
+def checked_strengths(caller: str, strengths: ArrayLike) -> jax.Array:
+    """The strengths as an array; raises if they are not one axis of numbers >= 0."""
+    strengths = real_array(f"{caller}: strengths", strengths)
     if strengths.ndim != 1 or not len(strengths):
         raise ValueError(
-            f"sweep: strengths has shape {strengths.shape}; allowed: one axis with at "
-            "least one strength"
+            f"{caller}: strengths has shape {strengths.shape}; allowed: one axis with "
+            "at least one strength"
         )
     if is_known(lambda x: ~(jnp.isfinite(x) & (x >= 0)), strengths):
         raise ValueError(
-            f"sweep: strengths holds {shown(strengths)}; allowed: finite numbers >= 0"
+            f"{caller}: strengths holds {shown(strengths)}; allowed: finite numbers "
+            ">= 0"
         )
+    return strengths
 
 
 def _check_axis(number: int, axis: Tree) -> None:

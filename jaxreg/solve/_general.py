@@ -59,6 +59,13 @@ class Point(NamedTuple):
     violation: jax.Array  # The largest entry of the penalty's stationarity.
     scale: jax.Array  # What the violation is relative to.
 
+    @property
+    def relative(self) -> jax.Array:
+        return _relative(self.violation, self.scale)
+
+    def is_solved(self, tolerance: Number) -> jax.Array:
+        return self.violation <= tolerance * self.scale
+
 
 class Iterate(NamedTuple):
     """What FISTA carries from step to step."""
@@ -115,7 +122,7 @@ def solve(
 
     def goes_on(now: Progress) -> jax.Array:
         return (
-            ~problem.is_solved(now.best)
+            ~now.best.is_solved(tolerance)
             & (now.steps < problem.max_steps)
             & (now.stalled < _PATIENCE)
             & ~jnp.isnan(now.last.violation)
@@ -124,7 +131,7 @@ def solve(
     end = jax.lax.while_loop(goes_on, functools.partial(_round, problem), first)
     is_finite = jnp.isfinite(end.best.objective) & ~jnp.isnan(end.last.violation)
     reason = jnp.where(end.stalled >= _PATIENCE, PRECISION, MAX_STEPS)
-    reason = jnp.where(problem.is_solved(end.best), CONVERGED, reason)
+    reason = jnp.where(end.best.is_solved(tolerance), CONVERGED, reason)
     reason = jnp.where(is_finite, reason, NOT_FINITE)
     reason = reason.astype(jnp.int32)
     return Solution(end.best, end.iterate.step, end.steps, reason)
@@ -164,9 +171,6 @@ class Problem:
         numbers = (x.astype(dtype) for x in (loss + value, violation, scale))
         return Point(params, grads, *numbers)
 
-    def is_solved(self, point: Point) -> jax.Array:
-        return point.violation <= self.tolerance * point.scale
-
 
 def least_scale(largest_gradient: jax.Array) -> jax.Array:
     """A thousandth of the largest gradient, in float32 a hundredth.
@@ -183,7 +187,10 @@ def relative_stationarity(penalty: Penalty, params: Tree, grads: Tree) -> jax.Ar
     At a solution with an active entry of L1 that gradient is the strength.
     """
     violation = largest(jax.tree.leaves(penalty.stationarity(params, grads)))
-    scale = largest_pull(penalty, grads)
+    return _relative(violation, largest_pull(penalty, grads))
+
+
+def _relative(violation: jax.Array, scale: jax.Array) -> jax.Array:
     return violation / jnp.where(scale > 0, scale, 1)
 
 
@@ -207,7 +214,7 @@ def _round(problem: Problem, now: Progress) -> Progress:
     """A Newton step if one is due, then gradient steps."""
     iterate = now.iterate
     point = problem.at(iterate.params)
-    is_due = (now.wait == 0) & ~problem.is_solved(point)
+    is_due = (now.wait == 0) & ~point.is_solved(problem.tolerance)
     newer = jax.lax.cond(
         is_due, lambda: _newton(problem, point, iterate.step), lambda: point
     )
@@ -221,7 +228,7 @@ def _round(problem: Problem, now: Progress) -> Progress:
         newer.params, newer.params, jnp.ones_like(iterate.momentum), *iterate[3:]
     )
     count = jnp.minimum(_ROUND, problem.max_steps - now.steps)
-    count = jnp.where(problem.is_solved(newer), 0, count)
+    count = jnp.where(newer.is_solved(problem.tolerance), 0, count)
     iterate = jax.lax.fori_loop(
         jnp.zeros_like(count),
         count,

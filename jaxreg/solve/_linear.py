@@ -95,7 +95,8 @@ class Standardised:
 
     def into(self, params: Tree) -> Tree:
         """Parameters of the columns of x as those of standardised columns."""
-        spread = jnp.where(self.scale > 0, 1 / _nonzero(self.scale), 0)
+        is_constant = self.scale == 0
+        spread = jnp.where(is_constant, 0, 1 / jnp.where(is_constant, 1, self.scale))
         coefficients = params[COEFFICIENTS]
         scaled = _by_column(spread, coefficients)
         if not self.problem.intercept:
@@ -225,7 +226,7 @@ def loss_of(params: Tree, problem: Linear) -> jax.Array:
 
 def on_coefficients(penalty: Penalty) -> Penalty:
     """The penalty on the coefficients alone; rules stay what they are."""
-    if isinstance(penalty, ByPath) or not isinstance(penalty, Penalty):
+    if isinstance(penalty, ByPath):
         return penalty
     return by_path([(_OWN_RULE, penalty)])
 
@@ -239,7 +240,3 @@ def alone_on_coefficients(penalty: Penalty) -> Penalty | None:
 
 def _by_column(numbers: jax.Array, coefficients: jax.Array) -> jax.Array:
     return numbers.reshape(-1, *(1,) * (coefficients.ndim - 1)) * coefficients
-
-
-def _nonzero(number: jax.Array) -> jax.Array:
-    return jnp.where(number > 0, number, 1)

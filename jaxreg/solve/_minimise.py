@@ -208,12 +208,10 @@ def _fit(
     point = solution.point
     solved = differentiable(loss, (penalty, data), point.params, solution.step)
     value = loss(solved, *data)
-    is_flat = point.scale == 0
-    stationarity = point.violation / jnp.where(is_flat, 1, point.scale)
     return Fit(
         params=solved,
         converged=solution.reason == _general.CONVERGED,
-        stationarity=stationarity,
+        stationarity=point.relative,
         scale=point.scale,
         objective=value + penalty.value(solved).astype(value.dtype),
         steps=solution.steps,

@@ -96,7 +96,7 @@ def solve_linear(
     work = _Work(problem, alone, tolerance, max_steps)
     end = jax.lax.while_loop(work.goes_on, work.round, work.start(params, memory))
     reason = jnp.where(end.steps >= max_steps, _general.MAX_STEPS, _general.PRECISION)
-    reason = jnp.where(work.is_solved(end.point), _general.CONVERGED, reason)
+    reason = jnp.where(end.point.is_solved(tolerance), _general.CONVERGED, reason)
     is_finite = jnp.isfinite(end.point.violation) & jnp.isfinite(end.point.objective)
     reason = jnp.where(is_finite, reason, _general.NOT_FINITE).astype(jnp.int32)
     found = Solution(end.point, end.step, end.steps, reason)
@@ -148,12 +148,9 @@ class _Work:
             in_use=jnp.zeros((), jnp.int32),
         )
 
-    def is_solved(self, point: Point) -> jax.Array:
-        return point.violation <= self.tolerance * point.scale
-
     def goes_on(self, now: _Progress) -> jax.Array:
         return (
-            ~self.is_solved(now.point)
+            ~now.point.is_solved(self.tolerance)
             & (now.steps < self.max_steps)
             & (now.rounds < _ROUNDS)
             & (now.stalled < _PATIENCE)
@@ -179,8 +176,7 @@ class _Work:
     def round(self, now: _Progress) -> _Progress:
         """Adds the worst features, solves on the set, and looks at all features."""
         memory, is_full = self._grown(now.memory, now.point)
-        relative = now.point.violation / now.point.scale
-        tolerance = jnp.maximum(_SHARE * relative, self.tolerance / 2)
+        tolerance = jnp.maximum(_SHARE * now.point.relative, self.tolerance / 2)
         inner = self._solved(now, memory, tolerance)
         members = inner.point.params
         coefficients = jnp.zeros(self.count, members.dtype)

@@ -295,4 +295,4 @@ def test_bad_input_names_the_argument(change, error, text):
 def test_nothing_warns_where_all_is_well(data):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(jaxreg.L1(0.1), data)
+        assert fit(jaxreg.L1(0.1), data).converged
