@@ -1,1 +1,1 @@
-"""Whether each way of applying a penalty solves the problem that it names."""
+"""Tests that each way of applying a penalty solves the problem that it names."""

@@ -1,4 +1,4 @@
-"""Where numbers come from: commit, device, versions.
+"""The provenance of numbers: commit, device, versions.
 
 Recorded with every row, not once per run: a run resumed after an upgrade or on another
 machine must not claim that its last session measured everything.

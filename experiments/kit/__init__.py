@@ -1,1 +1,1 @@
-"""What several experiments use: data, models, training, linear fits, statistics."""
+"""Data, models, training, linear fits and statistics shared by experiments."""

@@ -1,1 +1,1 @@
-"""What zeros cost a small language model."""
+"""The cost of zeros in a small language model."""

@@ -1,1 +1,1 @@
-"""Which inputs a network needs."""
+"""The inputs that a network needs."""

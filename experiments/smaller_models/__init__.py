@@ -1,1 +1,1 @@
-"""How small networks get, and what that saves."""
+"""The size that networks can shrink to, and what it saves."""

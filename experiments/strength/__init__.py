@@ -1,1 +1,1 @@
-"""How to choose a strength, or the sparsity it should give."""
+"""Choices of a strength, or of the sparsity that it should give."""

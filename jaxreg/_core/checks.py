@@ -76,7 +76,7 @@ def check_elementwise(call: str, penalty: object, **others: object) -> None:
 
 
 def _mend(content: object) -> str:
-    """What to write in place of a container of penalties."""
+    """Advice on what to write in place of a container of penalties."""
     items = list(content) if isinstance(content, tuple | list) else []
     if items and all(isinstance(item, Penalty) for item in items):
         return "; add up penalties of the same leaves, first + second"

@@ -1,4 +1,4 @@
-"""What messages show of the objects that they are about."""
+"""Short descriptions of objects for messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people of other libraries call what jaxreg has.
+"""Names in other libraries of what jaxreg has.
 
 Keras, scikit-learn, skglm, jaxopt, PyTorch and Optax.
 """

@@ -446,7 +446,7 @@ def leaves_like(params: Tree, tree: Tree, name: str, hint: str) -> list[Any]:
 
 
 def shape_misfit(companion: Tree, leaf: Leaf) -> str | None:
-    """What a companion has in place of an array of the leaf's shape, or None."""
+    """Describes the misfit of a companion with a leaf's shape, or None if it fits."""
     if not jax.tree_util.all_leaves([companion]):
         return "a tree" if jax.tree.leaves(companion) else repr(companion)
     shape = jnp.shape(companion)

@@ -156,7 +156,7 @@ def _frame(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _frame_jvp(
     primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """That of vectors of equal singular values is 0 among them."""
+    """The tangents; among vectors of equal singular values they are 0."""
     (matrix,), (move,) = primals, tangents
     dot = functools.partial(jnp.matmul, precision="highest")
     sizes, axes = _frame(matrix)

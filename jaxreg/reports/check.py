@@ -1,4 +1,4 @@
-"""Which problem a chain of transformations solves: it is run on one that is known.
+"""Finds the problem that a chain of transformations solves, by a run on a known one.
 
 A transformation sees gradients, parameters and its own state. What scales the gradients
 in front of it, or changes the updates behind it, it cannot see, so that no message can

@@ -58,8 +58,11 @@ def test_a_transformer_on_a_mesh_gets_the_weights_of_one_device(case: str):
     # a few units of float32 in weights below 2.
     assert found["off"] <= 1e-6
     assert found["zeros differ"] == 0
-    if case.endswith(("regularize", "prox_adam", "target_sparsity")):
+    if case.endswith(("regularize", "prox_adam")):
         assert found["zeros"] > 2000
+    if case.endswith("target_sparsity"):
+        # Half of the groups, which have 3,072 entries.
+        assert found["zeros"] > 1500
 
 
 @every_case
