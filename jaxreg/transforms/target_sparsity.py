@@ -202,8 +202,9 @@ class _TargetSparsity:
             latents[index] = jnp.where(is_landing, landed, latent)
         for index, target in points.items():
             moves[index] = update_to(target, leaves.leaves[index])
+        # A check in a run's first steps may come before the first gradient.
         factor = _either(
-            numbers.next_factor == 0,
+            state.next_factor == 0,
             lambda: self._first_factor(leaves, grads),
             lambda: numbers.next_factor,
         )
