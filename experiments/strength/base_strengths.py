@@ -168,9 +168,7 @@ def _penalty(
         return jaxreg.by_path([(pattern, jaxreg.L1(base))])
     # Kernels start with a variance of 1 / inputs; the last one of the digits is free.
     spread = {MLP: 64, CNN: 9}.get(problem, inputs) ** -0.5
-    size = (
-        jaxreg.L1(base) if kind == LASSO else jaxreg.MCP(base, config.knot * spread)
-    )
+    size = jaxreg.L1(base) if kind == LASSO else jaxreg.MCP(base, config.knot * spread)
     if problem in _KEPT:
         return jaxreg.input_features(size, "^layers/0$")
     neurons = jaxreg.grouped(size, group_axis=_NEURON_AXIS[problem])

@@ -25,9 +25,11 @@ _AHEAD = 10
 _MARGIN = 0.15
 # Log-change of the factor per check, at most.
 _GAIN = 0.2
-# The first factor balances this share of the gradients. With 0.01 group MCP came too
-# late: its groups had grown beyond the knot, where it has no force.
-_FIRST_SHARE = 0.1
+# The first factor balances this share of the gradients. A penalty that is not convex
+# has no force on groups beyond its knot, and has to choose before they grow: with 0.1,
+# the 50 pixels of MNIST that group MCP chose gave an accuracy of .79 instead of .94. A
+# convex one has time: with 1.0 the group lasso lost 0.6 to 2 points on digits.
+FIRST_SHARE = {"convex": 0.1, "not convex": 1.0}
 # Ranks of zero units lie below, ranks of others above: any two floats that far down.
 _ZERO_RANK = 2.0**-100
 
@@ -85,13 +87,13 @@ class Ramp:
     def first_factor(self, balancing: list[jax.Array]) -> jax.Array:
         """The factor to start from; 0, for none yet, if no gradient is positive.
 
-        `balancing` holds per unit the factor at which its penalty and its gradient
-        balance. So the first factor does not depend on the strengths, but for their
-        ratios.
+        `balancing` holds per unit the factor at which its penalty balances the share of
+        its gradient to start from. So the first factor does not depend on the
+        strengths, but for their ratios.
         """
         total = sum(factors.size for factors in balancing)
         squares = sum((jnp.sum(factors**2) for factors in balancing), start=0.0)
-        factor = _FIRST_SHARE * jnp.sqrt(jnp.asarray(squares) / max(total, 1))
+        factor = jnp.sqrt(jnp.asarray(squares) / max(total, 1))
         is_usable = (factor > 0) & (factor < jnp.inf)
         return jnp.where(is_usable, self._clipped(factor), 0.0)
 

@@ -27,6 +27,7 @@ from jaxreg.transforms._leaves import (
     zeroed_units,
 )
 from jaxreg.transforms._ramp import (
+    FIRST_SHARE,
     Ramp,
     counted_parts,
     makes_zeros,
@@ -65,7 +66,7 @@ def target_sparsity(
     *,
     begin_step: int = 0,
     keep_at_least: int = 1,
-    factor_range: tuple[float, float] = (1e-6, 1e6),
+    factor_range: tuple[float, float] = (1e-9, 1e9),
     width: Number = 0.05,
 ) -> optax.GradientTransformationExtraArgs:
     r"""`regularize` to a wanted fraction of zeros: reached at `end_step`, then held.
@@ -74,8 +75,9 @@ def target_sparsity(
     counted. If no rule has groups, units are single entries. Their fraction of zeros
     follows `target (1 - (1 - r)^3)`, with r from 0 at `begin_step` to 1 at `end_step`.
     The strengths get a factor, which the first gradients set: there the penalty
-    balances a tenth of their root mean square, so of several strengths only the ratios
-    matter. A hundred times on the way the factor is multiplied by
+    balances a tenth of their root mean square, or all of it if it is not convex and so
+    has less force on what has grown. Of several strengths only the ratios matter. A
+    hundred times on the way the factor is multiplied by
 
         `exp(0.2 clip(log(alive / wanted), -1, 1))`
 
@@ -233,10 +235,12 @@ class _TargetSparsity:
         """The factor at which the penalty balances a share of the gradients."""
         balancing = []
         for part in counted_parts(leaves.parts, dict(enumerate(grads))):
+            is_convex = part.penalty.facts.is_convex
+            share = FIRST_SHARE["convex" if is_convex else "not convex"]
             step = part.penalty.step_for(self.width)
             wide = [widened(grad) for grad in part.pick(grads)]
             sizes = zeroed_units(part.penalty).unit_sizes(wide)
-            balancing += [size * step / self.width for size in sizes]
+            balancing += [share * size * step / self.width for size in sizes]
         return self.ramp.first_factor(balancing)
 
     def _check(

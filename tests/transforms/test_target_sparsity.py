@@ -165,8 +165,8 @@ def test_the_base_strength_does_not_matter(penalty) -> None:
     for kernel in kernels(params):
         assert 0 < np.sum(kernel[0] == 0) < kernel[0].size
         np.testing.assert_array_equal(kernel == 0, kernel[:1].repeat(3, 0) == 0)
-        # The factor times the strength is rounded.
-        np.testing.assert_allclose(kernel, kernel[:1].repeat(3, 0), atol=1e-4)
+        # The factor times the strength is rounded, and Adam divides by small moments.
+        np.testing.assert_allclose(kernel, kernel[:1].repeat(3, 0), atol=1e-3)
 
 
 def fine_layer() -> Any:
