@@ -66,7 +66,7 @@ class Config:
     every: int = 1
 
 
-QUICK = Config(every=6)
+QUICK = Config(every=12)
 
 Maker = Callable[[optax.Schedule], optax.GradientTransformation]
 
