@@ -49,7 +49,8 @@ def on_page_markdown(markdown, page, **_):
 
 
 def on_page_content(html, **_):
-    """LaTeX as MathML, which browsers draw without a script."""
+    """LaTeX as MathML, which browsers draw without a script; bars in cells as bars."""
+    html = re.sub(r"<code>[^<]*</code>", lambda m: m[0].replace(r"\|", "|"), html)
     return re.sub(_MATHS, _as_mathml, html, flags=re.DOTALL)
 
 

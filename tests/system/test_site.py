@@ -143,6 +143,13 @@ def test_the_formulas_of_the_site_are_drawn_without_a_script(site):
 
 
 @pytest.mark.slow
+def test_bars_in_the_cells_of_a_table_are_drawn_as_bars(site):
+    drawn = (site / "reference" / "index.html").read_text()
+    assert "sum |w|" in drawn
+    assert r"\|" not in drawn
+
+
+@pytest.mark.slow
 def test_no_page_of_the_site_scrolls_sideways_on_a_telephone(site):
     playwright = pytest.importorskip("playwright.sync_api")
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
