@@ -192,7 +192,7 @@ __all__ = [
     "target_sparsity",
     "weighted",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __dir__() -> list[str]:

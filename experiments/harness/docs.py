@@ -3,9 +3,10 @@
 A document names the experiment between two comments, perhaps with a value that rows
 must have and the columns to show (`results: ways kind=way way,zeros`). Between them
 stands the table of its last run: `python -m experiments.harness.docs` writes it, a test
-compares. `verdicts` is the table of all verdicts, or of one section of the report if
-its title follows; `answers` is the advice that follows from the results; `names` has
-every public name of jaxreg with the first sentence of its docstring.
+compares. `verdicts` is the table of all verdicts, or of the experiments whose names
+follow; `answers` is the advice that follows from the results; `names` has every public
+name of jaxreg with the first sentence of its docstring. Links to the repository get the
+address that pyproject.toml has.
 """
 
 import inspect
@@ -13,6 +14,7 @@ import json
 import pathlib
 import re
 import textwrap
+import tomllib
 import types
 
 import jaxreg
@@ -35,8 +37,17 @@ _ROOMS = {
     "reports": "Reading",
     "model_selection": "`jaxreg.model_selection`: choosing the strength",
     "preconditioners": "`jaxreg.preconditioners`: for `proximal`",
-    "_core": "For penalties of your own",
+    "_core": "Blocks, and penalties of your own",
 }
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"][
+    "Repository"
+]
+_ADDRESS = re.compile(
+    r"(?<=\]\()https://[^)]+(?=/(?:blob|raw)/main/)"
+    r"|(?<=pip install git\+)https://\S+"
+    r"|(?<=^repository-code: )https://\S+",
+    re.MULTILINE,
+)
 _PAGE_PART = re.compile(
     r"(<!-- (verdicts|answers|names)(?:: ([^\n]+))? -->\n).*?(<!-- end -->)", re.DOTALL
 )
@@ -45,35 +56,37 @@ _PAGE_PART = re.compile(
 def documents() -> list[pathlib.Path]:
     """The documents that may hold tables."""
     return [
-        ROOT / "README.md",
-        ROOT / "BUILD_NOTES.md",
-        *sorted(ROOT.glob("docs/*.md")),
+        *sorted(ROOT.glob("*.md")),
+        *sorted(ROOT.glob("docs/**/*.md")),
     ]
 
 
 def filled(text: str) -> str:
     """The text with every table as the results have it."""
+    text = _ADDRESS.sub(REPOSITORY, text)
     return _PAGE_PART.sub(_fill_part, _BLOCK.sub(_fill, text))
 
 
 def _fill_part(match: re.Match[str]) -> str:
-    start, name, section, end = match.groups()
-    parts = {"verdicts": lambda: _verdicts(section), "answers": _answers}
+    start, name, words, end = match.groups()
+    parts = {"verdicts": lambda: _verdicts(words), "answers": _answers}
     return f"{start}{(parts | {'names': _names})[name]()}\n{end}"
 
 
-def _verdicts(section: str | None) -> str:
+def _verdicts(names: str | None) -> str:
     """A table of experiments with claim and verdict, ordered as in the report."""
-    sections = in_sections(load(RESULTS))
+    chosen = names.split(", ") if names else None
     rows = [
         {
             "experiment": f"`{result.name}`",
             "claim": result.record["claim"],
             "verdict": brief(result.record["verdict"]),
         }
-        for part in ([sections[section]] if section else sections.values())
+        for part in in_sections(load(RESULTS)).values()
         for result in part
+        if chosen is None or result.name in chosen
     ]
+    assert chosen is None or len(rows) == len(chosen), f"no results of some of {names}"
     return jaxreg.states.Table(tuple(rows)).markdown()
 
 
@@ -96,12 +109,14 @@ def _names() -> str:
             public = getattr(module, name)
             if isinstance(public, types.ModuleType):
                 continue
-            path = public.__module__.replace(".", "/")
-            room = path.split("/")[1]
+            room = public.__module__.split(".")[1]
             line = " ".join((inspect.getdoc(public) or "").split("\n\n")[0].split())
             called = name if module is jaxreg else f"{room}.{name}"
             rooms.setdefault(room, []).append(
-                {"name": f"[`{called}`](../{path}.py)", "what it is": line}
+                {
+                    "name": f"[`{called}`]({room.strip('_')}.md#jaxreg.{called})",
+                    "what it is": line,
+                }
             )
     tables = [
         f"## {title}\n\n{jaxreg.states.Table(tuple(rooms.pop(room))).markdown()}\n"
@@ -122,5 +137,5 @@ def _fill(match: re.Match[str]) -> str:
 
 
 if __name__ == "__main__":
-    for document in documents():
+    for document in [*documents(), ROOT / "CITATION.cff"]:
         document.write_text(filled(document.read_text()))

@@ -273,7 +273,8 @@ def pareto_front(sparsity: ArrayLike, accuracy: ArrayLike) -> jax.Array:
     A model dominates another if it is as sparse and as accurate, and better in one.
 
     Args:
-      sparsity, accuracy: one number per model, shape (models,), larger is better.
+      sparsity: one number per model, shape (models,), larger is better.
+      accuracy: as `sparsity`.
 
     Returns:
       Booleans of shape (models,). Equal models are on the front together; a model with

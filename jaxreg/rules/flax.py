@@ -75,7 +75,9 @@ def input_features(
     input channels. In the first layer the inputs are features of the data.
 
     Args:
-      penalty, layers, stacked: as in `neurons`.
+      penalty: as in `neurons`.
+      layers: as in `neurons`.
+      stacked: as in `neurons`.
       spatial: the number of axes along which the layers convolve, 0 for dense layers.
 
     Raises:
@@ -103,7 +105,9 @@ def filters(
     `grouped(penalty, group_axis=3)`.
 
     Args:
-      penalty, layers, stacked: as in `neurons`.
+      penalty: as in `neurons`.
+      layers: as in `neurons`.
+      stacked: as in `neurons`.
       spatial: the number of axes along which the layers convolve.
 
     Raises:
@@ -130,7 +134,8 @@ def heads(penalty: Elementwise, layers: str = "", *, stacked: int = 0) -> ByPath
     contributes nothing and can be removed entirely.
 
     Args:
-      penalty, stacked: as in `neurons`.
+      penalty: as in `neurons`.
+      stacked: as in `neurons`.
       layers: a regular expression, searched in the path of the attention module, the
         part before `/query/kernel`. Needed if other layers have these names too.
 

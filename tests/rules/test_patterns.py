@@ -113,8 +113,8 @@ def test_the_prox_zeroes_the_whole_group_and_no_other(
 
 
 def rows_of_the_page() -> list[list[str]]:
-    """The rows of the table in docs/flax.md: leaf, axes, groups and call."""
-    page = Path(__file__).parents[2] / "docs" / "flax.md"
+    """The rows of the table in docs/groups.md: leaf, axes, groups and call."""
+    page = Path(__file__).parents[2] / "docs" / "groups.md"
     lines = [line for line in page.read_text().splitlines() if line.startswith("| ")]
     found = [[re.findall("`(.*?)`", cell) for cell in ln.split(" | ")] for ln in lines]
     return [[cell[0] for cell in row[-4:]] for row in found if all(row[-4:])]

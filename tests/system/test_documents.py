@@ -7,6 +7,8 @@ import pkgutil
 import re
 
 import jax
+import jax.numpy as jnp
+import optax
 import pytest
 
 import jaxreg
@@ -17,11 +19,12 @@ MODULES = [
     *(m.name for m in pkgutil.walk_packages(jaxreg.__path__, "jaxreg.")),
 ]
 DOCUMENTS = docs.documents()
+IN_REPOSITORY = re.escape(docs.REPOSITORY) + "/(?:blob|raw)/main/"
 WITH_CODE = [path for path in DOCUMENTS if "```python" in path.read_text()]
 
 
 def name_of(document: pathlib.Path) -> str:
-    return document.name
+    return str(document.relative_to(docs.ROOT))
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -92,14 +95,20 @@ def test_every_marker_is_read_and_has_its_part_below(document):
 def test_the_links_of_a_document_lead_to_files(document):
     for target in re.findall(r"\]\(([^)]*)\)", document.read_text()):
         path, _, heading = target.partition("#")
-        page = document.parent / path if path else document
+        # An absolute path takes the place of the document's folder.
+        here = re.sub(IN_REPOSITORY, f"{docs.ROOT}/", path)
+        page = document.parent / here if path else document
         assert page.is_file(), target
         assert not heading or heading in anchors_of(page), target
 
 
 def anchors_of(page):
-    titles = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", s).lower().replace(" ", "-") for s in titles}
+    text = page.read_text()
+    titles = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    # In the reference a name is a heading.
+    return set(re.findall(r"^::: (\S+)$", text, re.MULTILINE)) | {
+        re.sub(r"[^\w -]", "", s).lower().replace(" ", "-") for s in titles
+    }
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
@@ -111,11 +120,23 @@ def test_every_block_is_of_a_kind_that_is_run_or_shown(document):
         assert re.fullmatch(r"python(?: \w+)?", kind) or kind in shown, kind
 
 
-def test_the_readme_example_leaves_the_zeros_the_readme_names(capsys):
-    text = (docs.ROOT / "README.md").read_text()
+def test_the_first_model_has_the_zeros_that_its_page_names(capsys):
+    text = (docs.ROOT / "docs" / "first_model.md").read_text()
     exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], {})
     kernels = [
         line for line in capsys.readouterr().out.splitlines() if "kernel" in line
     ]
     shares = [float(line.split()[5]) for line in kernels[2:]]
     assert shares == pytest.approx([0.99, 0.97], abs=0.005)
+
+
+def test_the_calls_of_the_readme_can_be_made():
+    text = (docs.ROOT / "README.md").read_text()
+    (table,) = re.findall(r"^\| I want \|.*?\n\n", text, re.DOTALL | re.MULTILINE)
+    calls = re.findall(r"`(\w[\w.]*\(.+?\))`", table)
+    names = {"optimizer": optax.adam(1e-3), "penalty": jaxreg.L1(1e-4), "decay": 1e-2}
+    x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    names |= {"x": x, "y": jnp.array([1.0, 2.0, 4.0])}
+    assert len(calls) >= 8
+    for call in calls:
+        eval(call, vars(jaxreg) | names)

@@ -1,6 +1,6 @@
 """Equivalents in Keras, jaxopt, Optax and scikit-learn: both sides of a row are run.
 
-The rows are those of docs/parity.md, and the calls are the text that stands there.
+The rows are those of docs/migration.md, and the calls are the text that stands there.
 Keras is written out in NumPy from the formulas of its documentation.
 """
 
@@ -25,7 +25,8 @@ with warnings.catch_warnings():
     import jaxopt
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
-DOCUMENT, CATALOGUE = DOCS / "parity.md", DOCS / "penalties.md"
+DOCUMENT = DOCS / "migration.md"
+CATALOGUE = DOCS / "penalties.md", DOCS / "constraints.md"
 
 KERAS = {
     "keras.regularizers.L1(s)(w)": "jaxreg.L1(s).value(w)",
@@ -254,8 +255,9 @@ def test_every_function_of_their_modules_has_a_row(module):
 
 
 def catalogue_rows():
-    """Per table row of docs/penalties.md the name it begins with, and its cells."""
-    lines = re.findall(r"^\| (`\w.*)", CATALOGUE.read_text(), re.MULTILINE)
+    """Per table row of those pages the name it begins with, and its cells."""
+    text = "\n".join(page.read_text() for page in CATALOGUE)
+    lines = re.findall(r"^\| (`\w.*)", text, re.MULTILINE)
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
     return [(re.match(r"`(\w+)", cells[0])[1], cells) for cells in rows]
 
