@@ -26,6 +26,7 @@ SECTIONS = {
         "smaller_models",
         "language_model",
         "sparsity_targets",
+        "base_strengths",
         "choosing_strength",
         "warm_starts",
         "cost",
