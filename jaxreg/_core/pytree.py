@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.messages import shown
-from jaxreg._core.ranges import POSITIVE, UNIT_INTERVAL, check_fields
+from jaxreg._core.ranges import ABOVE_ONE, POSITIVE, UNIT_INTERVAL, check_fields
 
 T = typing.TypeVar("T")
 Static = tuple[object, ...]  # The values of the static fields.
@@ -28,6 +28,11 @@ def static(default: object = dataclasses.MISSING) -> Any:
 def positive(default: object = dataclasses.MISSING) -> Any:
     """A field for a number > 0, such as a knot; other numbers may be 0."""
     return dataclasses.field(default=default, metadata={"range": POSITIVE})
+
+
+def above_one(default: object = dataclasses.MISSING) -> Any:
+    """A field for a number > 1, such as the ratio of two knots."""
+    return dataclasses.field(default=default, metadata={"range": ABOVE_ONE})
 
 
 def unit_interval(default: object = dataclasses.MISSING) -> Any:

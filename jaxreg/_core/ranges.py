@@ -35,6 +35,7 @@ class Range(NamedTuple):
 
 NOT_NEGATIVE = Range(">= 0", lambda x: (x >= 0) & (x < math.inf))
 POSITIVE = Range("> 0", lambda x: (x > 0) & (x < math.inf))
+ABOVE_ONE = Range("> 1", lambda x: (x > 1) & (x < math.inf))
 # An infinite step is the limit of large ones, as the zero of L1.
 STEP = Range(">= 0", lambda x: x >= 0, "a number")
 SHARE = Range("from 0 to below 1", lambda x: (x >= 0) & (x < 1))

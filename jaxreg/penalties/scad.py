@@ -6,10 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.leafwise import Elementwise, magnitude
-from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, ratio
-from jaxreg._core.pytree import positive, pytree_dataclass
-from jaxreg._core.ranges import is_known, is_number
+from jaxreg._core.pytree import above_one, positive, pytree_dataclass
 from jaxreg._numerics.scalar_prox import dead_until, shrink_until_flat
 
 
@@ -44,16 +42,9 @@ class SCAD(Elementwise):
 
     strength: Number
     knot: Number = positive()
-    ratio: Number = positive(default=3.7)
+    ratio: Number = above_one(default=3.7)
 
     is_convex = False
-
-    def __post_init__(self) -> None:
-        if is_number(self.ratio) and is_known(lambda ratio: ratio <= 1, self.ratio):
-            raise ValueError(
-                f"ratio of {shown(self)} is {self.ratio}; allowed: a number > 1. At 1 "
-                "it would be CappedL1"
-            )
 
     @property
     def slope_at_zero(self) -> Number:

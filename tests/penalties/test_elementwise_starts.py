@@ -145,7 +145,7 @@ def test_a_power_outside_zero_and_one_raises(power) -> None:
 
 @pytest.mark.parametrize("ratio", [1, 1.0, 0.5, -3.7])
 def test_a_ratio_of_one_or_less_raises(ratio) -> None:
-    with pytest.raises(ValueError, match="allowed: a number > 1"):
+    with pytest.raises(ValueError, match="allowed: a finite number > 1"):
         jaxreg.SCAD(1.0, 2.0, ratio)
 
 

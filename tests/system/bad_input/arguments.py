@@ -272,7 +272,7 @@ KINDS = [
     range_of(
         "> 0",
         [0.0, -1.0],
-        """knot scale tolerance width LogSum.eps reweight.eps SCAD.ratio
+        """knot scale tolerance width LogSum.eps reweight.eps
         SpectralBall.radius L2.from_sklearn.samples envelope.step""",
     ),
     range_of(
@@ -281,6 +281,7 @@ KINDS = [
         "b1 b2 b3 margin target",
     ),
     range_of("from 0 to below 1", [-1.0, 1.0], "decay momentum", may_be_none=True),
+    range_of("> 1", [1.0, 0.5], "SCAD.ratio"),
     range_of("from 0 to 1", [-1.0, 1.1], "l1_ratio weight fraction", may_be_none=True),
     range_of(
         "between 0 and 1", [0.0, 1.0], "level model_selection.strength_grid.ratio"
