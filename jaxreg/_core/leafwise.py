@@ -209,7 +209,7 @@ class Leafwise(Penalty):
                 )
 
 
-def _traced_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+def traced_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """A formula of one array, traced once for all leaves of one kind."""
     jitted = jax.jit(formula)
 
@@ -228,17 +228,17 @@ def _by_layer(
     return formula
 
 
-@_traced_once
+@traced_once
 def _leaf_value(penalty: Leafwise, leaf: jax.Array) -> jax.Array:
     return jnp.sum(_by_layer(penalty, penalty.leaf_values)(leaf))
 
 
-@_traced_once
+@traced_once
 def _leaf_subgradient(penalty: Leafwise, leaf: jax.Array) -> jax.Array:
     return _by_layer(penalty, penalty.leaf_subgradient)(leaf)
 
 
-@_traced_once
+@traced_once
 def _leaf_slope_at_zero(penalty: Elementwise) -> jax.Array:
     tiny = jnp.asarray(jnp.finfo(jnp.float32).tiny)
     slope = jax.grad(lambda x: jnp.sum(penalty.leaf_values(x)))(tiny)
@@ -246,7 +246,7 @@ def _leaf_slope_at_zero(penalty: Elementwise) -> jax.Array:
     return jnp.where(slope > jnp.sqrt(tiny), slope, 0.0)
 
 
-@_traced_once
+@traced_once
 def _leaf_nearest(
     penalty: Leafwise, latent: jax.Array, leaf: jax.Array, step: jax.Array
 ) -> jax.Array:
@@ -256,7 +256,7 @@ def _leaf_nearest(
     return _by_layer(penalty, nearest)(latent, leaf)
 
 
-@_traced_once
+@traced_once
 def _leaf_prox(penalty: Leafwise, leaf: jax.Array, step: jax.Array) -> jax.Array:
     """The prox of one leaf, in its dtype."""
     if not leaf.size:
