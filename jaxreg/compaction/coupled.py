@@ -58,6 +58,7 @@ from jaxreg.calculus.grouped import (
 )
 from jaxreg.calculus.weighted import WeightedLeaf
 from jaxreg.compaction._dimensions import Dimension, Member
+from jaxreg.compaction.couplings import Couplings
 from jaxreg.rules.by_path import ByPath, by_path
 from jaxreg.rules.patterns import check_pattern
 
@@ -94,7 +95,7 @@ class Units(Layout):
     spans_leaves = True
 
     def __repr__(self) -> str:
-        return f"{self.count} in {', '.join(each.path for each in self.slices)}"
+        return f"{self.layers} x {self.count}" if self.layers else f"{self.count}"
 
     def refusal(self, shape: Shape) -> str | None:
         if any(self._fits(each, shape) for each in self.slices):
@@ -149,8 +150,10 @@ class Units(Layout):
             raise ValueError(
                 f"coupled: the units have slices in {len(self.slices)} leaves, "
                 f"{', '.join(each.path for each in self.slices)}, and {len(shapes)} "
-                "are here. A penalty of coupled units needs all leaves of its rule: "
-                "do not mask some of them (optax.masked, optax.partition)"
+                "are here. The norm of a unit needs all of them: do not mask some "
+                "(optax.masked, optax.partition), and trace what is not trained, such "
+                "as statistics, beside the parameters and not among them; under= then "
+                "names these"
             )
         for each, shape in zip(self.slices, shapes, strict=True):
             if not self._fits(each, shape):
@@ -433,7 +436,8 @@ def coupled(
         keeps the sizes `n_g` of the model that it was made from.
       under: the path of the trained parameters in those of the couplings, such as
         "params" for the variables of Flax.
-      only: a regular expression; dimensions none of whose leaves it finds are free.
+      only: a regular expression, as in `compact`; dimensions without a leaf that it
+        finds are free.
 
     Raises:
       TypeError: `penalty` is not elementwise, or `couplings` are none.
@@ -445,6 +449,11 @@ def coupled(
     section 3.1 (groups that can be removed from a network).
     """
     check_elementwise("coupled", penalty, couplings=couplings)
+    if not isinstance(couplings, Couplings):
+        raise TypeError(
+            f"coupled: couplings is {shown(couplings)}; allowed: those of "
+            "jaxreg.couplings(apply, params, *inputs)"
+        )
     paths = paths_under(couplings.paths, under)
     if only is not None:
         check_pattern("coupled: only", only)
@@ -452,7 +461,7 @@ def coupled(
     chosen = [
         (dimension, members)
         for dimension, members in families
-        if only is None or any(re.search(only, each.path) for each in members)
+        if only is None or any(re.search(only, m.path) for m in dimension.members)
     ]
     if not chosen:
         raise ValueError(_nothing_left(couplings.dimensions, families, under, only))
@@ -533,7 +542,8 @@ def _nothing_left(
     only: str | None,
 ) -> str:
     if families:
-        listed = ", ".join(each.path for _, members in families for each in members)
+        found = (member.path for each, _ in families for member in each.members)
+        listed = ", ".join(dict.fromkeys(found))
         return f"coupled: only={only!r} finds none of the leaves {listed}"
     frozen = "; ".join(
         f"{each.size} units of {each.members[0].path!r}: {each.frozen}"

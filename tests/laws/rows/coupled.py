@@ -12,7 +12,11 @@ from tests.laws.rows.elementwise import mcp
 # Two units, each of an entry of the bias, a column of the kernel, two rows of "reader".
 TWO = Units(
     2,
-    (Slices("bias", 0, 2), Slices("kernel", 1, 2), Slices("reader", 0, 4, (0, 1, 0, 1))),
+    (
+        Slices("bias", 0, 2),
+        Slices("kernel", 1, 2),
+        Slices("reader", 0, 4, (0, 1, 0, 1)),
+    ),
     entries=6,
 )
 SHAPES = {"bias": (2,), "kernel": (3, 2), "reader": (4, 1)}
