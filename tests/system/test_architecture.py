@@ -30,6 +30,7 @@ LAYERS = [
     {"rules"},
     {"preconditioners", "transforms", "solve"},
     {"model_selection", "reports"},
+    {"compaction"},
     {"states"},
 ]
 ALLOWED = {"jax", "jaxlib", "optax", "jaxreg"} | set(sys.stdlib_module_names)

@@ -1,0 +1,158 @@
+"""Constants that removed units add, and the biases that take them."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxreg.compaction._jaxpr import Equation, Literal, Operand, Program, Variable
+from jaxreg.compaction._known import Contraction
+from jaxreg.compaction._removal import Stay, masks_of
+from jaxreg.compaction._terms import Axes, mask_along
+
+_MOVES = {"reshape", "squeeze", "transpose", "convert_element_type"}
+_BROADCASTS = {"broadcast_in_dim", "reshape", "squeeze", "convert_element_type"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bias:
+    """The leaf that is added to a contraction, or subtracted from it.
+
+    `behind` leads from the contraction to the sum, `before` from the leaf to it.
+    """
+
+    leaf: int
+    sign: int
+    behind: tuple[Equation, ...]
+    before: tuple[Equation, ...]
+    output: Variable
+
+
+def biases(program: Program, leaves: int) -> dict[Equation, Bias]:
+    """The bias behind each contraction that has one, outside loops and branches.
+
+    The sum is the only use of the contraction and of the leaf, so that nothing else
+    sees what is moved from one to the other.
+    """
+    uses: dict[Operand, list[Equation | None]] = collections.defaultdict(list)
+    makers: dict[Operand, Equation] = {}
+    for eqn in program.equations:
+        makers.update(dict.fromkeys(eqn.outputs, eqn))
+        for operand in eqn.inputs:
+            uses[operand].append(eqn)
+    for operand in program.outputs:
+        uses[operand].append(None)
+    leaf_of = {variable: leaf for leaf, variable in enumerate(program.inputs[:leaves])}
+    out = {}
+    for eqn in program.equations:
+        if eqn.name in ("dot_general", "conv_general_dilated"):
+            bias = _bias(eqn, uses, makers, leaf_of)
+            if bias is not None:
+                out[eqn] = bias
+    return out
+
+
+def _bias(
+    eqn: Equation,
+    uses: dict[Operand, list[Equation | None]],
+    makers: dict[Operand, Equation],
+    leaf_of: dict[Variable, int],
+) -> Bias | None:
+    behind = []
+    current = eqn.outputs[0]
+    (user, *more) = uses[current] or [None]
+    while user is not None and not more and user.name in _MOVES:
+        behind.append(user)
+        current = user.outputs[0]
+        (user, *more) = uses[current] or [None]
+    if user is None or more or user.name not in ("add", "add_any", "sub"):
+        return None
+    first, second = user.inputs
+    if user.name == "sub" and first is not current:
+        return None
+    operand, before = second if first is current else first, []
+    while len(uses[operand]) == 1 and operand in makers:
+        if makers[operand].name not in _BROADCASTS:
+            return None
+        before.append(makers[operand])
+        operand = makers[operand].inputs[0]
+    if isinstance(operand, Literal) or operand not in leaf_of:
+        return None
+    if len(uses[operand]) > 1:
+        return None
+    sign = -1 if user.name == "sub" else 1
+    path = tuple(behind), tuple(reversed(before))
+    return Bias(leaf_of[operand], sign, *path, user.outputs[0])
+
+
+def contribution(
+    contraction: Contraction,
+    bias: Bias,
+    values: Sequence[jax.Array],
+    stay: Stay,
+    leaf: jax.Array,
+    leaf_axes: Axes,
+) -> jax.Array | None:
+    """What units that go add to the leaf, or None if positions get different numbers.
+
+    Zero padding, for one, gives the borders of an image another constant.
+    """
+    eqn, masks = contraction.eqn, masks_of(stay, 0)
+    left, right = (value.astype("float32") for value in values)
+    stays = _stays(contraction, masks)
+    left = jnp.where(_along_operand(eqn, stays, left.ndim), 0, left)
+    changed = {
+        "preferred_element_type": jnp.dtype("float32"),
+        "precision": (jax.lax.Precision.HIGHEST,) * 2,
+    }
+    changed = {name: each for name, each in changed.items() if name in eqn.params}
+    added = _moved(bias.behind, eqn.bind(left, right, **changed)[0])
+    entries = _moved(bias.before, jnp.arange(leaf.size).reshape(leaf.shape))
+    shape = bias.output.shape
+    added = jnp.broadcast_to(added, shape).ravel()
+    entries = jnp.broadcast_to(entries, shape).ravel()
+    high = jnp.full(leaf.size, -jnp.inf).at[entries].max(added)
+    low = jnp.full(leaf.size, jnp.inf).at[entries].min(added)
+    for axis, term in enumerate(leaf_axes):
+        on = jnp.asarray(mask_along(term, masks), bool)
+        on = on.reshape([-1 if axis == other else 1 for other in range(leaf.ndim)])
+        on = jnp.broadcast_to(on, leaf.shape).ravel()
+        high, low = (jnp.where(on, each, 0) for each in (high, low))
+    # Positions of one sum differ by rounding alone.
+    rounding = 4 * float(jnp.finfo("float32").eps) * jnp.max(jnp.abs(added), initial=0)
+    if not bool(jnp.all(high - low <= rounding)):
+        return None
+    return bias.sign * high.reshape(leaf.shape)
+
+
+def _stays(contraction: Contraction, masks: Any) -> jax.Array:
+    """Per contracted position, True if all of its units stay."""
+    on = jnp.ones((), bool)
+    for term in contraction.contracted:
+        on = on[..., None] & jnp.asarray(mask_along(term, masks), bool)
+    return on
+
+
+def _along_operand(eqn: Equation, stays: jax.Array, ndim: int) -> jax.Array:
+    """A mask of contracted positions, shaped to fit the left operand."""
+    if eqn.name == "dot_general":
+        axes = eqn.params["dimension_numbers"][0][0]
+        order = sorted(range(len(axes)), key=lambda i: axes[i])
+        stays = jnp.transpose(stays, order)
+        return jnp.expand_dims(stays, [a for a in range(ndim) if a not in axes])
+    axis = eqn.params["dimension_numbers"].lhs_spec[1]
+    # The same inner features of every group.
+    stays = jnp.tile(stays, eqn.params["feature_group_count"])
+    return jnp.expand_dims(stays, [a for a in range(ndim) if a != axis])
+
+
+def _moved(equations: Sequence[Equation], array: jax.Array) -> jax.Array:
+    for eqn in equations:
+        if eqn.name != "convert_element_type":
+            (array,) = eqn.bind(array)
+    return array
