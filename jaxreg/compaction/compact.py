@@ -15,18 +15,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Tree
 from jaxreg._core.ranges import check_positive
 from jaxreg.compaction import _fold, _known, _removal, _verify
+from jaxreg.compaction._carry import carried
 from jaxreg.compaction._cut import AxisKept, LeafKept, cut_leaf
 from jaxreg.compaction._dimensions import Dimension, Member
 from jaxreg.compaction._removal import Evidence, Stay
 from jaxreg.compaction._smaller import Smaller
 from jaxreg.compaction._terms import Atom, atoms_of, mask_along, units_along
 from jaxreg.compaction._trace import Apply, Traced, traced
+from jaxreg.compaction._under import paths_under, subtree
 from jaxreg.compaction.couplings import Couplings
 from jaxreg.reports.table import Row, Table
 from jaxreg.rules.by_path import paths
@@ -80,6 +83,43 @@ class Compaction:
                 )
             out.append(cut_leaf(leaf, self.kept[path]))
         return jax.tree.unflatten(treedef, out)
+
+    def carry(
+        self,
+        optimizer: optax.GradientTransformation,
+        state: optax.OptState,
+        under: str = "",
+        new_optimizer: optax.GradientTransformation | None = None,
+    ) -> optax.OptState:
+        """Cuts the state of an optimizer to what stays, so that training goes on.
+
+        Moments, averages, latents of `regularize` and counts go along. The next update
+        is that of the original, but for what it drew from entries that were removed.
+
+        Args:
+          optimizer: the one that made `state`.
+          state: its state for the original parameters, of `optimizer.init(params)` or
+            as `nnx.Optimizer` and `TrainState` hold it.
+          under: the path of what the optimizer trains in `params`, such as "params".
+          new_optimizer: the one that goes on, if it differs: with a penalty of
+            `jaxreg.coupled(penalty, small.couplings)`.
+
+        Raises:
+          TypeError, ValueError: the state is not that of the optimizer for the original
+            parameters, or it does not say which of its axes are those of parameters
+            (adafactor). The message names the leaf.
+
+        Warns if an update mixes the entries of a leaf, as that of lamb, muon or lbfgs.
+        """
+        names = paths_under(list(self.shapes), under)
+        return carried(
+            optimizer,
+            state,
+            subtree(self.params, under),
+            {name: self.shapes[path] for path, name in names.items()},
+            {name: self.kept[path] for path, name in names.items()},
+            new_optimizer,
+        )
 
     def _some(self) -> str:
         return shown(self.shapes)

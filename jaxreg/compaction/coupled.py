@@ -58,6 +58,7 @@ from jaxreg.calculus.grouped import (
 )
 from jaxreg.calculus.weighted import WeightedLeaf
 from jaxreg.compaction._dimensions import Dimension, Member
+from jaxreg.compaction._under import paths_under
 from jaxreg.compaction.couplings import Couplings
 from jaxreg.rules.by_path import ByPath, by_path
 from jaxreg.rules.patterns import check_pattern
@@ -471,24 +472,6 @@ def coupled(
     )
 
 
-def paths_under(paths: Sequence[str], under: str) -> dict[str, str]:
-    """The paths of the leaves below `under`, by their paths in the whole tree.
-
-    Raises:
-      TypeError, ValueError: `under` is no str, or no leaf lies below it.
-    """
-    if not isinstance(under, str):
-        raise TypeError(
-            f"under is {shown(under)}; allowed: a path, such as 'params', or ''"
-        )
-    start = f"{under.strip('/')}/" if under.strip("/") else ""
-    below = {path: path.removeprefix(start) for path in paths if path.startswith(start)}
-    if not below:
-        tops = ", ".join(dict.fromkeys(repr(path.split("/")[0]) for path in paths))
-        raise ValueError(f"under is {under!r}, and no leaf lies there; allowed: {tops}")
-    return below
-
-
 _Family = tuple[Dimension, list[Member]]
 
 
@@ -548,7 +531,7 @@ def _nothing_left(
     frozen = "; ".join(
         f"{each.size} units of {each.members[0].path!r}: {each.frozen}"
         for each in dimensions
-        if each.frozen and each.members
+        if each.frozen
     )
     return (
         f"coupled: no dimension of the model has units that may go, with leaves under "
