@@ -33,8 +33,13 @@ class Bias:
     output: Variable
 
 
-def biases(program: Program, leaves: int) -> dict[Equation, Bias]:
+def biases(
+    program: Program, leaves: int, activations: set[Variable]
+) -> dict[Equation, Bias]:
     """The bias behind each contraction that has one, outside loops and branches.
+
+    Products of parameters alone, such as low-rank updates, have none: all of their
+    terms are constant, and the update would be merged into what it updates.
 
     The sum is the only use of the contraction and of the leaf, so that nothing else
     sees what is moved from one to the other.
@@ -50,7 +55,8 @@ def biases(program: Program, leaves: int) -> dict[Equation, Bias]:
     leaf_of = {variable: leaf for leaf, variable in enumerate(program.inputs[:leaves])}
     out = {}
     for eqn in program.equations:
-        if eqn.name in ("dot_general", "conv_general_dilated"):
+        is_contraction = eqn.name in ("dot_general", "conv_general_dilated")
+        if is_contraction and not activations.isdisjoint(eqn.inputs):
             bias = _bias(eqn, uses, makers, leaf_of)
             if bias is not None:
                 out[eqn] = bias

@@ -138,7 +138,7 @@ def _opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
     return (jaxpr.jaxpr, jaxpr.consts) if is_closed else (jaxpr, [])
 
 
-def _variable(var: core.Var) -> Variable:
+def _variable(var: Any) -> Variable:
     return Variable(var.aval.shape, var.aval.dtype)
 
 
@@ -166,16 +166,11 @@ def _inline(
             outputs = _inline(inner, consts, operands, equations, captured)
         else:
             bodies = tuple(map(_flattened, _BODIES.get(name, lambda _: [])(params)))
-            outputs = list(map(_variable, eqn.outvars))
+            made = tuple(map(_variable, eqn.outvars))
+            source = eqn.source_info
             equations.append(
-                Equation(
-                    eqn.primitive,
-                    params,
-                    operands,
-                    tuple(outputs),
-                    bodies,
-                    eqn.source_info,
-                )
+                Equation(eqn.primitive, params, operands, made, bodies, source)
             )
+            outputs = list(made)
         env.update(zip(eqn.outvars, outputs, strict=True))
     return list(map(read, jaxpr.outvars))

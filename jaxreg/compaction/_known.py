@@ -137,21 +137,20 @@ class Pass:
             self._record(eqn, left, right)
         if left.varies is False and right.varies is False:
             return Known(eqn.bind(left.value, right.value)[0], False)
-        a, b = (_zeroed(x, v) for x, v in zip((left, right), eqn.inputs, strict=True))
+        pairs = zip((left, right), eqn.inputs, strict=True)
+        a, b = (_zeroed(known, operand) for known, operand in pairs)
         changed = {"preferred_element_type": jnp.dtype("float32"), "precision": None}
-        changed = {k: v for k, v in changed.items() if k in eqn.params}
-        varying = [_number(each.varies, x.shape) for each, x in ((left, a), (right, b))]
-        nonzero = [
-            _number(_or(each.varies, x != 0), x.shape)
-            for each, x in ((left, a), (right, b))
-        ]
-        count = 0.0
+        live = (
+            _number(_or(left.varies, a != 0), a),
+            _number(_or(right.varies, b != 0), b),
+        )
+        count: Any = 0.0
         if left.varies is not False:
-            count += eqn.bind(varying[0], nonzero[1], **changed)[0]
+            count += eqn.bind(_number(left.varies, a), live[1], **changed)[0]
         if right.varies is not False:
-            count += eqn.bind(nonzero[0], varying[1], **changed)[0]
+            count += eqn.bind(live[0], _number(right.varies, b), **changed)[0]
         # Sums of zeros and ones: below 1/2 is 0.
-        return Known(eqn.bind(a, b)[0], jnp.asarray(count) > 0.5)
+        return Known(eqn.bind(a, b)[0], count > 0.5)
 
     def _record(self, eqn: Equation, left: Known, right: Known) -> None:
         make = _dot_axes if eqn.name == "dot_general" else _conv_axes
@@ -172,9 +171,8 @@ class Pass:
             kept_free.append(tuple(terms[i] for i in stay))
         values = None
         if eqn in self._foldable and not self._is_per_layer:
-            pair = zip((left, right), eqn.inputs, strict=True)
-            values = tuple(_zeroed(x, v) for x, v in pair)
-        self._readings.append(Reading((sides[0], sides[1]), values))  # type: ignore[arg-type]  # a pair
+            values = _zeroed(left, eqn.inputs[0]), _zeroed(right, eqn.inputs[1])
+        self._readings.append(Reading((sides[0], sides[1]), values))
         self.contractions.append(
             Contraction(
                 eqn,
@@ -198,7 +196,7 @@ class Pass:
         xs = arrays[start:]
         is_stack = not self._is_per_layer and self._is_stack(eqn.inputs[start:])
         if not is_stack:
-            xs = [Known(x[0], jnp.any(flag | (x != x[0]), axis=0)) for x, flag in xs]
+            xs = [Known(x[0], jnp.any(flag | (x != x[:1]), axis=0)) for x, flag in xs]
 
         def layer(carry: Sequence[Known], slices: Sequence[Known]) -> _Step:
             return self._layer(body, [*arrays[:constants], *carry, *slices], is_stack)
@@ -216,7 +214,7 @@ class Pass:
         outputs, readings = layers(carry)
         self._readings += readings
         ys = [
-            Known(*(jnp.broadcast_to(x, (length, *x.shape[1:])) for x in each))
+            Known(*(jnp.broadcast_to(x, (length, *jnp.shape(x)[1:])) for x in each))
             for each in outputs[carried:]
         ]
         return [*carry, *ys]
@@ -249,7 +247,7 @@ class Pass:
             flags, _ = state
             outputs = step([Known(*x) for x in zip(values, flags, strict=True)])
             new = [
-                flag | jnp.any(out.varies | (out.value != value), axis=0)
+                flag | jnp.any(out.varies | (out.value != value[None]), axis=0)
                 for value, flag, out in zip(values, flags, outputs, strict=True)
             ]
             changed = [jnp.any(a != b) for a, b in zip(new, flags, strict=True)]
@@ -280,7 +278,8 @@ class Pass:
         def step(carry: list[Known]) -> list[Known]:
             outputs = self._walk(body, [*arrays[first:start], *carry])
             pairs = zip(outputs, body.outputs, strict=True)
-            return [Known(*(x[None] for x in _arrays(*pair))) for pair in pairs]
+            arrays = (_arrays(*pair) for pair in pairs)
+            return [Known(*(jnp.asarray(x)[None] for x in each)) for each in arrays]
 
         carry = self._fixed_point(arrays[start:], step)
         step(carry)
@@ -301,7 +300,7 @@ class Pass:
             values = jnp.stack([each.value for each in arrays])
             flags = jnp.stack([jnp.asarray(each.varies) for each in arrays])
             chosen = jnp.clip(which.value, 0, len(arrays) - 1)
-            differs = jnp.any(flags | (values != values[0]), axis=0)
+            differs = jnp.any(flags | (values != values[:1]), axis=0)
             varies = jnp.where(jnp.asarray(which.varies), differs, flags[chosen])
             out.append(Known(values[chosen], varies))
         return out
@@ -324,15 +323,16 @@ def _values(operands: Sequence[Known]) -> list[jax.Array]:
     return [operand.value for operand in operands]
 
 
-def _number(flag: Flag, shape: tuple[int, ...]) -> jax.Array:
-    return jnp.broadcast_to(flag, shape).astype("float32")
+def _number(flag: Flag, like: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(flag, like.shape).astype("float32")
 
 
 def _arrays(known: Known, operand: Operand) -> Known:
     """The same with arrays for value and flag."""
     value = known.value
     if value is None:
-        value = jnp.zeros(operand.shape, operand.dtype)  # type: ignore[union-attr]  # a literal has a value
+        assert isinstance(operand, Variable)
+        value = jnp.zeros(operand.shape, operand.dtype)
     return Known(value, jnp.broadcast_to(known.varies, jnp.shape(value)))
 
 

@@ -8,7 +8,7 @@ rule keeps units that could have gone, and never removes one that may not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 
 from jaxreg.compaction._jaxpr import Equation, Literal, Operand, Program, Variable
 from jaxreg.compaction._terms import (
@@ -26,16 +26,20 @@ Rule = Callable[["Walk", Equation], list[Axes]]
 
 
 class Walk:
-    """The axes of all variables of a program; `activations` depend on the inputs."""
+    """The axes of all variables of a program; `activations` depend on the inputs.
+
+    `contracted` collects the axes that contractions sum over.
+    """
 
     def __init__(
         self,
         program: Program,
         inputs: Mapping[Variable, Axes],
-        activations: Set[Variable],
+        activations: set[Variable],
     ) -> None:
         self.axes: dict[Variable, Axes] = dict(inputs)
         self.activations = activations
+        self.contracted: list[Term] = []
         self.run(program)
 
     def run(self, program: Program) -> None:
@@ -264,6 +268,7 @@ def _dot_general(walk: Walk, eqn: Equation) -> list[Axes]:
     left, right = walk.inputs(eqn)
     for a, b in zip((*left_sum, *left_batch), (*right_sum, *right_batch), strict=True):
         walk.unify_axes(eqn, [left[a]], [right[b]])
+    walk.contracted += [left[axis] for axis in left_sum]
     if walk.activations.issuperset(eqn.inputs):
         # The scale of such a sum, 1 / sqrt(width), is a number in the code.
         for axis in left_sum:
@@ -288,6 +293,7 @@ def _conv(walk: Walk, eqn: Equation) -> list[Axes]:
     features = left[numbers.lhs_spec[1]]
     walk.unify_axes(eqn, [features], [product([group, inner])])
     walk.unify_axes(eqn, [filters], [product([group, outer])])
+    walk.contracted.append(features)
     if walk.activations.issuperset(eqn.inputs):
         freeze(inner, lambda: f"{eqn.where} contracts two activations")
     out: Axes = fresh(eqn.outputs[0], "space of a convolution")

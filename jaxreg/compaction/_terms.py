@@ -155,7 +155,7 @@ def unify(first: Term, second: Term, reason: Reason) -> None:
         freeze(first, reason)
         freeze(second, reason)
         return
-    for one, other in zip(*heads, strict=True):
+    for one, other in zip(heads[0], heads[1], strict=True):
         unify(one, other, reason)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Tree
 from jaxreg.compaction._dimensions import Dimension, Member
 from jaxreg.compaction._jaxpr import (
@@ -19,7 +20,7 @@ from jaxreg.compaction._jaxpr import (
     Variable,
     trace,
 )
-from jaxreg.compaction._rules import ELEMENTWISE, Walk
+from jaxreg.compaction._rules import ELEMENTWISE, Walk, fresh
 from jaxreg.compaction._sources import Readers, activations_of
 from jaxreg.compaction._terms import (
     Atom,
@@ -68,16 +69,12 @@ class Traced:
 
 def traced(apply: Apply, params: Tree, inputs: Sequence[Tree]) -> Traced:
     """Traces a model at the shapes of its parameters and inputs; runs nothing."""
-    program, out_tree = trace(apply, params, *inputs)
-    leaves = jax.tree.leaves(params)
-    count = len(leaves)
+    program, out_tree = _program(apply, params, inputs)
+    count = len(jax.tree.leaves(params))
     activations = activations_of(program, program.inputs[count:])
-    axes = {
-        variable: [
-            Atom(size, None if index < count else "input") for size in variable.shape
-        ]
-        for index, variable in enumerate(program.inputs)
-    }
+    axes: dict[Variable, Axes] = {}
+    for index, variable in enumerate(program.inputs):
+        axes[variable] = fresh(variable, None if index < count else "input")
     leaf_axes = tuple(list(axes[variable]) for variable in program.inputs[:count])
     walk = Walk(program, axes, activations)
     for operand in program.outputs:
@@ -86,10 +83,13 @@ def traced(apply: Apply, params: Tree, inputs: Sequence[Tree]) -> Traced:
     for terms in walk.axes.values():
         for term in terms:
             freeze_powers(term)
+    summed = _atoms(walk.contracted)
+    for atom in {atom for terms in leaf_axes for atom in _atoms(terms)} - summed:
+        freeze(atom, "nothing sums over it; does apply use this leaf?")
     layers = _layers(program, walk, leaf_axes)
     readers = Readers(program, count, activations)
     names = tuple(paths(params))
-    members = _members(names, leaves, leaf_axes, readers, layers)
+    members = _members(names, leaf_axes, readers, layers)
     atoms = tuple(members)
     dimensions = tuple(
         Dimension(atom.size, tuple(members[atom]), atom.frozen, layers.get(atom))
@@ -108,24 +108,35 @@ def traced(apply: Apply, params: Tree, inputs: Sequence[Tree]) -> Traced:
     )
 
 
+def _program(
+    apply: Apply, params: Tree, inputs: Sequence[Tree]
+) -> tuple[Program, jax.tree_util.PyTreeDef]:
+    try:
+        return trace(apply, params, *inputs)
+    except Exception as error:
+        raise TypeError(
+            f"apply(params, *inputs) cannot be traced: {type(error).__name__}: "
+            f"{shown(str(error))}; allowed: a function that takes the parameters first "
+            "and returns arrays"
+        ) from error
+
+
 def _members(
     names: Sequence[str],
-    leaves: Sequence[Any],
     leaf_axes: Sequence[Axes],
     readers: Readers,
     layers: Mapping[Atom, int],
 ) -> dict[Atom, list[Member]]:
     """The members of every atom of more than one unit, in the order of the leaves."""
     out: dict[Atom, list[Member]] = {}
-    for index, (name, leaf, terms) in enumerate(
-        zip(names, leaves, leaf_axes, strict=True)
-    ):
+    for index, (name, terms) in enumerate(zip(names, leaf_axes, strict=True)):
+        size = math.prod(term.size for term in terms)
         for axis, term in enumerate(terms):
             for atom in dict.fromkeys(atoms_of(term)):
                 if atom.size == 1:
                     continue
                 units = units_along(term, atom)
-                entries = units.count(0) * jnp.size(leaf) // len(units)
+                entries = units.count(0) * size // len(units)
                 out.setdefault(atom, []).append(
                     Member(
                         name,
@@ -147,21 +158,32 @@ def _layers(program: Program, walk: Walk, leaf_axes: Sequence[Axes]) -> dict[Ato
     stacks: dict[Atom, Atom] = {}
     outside: set[Atom] = set()
     for eqn in program.equations:
-        for output in eqn.outputs:
-            axes = walk.of(output)
+        operands = () if eqn.name == "scan" else eqn.inputs
+        for axes in map(walk.of, (*operands, *eqn.outputs)):
             lead = resolve(axes[0]) if axes and eqn.name in ELEMENTWISE else None
-            outside |= {
-                atom
-                for atom in _atoms(axes)
-                if lead is None or stacks.get(atom, lead) is not lead
-            }
+            for atom in _atoms(axes):
+                own = isinstance(lead, Atom) and stacks.setdefault(atom, lead)
+                if lead is None or own is not lead:
+                    outside.add(atom)
         if eqn.name == "scan":
             outside |= _enter(eqn, walk, stacks)
     for terms in leaf_axes:
         for atom in _atoms(terms):
             if atom in stacks and resolve(terms[0]) is not stacks[atom]:
                 outside.add(atom)
-    return {atom: stack.size for atom, stack in stacks.items() if atom not in outside}
+    sliced = _sliced(program, walk)
+    return {
+        atom: stack.size
+        for atom, stack in stacks.items()
+        if atom in sliced and atom not in outside
+    }
+
+
+def _sliced(program: Program, walk: Walk) -> set[Atom]:
+    """The atoms of what scans slice."""
+    scans = [eqn for eqn in program.equations if eqn.name == "scan"]
+    operands = [each for eqn in scans for each in eqn.inputs[sum(eqn.scan_counts) :]]
+    return {atom for each in operands for atom in _atoms(walk.of(each)[1:])}
 
 
 def _enter(eqn: Equation, walk: Walk, stacks: dict[Atom, Atom]) -> set[Atom]:

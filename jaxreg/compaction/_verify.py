@@ -47,7 +47,7 @@ def gap_of(
       ValueError: outputs of other structure or shapes, or a gap above the tolerance.
     """
     old, treedef = jax.tree.flatten_with_path(reference)
-    if jax.tree.structure(output) != treedef:
+    if str(jax.tree.structure(output)) != str(treedef):
         raise ValueError(
             f"{call}: apply returns {jax.tree.structure(output)}; the model that was "
             f"compacted returns {treedef}"
@@ -102,6 +102,6 @@ def check_no_nan(call: str, output: Tree) -> None:
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and bool(jnp.any(jnp.isnan(leaf))):
             raise ValueError(
                 f"{call}: apply returns NaN on these inputs, so that nothing can be "
-                "compared. A weight normalization divides by the norm of a zero column; "
-                "other causes are the inputs or the parameters"
+                "compared. A weight normalization divides by the norm of a zero "
+                "column; other causes are the inputs or the parameters"
             )

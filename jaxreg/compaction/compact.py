@@ -30,7 +30,7 @@ from jaxreg.compaction._smaller import Smaller
 from jaxreg.compaction._terms import Atom, atoms_of, mask_along, units_along
 from jaxreg.compaction._trace import Apply, Traced, traced
 from jaxreg.compaction._under import paths_under, subtree
-from jaxreg.compaction.couplings import Couplings
+from jaxreg.compaction.couplings import Couplings, check_model
 from jaxreg.reports.table import Row, Table
 from jaxreg.rules.by_path import paths
 from jaxreg.rules.patterns import check_pattern
@@ -189,6 +189,7 @@ def compact(
     {'hidden': (5, 5), 'out': (5, 3)}
     """
     _check_arguments(couplings, params, only, multiple_of, tolerance)
+    check_model(couplings.apply, params, inputs)
     model = traced(couplings.apply, params, inputs)
     atoms = _chosen(couplings, model, only)
     leaves = jax.tree.leaves(params)
@@ -205,9 +206,8 @@ def compact(
     ]
     small = jax.tree.unflatten(jax.tree.structure(params), small_leaves)
     apply = _small_apply(couplings.apply, params, kept)
-    gap, flops = _verified(
-        couplings.apply, apply, params, small, inputs, tolerance, decision
-    )
+    models = (couplings.apply, params), (apply, small)
+    gap, flops = _verified(models, inputs, tolerance, decision)
     return Compaction(
         small,
         kept,
@@ -233,7 +233,8 @@ class _Decision:
     ) -> None:
         self.model, self.leaves = model, leaves
         self.stay: Stay = _removal.nothing_stays(atoms, model.layers)
-        self._biases = _fold.biases(model.program, len(leaves)) if fold else {}
+        program, activations = model.program, model.activations
+        self._biases = _fold.biases(program, len(leaves), activations) if fold else {}
         run = _known.Pass(model, set(self._biases))
         readings = run.run(list(map(jnp.asarray, leaves)))
         self._values = [reading.values for reading in readings]
@@ -349,8 +350,8 @@ def _check_arguments(
 ) -> None:
     if not isinstance(couplings, Couplings):
         raise TypeError(
-            f"couplings is {shown(couplings)}; allowed: jaxreg.couplings(apply, params, "
-            "*inputs)"
+            f"couplings is {shown(couplings)}; allowed: jaxreg.couplings(apply, "
+            "params, *inputs)"
         )
     check_count("compact: multiple_of", multiple_of, 1)
     check_positive("compact: tolerance", tolerance)
@@ -386,8 +387,8 @@ def _chosen(couplings: Couplings, model: Traced, only: str | None) -> list[Atom]
         if not candidates:
             names = [_name(each.members) for each in couplings.removable]
             raise ValueError(
-                f"compact: only={shown(only)} matches no leaf of a removable dimension; "
-                f"their first leaves are {', '.join(names)}"
+                f"compact: only={shown(only)} matches no leaf of a removable "
+                f"dimension; their first leaves are {', '.join(names)}"
             )
     allowed = {_places(each) for each in candidates}
     return [

@@ -14,7 +14,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Penalty, Tree
@@ -85,14 +84,14 @@ def couplings(apply: Apply, params: Tree, *inputs: Tree) -> Couplings:
     >>> params = {"hidden": jnp.ones((5, 8)), "out": jnp.ones((8, 3))}
     >>> print(jaxreg.couplings(apply, params, jnp.ones((2, 5))))
     units  verdict         layers  leaves
-    -----  --------------  ------  --------------------
+    -----  --------------  ------  -----------------
     8      removable               hidden[1], out[0]
     5      frozen: input           hidden[0]
     3      frozen: output          out[1]
     """
     check_model(apply, params, inputs)
     found = traced(apply, params, inputs)
-    shapes = tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(params))
+    shapes = tuple(tuple(term.size for term in axes) for axes in found.leaf_axes)
     result = Couplings(apply, found.dimensions, found.paths, shapes)
     if not result.removable:
         raise ValueError(_nothing_removable(result))
