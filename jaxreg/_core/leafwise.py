@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ from jaxreg._core.penalty import (
 )
 from jaxreg._core.ranges import jax_number
 from jaxreg._core.shards import COUPLED, WHOLE_HINT, check_whole_leaf, reshaped
+
+T = TypeVar("T")
 
 # The width of the prox step in residuals: the default of `regularize`.
 RESIDUAL_WIDTH = 0.05
@@ -209,11 +211,11 @@ class Leafwise(Penalty):
                 )
 
 
-def traced_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A formula of one array, traced once for all leaves of one kind."""
+def traced_once(formula: Callable[..., T]) -> Callable[..., T]:
+    """A formula of arrays, traced once for all leaves of one kind."""
     jitted = jax.jit(formula)
 
-    def call(penalty: Leafwise, *arrays: jax.Array) -> jax.Array:
+    def call(penalty: Penalty, *arrays: Tree) -> T:
         return jitted(jax.tree.map(jax_number, penalty), *arrays)
 
     return call

@@ -30,7 +30,7 @@ from jaxreg.compaction._smaller import Smaller
 from jaxreg.compaction._terms import Atom, atoms_of, mask_along, units_along
 from jaxreg.compaction._trace import Apply, Traced, traced
 from jaxreg.compaction._under import paths_under, subtree
-from jaxreg.compaction.couplings import Couplings, check_model
+from jaxreg.compaction.couplings import Couplings, check_couplings, check_model
 from jaxreg.reports.table import Row, Table
 from jaxreg.rules.by_path import paths
 from jaxreg.rules.patterns import check_pattern
@@ -346,13 +346,13 @@ def _name(members: Sequence[Member]) -> str:
 
 
 def _check_arguments(
-    couplings: object, params: Tree, only: object, multiple_of: object, tolerance: Any
+    couplings: Couplings,
+    params: Tree,
+    only: object,
+    multiple_of: object,
+    tolerance: Any,
 ) -> None:
-    if not isinstance(couplings, Couplings):
-        raise TypeError(
-            f"couplings is {shown(couplings)}; allowed: jaxreg.couplings(apply, "
-            "params, *inputs)"
-        )
+    check_couplings(couplings)
     check_count("compact: multiple_of", multiple_of, 1)
     check_positive("compact: tolerance", tolerance)
     if only is not None:

@@ -59,7 +59,7 @@ from jaxreg.calculus.grouped import (
 from jaxreg.calculus.weighted import WeightedLeaf
 from jaxreg.compaction._dimensions import Dimension, Member
 from jaxreg.compaction._under import paths_under
-from jaxreg.compaction.couplings import Couplings
+from jaxreg.compaction.couplings import Couplings, check_couplings
 from jaxreg.rules.by_path import ByPath, by_path
 from jaxreg.rules.patterns import check_pattern
 
@@ -292,13 +292,16 @@ class Coupled(Penalty):
         leaves, treedef = jax.tree.flatten(params)
         slopes = _subgradients(self, self._wide(params))
         pairs = zip(slopes, leaves, strict=True)
-        return treedef.unflatten(s.astype(jnp.result_type(x)) for s, x in pairs)
+        return jax.tree.unflatten(
+            treedef, [slope.astype(jnp.result_type(leaf)) for slope, leaf in pairs]
+        )
 
     def prox(self, params: Tree, step: Number | Tree) -> Tree:
         leaves, treedef = jax.tree.flatten(params)
         leaves = list(map(jnp.asarray, leaves))
         self._check(leaves)
-        return treedef.unflatten(_proxes(self, leaves, self._step(params, step)))
+        proxes = _proxes(self, leaves, self._step(params, step))
+        return jax.tree.unflatten(treedef, proxes)
 
     def stationarity(self, params: Tree, grads: Tree) -> Tree:
         pulls = list(map(widened, grads_like(params, grads)))
@@ -309,7 +312,8 @@ class Coupled(Penalty):
         leaves, treedef = jax.tree.flatten(params)
         self._check(leaves)
         latents = jax.tree.leaves(latent)
-        return treedef.unflatten(_nearest(self, latents, leaves, jnp.asarray(step)))
+        nearest = _nearest(self, latents, leaves, jnp.asarray(step))
+        return jax.tree.unflatten(treedef, nearest)
 
     def weigh_units(self, weights: Number | Tree) -> Coupled:
         """As `weighted`, with one number, or an array of the units' shape."""
@@ -450,11 +454,7 @@ def coupled(
     section 3.1 (groups that can be removed from a network).
     """
     check_elementwise("coupled", penalty, couplings=couplings)
-    if not isinstance(couplings, Couplings):
-        raise TypeError(
-            f"coupled: couplings is {shown(couplings)}; allowed: those of "
-            "jaxreg.couplings(apply, params, *inputs)"
-        )
+    check_couplings(couplings)
     paths = paths_under(couplings.paths, under)
     if only is not None:
         check_pattern("coupled: only", only)
