@@ -123,8 +123,8 @@ def check_couplings(couplings: object) -> None:
     """Raises if `couplings` are not those of a model."""
     if not isinstance(couplings, Couplings):
         raise TypeError(
-            f"couplings is {shown(couplings)}; allowed: jaxreg.couplings(apply, params, "
-            "*inputs)"
+            f"couplings is {shown(couplings)}; allowed: jaxreg.couplings(apply, "
+            "params, *inputs)"
         )
 
 
