@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,13 +13,14 @@ from jaxreg._core.penalty import Tree
 Model = Callable[[], Tree]
 
 
-def fresh_inputs(inputs: Sequence[Tree]) -> tuple[Tree, ...]:
+@jax.jit
+def fresh_inputs(inputs: tuple[Tree, ...]) -> tuple[Tree, ...]:
     """Other inputs of the same shapes and dtypes, drawn from the examples' entries.
 
     Integers are resampled; floats also change in size, and where all are equal they get
     normal noise. Random keys stay.
     """
-    leaves, treedef = jax.tree.flatten(tuple(inputs))
+    leaves, treedef = jax.tree.flatten(inputs)
     keys = jax.random.split(jax.random.key(0), max(len(leaves), 1))
     return jax.tree.unflatten(treedef, list(map(_redrawn, leaves, keys)))
 
@@ -32,10 +33,10 @@ def _redrawn(leaf: Any, key: jax.Array) -> Any:
     drawn = jax.random.choice(first, leaf.ravel(), leaf.shape)
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return drawn
-    if bool(jnp.all(leaf == leaf.ravel()[0])):
-        return (leaf + jax.random.normal(second, leaf.shape)).astype(leaf.dtype)
+    noise = leaf + jax.random.normal(second, leaf.shape)
     factor = jax.random.uniform(second, leaf.shape, minval=0.5, maxval=1.5)
-    return (drawn * factor).astype(leaf.dtype)
+    is_constant = jnp.all(leaf == leaf.ravel()[0])
+    return jnp.where(is_constant, noise, drawn * factor).astype(leaf.dtype)
 
 
 def gap_of(
@@ -52,38 +53,44 @@ def gap_of(
             f"{call}: apply returns {jax.tree.structure(output)}; the model that was "
             f"compacted returns {treedef}"
         )
-    worst = 0.0
-    for (path, first), second in zip(old, jax.tree.leaves(output), strict=True):
-        name = jax.tree_util.keystr(path, simple=True, separator="/") or "output"
+    new = jax.tree.leaves(output)
+    for (path, first), second in zip(old, new, strict=True):
         if jnp.shape(first) != jnp.shape(second):
             raise ValueError(
-                f"{call}: {name!r} has shape {jnp.shape(second)}; the model that was "
-                f"compacted returns {jnp.shape(first)}"
+                f"{call}: {_name(path)!r} has shape {jnp.shape(second)}; the model "
+                f"that was compacted returns {jnp.shape(first)}"
             )
-        gap, allowed = _leaf_gap(first, second), allowed_gap(first, tolerance)
+    gaps = list(map(float, _leaf_gaps([leaf for _, leaf in old], new)))
+    for (path, first), gap in zip(old, gaps, strict=True):
+        allowed = allowed_gap(first, tolerance)
         # A gap of NaN is above every tolerance.
         if not gap <= allowed:
             raise ValueError(
-                f"{call}: {name!r} differs by {gap:.3g} of its largest entry; allowed: "
-                f"{allowed:.3g}. {what}"
+                f"{call}: {_name(path)!r} differs by {gap:.3g} of its largest entry; "
+                f"allowed: {allowed:.3g}. {what}"
             )
-        worst = max(worst, gap)
-    return worst
+    return max(gaps, default=0.0)
 
 
-def _leaf_gap(first: Any, second: Any) -> float:
-    if not jnp.size(first):
-        return 0.0
-    first, second = (jnp.asarray(x) for x in (first, second))
-    kind = "complex64" if jnp.iscomplexobj(first) else "float32"
-    if first.dtype not in (jnp.dtype("float64"), jnp.dtype("complex128")):
-        first, second = first.astype(kind), second.astype(kind)
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/") or "output"
+
+
+@jax.jit
+def _leaf_gaps(old: list[Any], new: list[Any]) -> list[jax.Array]:
+    return list(map(_leaf_gap, old, new))
+
+
+def _leaf_gap(first: Any, second: Any) -> jax.Array:
+    kind = jnp.promote_types(jnp.result_type(first, second), "float32")
+    first, second = (jnp.asarray(x).astype(kind) for x in (first, second))
     # Equal infinities have no difference; a NaN in both is the model's own.
     is_same = (first == second) | (jnp.isnan(first) & jnp.isnan(second))
-    difference = jnp.max(jnp.where(is_same, 0, jnp.abs(first - second)))
-    largest = jnp.max(jnp.where(jnp.isfinite(first), jnp.abs(first), 0))
+    difference = jnp.where(is_same, 0, jnp.abs(first - second))
+    size = jnp.where(jnp.isfinite(first), jnp.abs(first), 0)
     # Below this outputs are zeros of the dtype.
-    return float(difference / jnp.maximum(largest, jnp.finfo(kind).tiny))
+    largest = jnp.maximum(jnp.max(size, initial=0), jnp.finfo(kind).tiny)
+    return jnp.max(difference, initial=0) / largest
 
 
 def allowed_gap(output: Any, tolerance: float) -> float:

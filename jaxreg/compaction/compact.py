@@ -21,7 +21,7 @@ from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Tree
 from jaxreg._core.ranges import check_positive
 from jaxreg.compaction import _fold, _known, _removal, _verify
-from jaxreg.compaction._cut import AxisKept, LeafKept, cut_leaf
+from jaxreg.compaction._cut import AxisKept, LeafKept, cut_leaves
 from jaxreg.compaction._dimensions import Dimension, Member
 from jaxreg.compaction._removal import Evidence, Stay
 from jaxreg.compaction._smaller import Smaller
@@ -69,17 +69,15 @@ class Compaction:
           ValueError: a leaf of another path or shape than the original's.
         """
         leaves, treedef = jax.tree.flatten(tree)
-        prefix = f"{under}/" if under else ""
-        out = []
-        for name, leaf in zip(paths(tree), leaves, strict=True):
-            path = prefix + name
+        names = [f"{under}/{name}" if under else name for name in paths(tree)]
+        for path, leaf in zip(names, leaves, strict=True):
             if jnp.shape(leaf) != self.shapes.get(path):
                 raise ValueError(
                     f"cut: leaf {path!r} has shape {jnp.shape(leaf)}; allowed: the "
                     f"paths and shapes of the original parameters, as {self._some()}"
                 )
-            out.append(cut_leaf(leaf, self.kept[path]))
-        return jax.tree.unflatten(treedef, out)
+        kept = [self.kept[path] for path in names]
+        return jax.tree.unflatten(treedef, cut_leaves(leaves, kept))
 
     def _some(self) -> str:
         return shown(self.shapes)
@@ -160,10 +158,7 @@ def compact(
         for path, axes in zip(model.paths, model.leaf_axes, strict=True)
     }
     folded = decision.folded_leaves()
-    small_leaves = [
-        cut_leaf(leaf, kept[path])
-        for path, leaf in zip(model.paths, folded, strict=True)
-    ]
+    small_leaves = cut_leaves(folded, [kept[path] for path in model.paths])
     small = jax.tree.unflatten(jax.tree.structure(params), small_leaves)
     apply = _small_apply(couplings.apply, params, kept)
     models = (couplings.apply, params), (apply, small)
