@@ -130,8 +130,7 @@ def _norm(draw, width):
 
 def max_pool(x):
     window = (1, 2, 2, 1)
-    low = jnp.asarray(-jnp.inf, x.dtype)
-    return jax.lax.reduce_window(x, low, jax.lax.max, window, window, "VALID")
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
 
 
 @model
