@@ -110,7 +110,7 @@ def contribution(
     """
 
     @jax.jit
-    def bounds(left: jax.Array, right: jax.Array) -> tuple[jax.Array, ...]:
+    def bounds(left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
         masks = masks_of(stay, 0)
         added = _added(contraction, bias, masks, left, right)
         entries = _moved(bias.before, jnp.arange(leaf.size).reshape(leaf.shape))
@@ -121,13 +121,21 @@ def contribution(
         low = jnp.full(leaf.size, jnp.inf).at[entries].min(added)
         on = _mask(leaf_axes, masks).ravel()
         high, low = jnp.where(on, high, 0), jnp.where(on, low, 0)
-        return high, low, jnp.max(jnp.abs(added), initial=0)
+        # Positions of one sum differ by rounding alone.
+        eps = float(jnp.finfo("float32").eps)
+        rounding = 4 * eps * jnp.max(jnp.abs(added), initial=0)
+        is_even = jnp.all(high - low <= rounding)
+        return bias.sign * high.reshape(leaf.shape), is_even
 
-    high, low, largest = bounds(*values)
-    # Positions of one sum differ by rounding alone.
-    if not bool(jnp.all(high - low <= 4 * jnp.finfo("float32").eps * largest)):
-        return None
-    return bias.sign * high.reshape(leaf.shape)
+    added, is_even = bounds(*values)
+    return added if bool(is_even) else None
+
+
+@jax.jit
+def raised(leaf: jax.Array, added: jax.Array) -> jax.Array:
+    """The leaf with what units that go add to it, rounded once."""
+    wide = leaf.astype(jnp.promote_types(leaf.dtype, "float32"))
+    return (wide + added).astype(leaf.dtype)
 
 
 def _added(

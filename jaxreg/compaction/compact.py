@@ -250,9 +250,7 @@ class _Decision:
         """The leaves with constants added, rounded once."""
         out = list(self.leaves)
         for index, added in self._added.items():
-            leaf = jnp.asarray(out[index])
-            wide = leaf.astype(jnp.promote_types(leaf.dtype, "float32"))
-            out[index] = (wide + added).astype(leaf.dtype)
+            out[index] = _fold.raised(out[index], added)
         return out
 
     def rows(self) -> tuple[Row, ...]:

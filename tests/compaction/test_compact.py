@@ -243,7 +243,9 @@ def test_a_rebuilt_model_passes_and_a_tampered_one_raises() -> None:
     def tampered(params: Any, x: Any) -> Any:
         return two_layers(params | {"b": params["b"] + 0.01}, x)
 
-    with pytest.raises(ValueError, match=r"check: 'output' differs by .*allowed: 1e-05"):
+    with pytest.raises(
+        ValueError, match=r"check: 'output' differs by .*allowed: 1e-05"
+    ):
         small.check(tampered, X)
 
 
