@@ -23,6 +23,7 @@ from jaxreg.calculus.weighted import weighted
 
 # Smaller models
 from jaxreg.compaction.compact import compact
+from jaxreg.compaction.coupled import coupled
 from jaxreg.compaction.couplings import couplings
 from jaxreg.constraints.box import Box
 from jaxreg.constraints.l1_ball import L1Ball
@@ -158,6 +159,7 @@ __all__ = [
     "check",
     "compact",
     "conjugate_prox",
+    "coupled",
     "couplings",
     "describe",
     "dual_average",

@@ -15,19 +15,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Tree
 from jaxreg._core.ranges import check_positive
 from jaxreg.compaction import _fold, _known, _removal, _verify
+from jaxreg.compaction._carry import carried
 from jaxreg.compaction._cut import AxisKept, LeafKept, cut_leaves
 from jaxreg.compaction._dimensions import Dimension, Member
 from jaxreg.compaction._removal import Evidence, Stay
 from jaxreg.compaction._smaller import Smaller
 from jaxreg.compaction._terms import Atom, atoms_of, mask_along, units_along
 from jaxreg.compaction._trace import Apply, Traced, traced
-from jaxreg.compaction.couplings import Couplings, check_model
+from jaxreg.compaction._under import paths_under, subtree
+from jaxreg.compaction.couplings import Couplings, check_couplings, check_model
 from jaxreg.reports.table import Row, Table
 from jaxreg.rules.by_path import paths
 from jaxreg.rules.patterns import check_pattern
@@ -78,6 +81,43 @@ class Compaction:
                 )
         kept = [self.kept[path] for path in names]
         return jax.tree.unflatten(treedef, cut_leaves(leaves, kept))
+
+    def carry(
+        self,
+        optimizer: optax.GradientTransformation,
+        state: optax.OptState,
+        under: str = "",
+        new_optimizer: optax.GradientTransformation | None = None,
+    ) -> optax.OptState:
+        """Cuts the state of an optimizer to what stays, so that training goes on.
+
+        Moments, averages, latents of `regularize` and counts go along. The next update
+        is that of the original, but for what it drew from entries that were removed.
+
+        Args:
+          optimizer: the one that made `state`.
+          state: its state for the original parameters, of `optimizer.init(params)` or
+            as `nnx.Optimizer` and `TrainState` hold it.
+          under: the path of what the optimizer trains in `params`, such as "params".
+          new_optimizer: the one that goes on, if it differs: with a penalty of
+            `jaxreg.coupled(penalty, small.couplings)`.
+
+        Raises:
+          TypeError, ValueError: the state is not that of the optimizer for the original
+            parameters, or it does not say which of its axes are those of parameters
+            (adafactor). The message names the leaf.
+
+        Warns if an update mixes the entries of a leaf, as that of lamb, muon or lbfgs.
+        """
+        names = paths_under(list(self.shapes), under)
+        return carried(
+            optimizer,
+            state,
+            subtree(self.params, under),
+            {name: self.shapes[path] for path, name in names.items()},
+            {name: self.kept[path] for path, name in names.items()},
+            new_optimizer,
+        )
 
     def _some(self) -> str:
         return shown(self.shapes)
@@ -299,13 +339,13 @@ def _name(members: Sequence[Member]) -> str:
 
 
 def _check_arguments(
-    couplings: object, params: Tree, only: object, multiple_of: object, tolerance: Any
+    couplings: Couplings,
+    params: Tree,
+    only: object,
+    multiple_of: object,
+    tolerance: Any,
 ) -> None:
-    if not isinstance(couplings, Couplings):
-        raise TypeError(
-            f"couplings is {shown(couplings)}; allowed: jaxreg.couplings(apply, "
-            "params, *inputs)"
-        )
+    check_couplings(couplings)
     check_count("compact: multiple_of", multiple_of, 1)
     check_positive("compact: tolerance", tolerance)
     if only is not None:

@@ -119,6 +119,15 @@ def check_model(apply: Any, params: Any, inputs: tuple[Any, ...]) -> None:
         )
 
 
+def check_couplings(couplings: object) -> None:
+    """Raises if `couplings` are not those of a model."""
+    if not isinstance(couplings, Couplings):
+        raise TypeError(
+            f"couplings is {shown(couplings)}; allowed: jaxreg.couplings(apply, "
+            "params, *inputs)"
+        )
+
+
 def _nothing_removable(result: Couplings) -> str:
     reasons = [f"{d.frozen} ({d.size} units)" for d in result.dimensions]
     return (

@@ -55,6 +55,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "check": {"transformation": jaxreg.regularize(SGD, L1), "penalty": L1},
     "compact": {"couplings": UNITS, "params": LAYERS, "inputs": (ROWS_OF_X,)},
     "conjugate_prox": {"penalty": L1, "params": PARAMS, "step": 0.5},
+    "coupled": {"penalty": L1, "couplings": UNITS},
     "couplings": {"apply": two_layers, "params": LAYERS, "inputs": (ROWS_OF_X,)},
     "describe": {"penalty": L1, "params": PARAMS},
     "dual_average": ADAM,
@@ -353,7 +354,7 @@ KINDS = [
     ),
     kind(
         "an elementwise penalty",
-        f"grouped.penalty spectral.penalty {on_presets('penalty')}",
+        f"coupled.penalty grouped.penalty spectral.penalty {on_presets('penalty')}",
         {"": 0.1, "`None`": None, "`jaxreg.L1`": jaxreg.L1, "`[L1(0.1)]`": [L1]}
         | {"`GroupLasso(0.1, 0)`": jaxreg.GroupLasso(0.1, 0)},
         "...: allowed is an elementwise penalty, such as L1(1e-3)",
@@ -417,7 +418,7 @@ KINDS = [
         "a regular expression",
         "layers only",
         ["(", 1, ("a", "b")],
-        "layers: ... is no regular expression",
+        "{argument}: ... is no regular expression",
         ValueError,
     ),
     kind(
@@ -584,7 +585,7 @@ KINDS = [
     ),
     kind(
         "couplings",
-        "compact.couplings",
+        "compact.couplings coupled.couplings",
         {"": 0.1, "`None`": None, "the model": two_layers},
         "couplings is ...; allowed: jaxreg.couplings(apply, params, *inputs)",
     ),
@@ -594,6 +595,12 @@ KINDS = [
         {"leaves of other shapes": {**LAYERS, "second": jnp.ones((5, 2))}},
         "params has leaf ...; couplings is that of a model with",
         ValueError,
+    ),
+    kind(
+        "a path of parameters in those of couplings",
+        "under",
+        [0.1, None],
+        "under is ...; allowed: a path, such as 'params', or ''",
     ),
     kind("a class", "cls", [1.0, L1], "cls is ...; allowed: a class"),
 ]
