@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,43 +16,59 @@ LeafKept = list[AxisKept]
 """What stays along each axis of a leaf."""
 
 
-def cut_leaf(leaf: Any, kept: Sequence[AxisKept]) -> Any:
-    """The entries of a leaf that stay, with its dtype and, if it fits, its sharding.
+def cut_leaf(leaf: Any, kept: LeafKept) -> Any:
+    """The entries of a leaf that stay, with its dtype and, if it fits, its sharding."""
+    return cut_leaves([leaf], [kept])[0]
+
+
+def cut_leaves(leaves: Sequence[Any], kept: Sequence[LeafKept]) -> list[Any]:
+    """The entries of leaves that stay; leaves that are whole are returned as they are.
 
     Layers that keep units of their own lie along axis 0.
     """
-    if all(indices is None for indices in kept):
-        return leaf
-    out = jnp.asarray(leaf)
+    out = list(leaves)
+    places = [i for i, axes in enumerate(kept) if any(a is not None for a in axes)]
+
+    @jax.jit
+    def cut(whole: list[jax.Array]) -> list[jax.Array]:
+        return [_taken(x, kept[i]) for x, i in zip(whole, places, strict=True)]
+
+    for place, part in zip(places, cut([leaves[i] for i in places]), strict=True):
+        out[place] = _placed(part, leaves[place])
+    return out
+
+
+def _taken(leaf: jax.Array, kept: LeafKept) -> jax.Array:
     for axis, indices in enumerate(kept):
         if indices is None:
             continue
         index = jnp.asarray(indices, "int32")
         if index.ndim == 1:
-            out = jnp.take(out, index, axis=axis)
+            leaf = jnp.take(leaf, index, axis=axis)
         else:
-            others = [a for a in range(out.ndim) if a not in (0, axis)]
-            out = jnp.take_along_axis(out, jnp.expand_dims(index, others), axis=axis)
-    return _placed(out, leaf)
+            others = [other for other in range(leaf.ndim) if other not in (0, axis)]
+            index = jnp.expand_dims(index, others)
+            leaf = jnp.take_along_axis(leaf, index, axis=axis)
+    return leaf
 
 
-def _placed(out: jax.Array, leaf: Any) -> jax.Array:
+def _placed(part: jax.Array, leaf: Any) -> jax.Array:
     """The array in the sharding of the original, or replicated on its devices."""
-    sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
-    if not isinstance(sharding, NamedSharding) or isinstance(leaf, jax.core.Tracer):
-        return out
-    if not divides(sharding, out.shape):
+    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array):
+        return part
+    sharding = leaf.sharding
+    if not isinstance(sharding, NamedSharding):
+        return part
+    if not _divides(sharding, part.shape):
         sharding = NamedSharding(sharding.mesh, PartitionSpec())
-    return jax.device_put(out, sharding)
+    return jax.device_put(part, sharding)
 
 
-def divides(sharding: NamedSharding, shape: tuple[int, ...]) -> bool:
+def _divides(sharding: NamedSharding, shape: tuple[int, ...]) -> bool:
     """True if every sharded axis is a multiple of its number of shards."""
     for size, names in zip(shape, sharding.spec, strict=False):
-        names = names if isinstance(names, tuple) else (names,)
-        shards = [sharding.mesh.shape[name] for name in names if name is not None]
-        for count in shards:
-            if size % count:
-                return False
-            size //= count
+        axes = names if isinstance(names, tuple) else (names,)
+        shards = [sharding.mesh.shape[name] for name in axes if name is not None]
+        if size % math.prod(shards):
+            return False
     return True

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxreg.compaction._jaxpr import Equation, Literal, Operand, Program, Variable
 from jaxreg.compaction._known import Contraction
 from jaxreg.compaction._removal import Stay, masks_of
-from jaxreg.compaction._terms import Axes, mask_along
+from jaxreg.compaction._terms import Axes, Term, mask_along
 
 _MOVES = {"reshape", "squeeze", "transpose", "convert_element_type"}
 _BROADCASTS = {"broadcast_in_dim", "reshape", "squeeze", "convert_element_type"}
@@ -108,39 +108,56 @@ def contribution(
 
     Zero padding, for one, gives the borders of an image another constant.
     """
-    eqn, masks = contraction.eqn, masks_of(stay, 0)
-    left, right = (value.astype("float32") for value in values)
-    stays = _stays(contraction, masks)
+
+    @jax.jit
+    def bounds(left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
+        masks = masks_of(stay, 0)
+        added = _added(contraction, bias, masks, left, right)
+        entries = _moved(bias.before, jnp.arange(leaf.size).reshape(leaf.shape))
+        shape = bias.output.shape
+        added = jnp.broadcast_to(added, shape).ravel()
+        entries = jnp.broadcast_to(entries, shape).ravel()
+        high = jnp.full(leaf.size, -jnp.inf).at[entries].max(added)
+        low = jnp.full(leaf.size, jnp.inf).at[entries].min(added)
+        on = _mask(leaf_axes, masks).ravel()
+        high, low = jnp.where(on, high, 0), jnp.where(on, low, 0)
+        # Positions of one sum differ by rounding alone.
+        eps = float(jnp.finfo("float32").eps)
+        rounding = 4 * eps * jnp.max(jnp.abs(added), initial=0)
+        is_even = jnp.all(high - low <= rounding)
+        return bias.sign * high.reshape(leaf.shape), is_even
+
+    added, is_even = bounds(*values)
+    return added if bool(is_even) else None
+
+
+@jax.jit
+def raised(leaf: jax.Array, added: jax.Array) -> jax.Array:
+    """The leaf with what units that go add to it, rounded once."""
+    wide = leaf.astype(jnp.promote_types(leaf.dtype, "float32"))
+    return (wide + added).astype(leaf.dtype)
+
+
+def _added(
+    contraction: Contraction, bias: Bias, masks: Any, left: jax.Array, right: jax.Array
+) -> jax.Array:
+    """The contraction over units that go, as it arrives at the sum with the bias."""
+    eqn, stays = contraction.eqn, _mask(contraction.contracted, masks)
     left = jnp.where(_along_operand(eqn, stays, left.ndim), 0, left)
     changed = {
         "preferred_element_type": jnp.dtype("float32"),
         "precision": (jax.lax.Precision.HIGHEST,) * 2,
     }
-    changed = {name: each for name, each in changed.items() if name in eqn.params}
-    added = _moved(bias.behind, eqn.bind(left, right, **changed)[0])
-    entries = _moved(bias.before, jnp.arange(leaf.size).reshape(leaf.shape))
-    shape = bias.output.shape
-    added = jnp.broadcast_to(added, shape).ravel()
-    entries = jnp.broadcast_to(entries, shape).ravel()
-    high = jnp.full(leaf.size, -jnp.inf).at[entries].max(added)
-    low = jnp.full(leaf.size, jnp.inf).at[entries].min(added)
-    for axis, term in enumerate(leaf_axes):
-        on = jnp.asarray(mask_along(term, masks), bool)
-        on = on.reshape([-1 if axis == other else 1 for other in range(leaf.ndim)])
-        on = jnp.broadcast_to(on, leaf.shape).ravel()
-        high, low = (jnp.where(on, each, 0) for each in (high, low))
-    # Positions of one sum differ by rounding alone.
-    rounding = 4 * float(jnp.finfo("float32").eps) * jnp.max(jnp.abs(added), initial=0)
-    if not bool(jnp.all(high - low <= rounding)):
-        return None
-    return bias.sign * high.reshape(leaf.shape)
+    left, right = left.astype("float32"), right.astype("float32")
+    return _moved(bias.behind, eqn.bind(left, right, **changed)[0])
 
 
-def _stays(contraction: Contraction, masks: Any) -> jax.Array:
-    """Per contracted position, True if all of its units stay."""
+def _mask(terms: Sequence[Term], masks: Any) -> jax.Array:
+    """Per position along several axes, True if all of its units stay."""
     on = jnp.ones((), bool)
-    for term in contraction.contracted:
-        on = on[..., None] & jnp.asarray(mask_along(term, masks), bool)
+    for term in terms:
+        along = jnp.asarray(mask_along(term, masks), bool)
+        on = jnp.expand_dims(on, -1) & along.reshape((1,) * on.ndim + (-1,))
     return on
 
 

@@ -278,8 +278,8 @@ class Pass:
         def step(carry: list[Known]) -> list[Known]:
             outputs = self._walk(body, [*arrays[first:start], *carry])
             pairs = zip(outputs, body.outputs, strict=True)
-            arrays = (_arrays(*pair) for pair in pairs)
-            return [Known(*(jnp.asarray(x)[None] for x in each)) for each in arrays]
+            stacked = (_arrays(*pair) for pair in pairs)
+            return [Known(*(jnp.asarray(x)[None] for x in each)) for each in stacked]
 
         carry = self._fixed_point(arrays[start:], step)
         step(carry)

@@ -23,7 +23,7 @@ from jaxreg._core.penalty import Tree
 from jaxreg._core.ranges import check_positive
 from jaxreg.compaction import _fold, _known, _removal, _verify
 from jaxreg.compaction._carry import carried
-from jaxreg.compaction._cut import AxisKept, LeafKept, cut_leaf
+from jaxreg.compaction._cut import AxisKept, LeafKept, cut_leaves
 from jaxreg.compaction._dimensions import Dimension, Member
 from jaxreg.compaction._removal import Evidence, Stay
 from jaxreg.compaction._smaller import Smaller
@@ -72,17 +72,15 @@ class Compaction:
           ValueError: a leaf of another path or shape than the original's.
         """
         leaves, treedef = jax.tree.flatten(tree)
-        prefix = f"{under}/" if under else ""
-        out = []
-        for name, leaf in zip(paths(tree), leaves, strict=True):
-            path = prefix + name
+        names = [f"{under}/{name}" if under else name for name in paths(tree)]
+        for path, leaf in zip(names, leaves, strict=True):
             if jnp.shape(leaf) != self.shapes.get(path):
                 raise ValueError(
                     f"cut: leaf {path!r} has shape {jnp.shape(leaf)}; allowed: the "
                     f"paths and shapes of the original parameters, as {self._some()}"
                 )
-            out.append(cut_leaf(leaf, self.kept[path]))
-        return jax.tree.unflatten(treedef, out)
+        kept = [self.kept[path] for path in names]
+        return jax.tree.unflatten(treedef, cut_leaves(leaves, kept))
 
     def carry(
         self,
@@ -200,10 +198,7 @@ def compact(
         for path, axes in zip(model.paths, model.leaf_axes, strict=True)
     }
     folded = decision.folded_leaves()
-    small_leaves = [
-        cut_leaf(leaf, kept[path])
-        for path, leaf in zip(model.paths, folded, strict=True)
-    ]
+    small_leaves = cut_leaves(folded, [kept[path] for path in model.paths])
     small = jax.tree.unflatten(jax.tree.structure(params), small_leaves)
     apply = _small_apply(couplings.apply, params, kept)
     models = (couplings.apply, params), (apply, small)
@@ -295,9 +290,7 @@ class _Decision:
         """The leaves with constants added, rounded once."""
         out = list(self.leaves)
         for index, added in self._added.items():
-            leaf = jnp.asarray(out[index])
-            wide = leaf.astype(jnp.promote_types(leaf.dtype, "float32"))
-            out[index] = (wide + added).astype(leaf.dtype)
+            out[index] = _fold.raised(out[index], added)
         return out
 
     def rows(self) -> tuple[Row, ...]:
