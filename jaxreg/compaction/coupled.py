@@ -464,6 +464,16 @@ def coupled(
     Reference: Wen et al. 2016, Learning structured sparsity in deep neural networks,
     eq. 2 (groups of filters); Chen et al. 2021, Only train once, arXiv 2107.07467,
     section 3.1 (groups that can be removed from a network).
+
+    >>> import jax, jax.numpy as jnp, jaxreg
+    >>> def apply(params, x):
+    ...     return jax.nn.relu(x @ params["hidden"]) @ params["out"]
+    >>> params = {"hidden": jnp.ones((5, 8)), "out": jnp.ones((8, 3))}
+    >>> units = jaxreg.couplings(apply, params, jnp.ones((2, 5)))
+    >>> penalty = jaxreg.coupled(jaxreg.L1(0.5), units)
+    >>> for row in jaxreg.describe(penalty, params).rows:
+    ...     print(row["groups"], row["leaf"], row["penalty"])
+    8 hidden, out Coupled(penalty=L1(strength=0.5), units=8)
     """
     check_elementwise("coupled", penalty, couplings=couplings)
     check_couplings(couplings)

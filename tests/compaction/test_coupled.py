@@ -363,6 +363,41 @@ def test_what_has_no_units_to_penalise_raises_with_the_names() -> None:
         coupled(L1, model(frozen))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="words are XLA's for CPUs")
+def test_a_step_moves_the_words_of_neurons_and_twice_those_of_adamw_at_most() -> None:
+    shapes = {"first": (1000, 2000), "second": (2000, 2000), "out": (2000, 500)}
+    params = {
+        name: {
+            "bias": jax.ShapeDtypeStruct(shape[1:], jnp.float32),
+            "kernel": jax.ShapeDtypeStruct(shape, jnp.float32),
+        }
+        for name, shape in shapes.items()
+    }
+    inputs = jax.ShapeDtypeStruct((2, 1000), jnp.float32)
+    penalty = coupled(L1, couplings(apply, params, inputs))
+    adam = optax.adam(1e-3)
+    ways = {
+        "adamw": optax.adamw(1e-3),
+        "neurons": jaxreg.regularize(adam, jaxreg.neurons(L1, layers="^[fso]")),
+        "coupled": jaxreg.regularize(adam, penalty),
+    }
+    entries = sum(leaf.size for leaf in jax.tree.leaves(params))
+    words = {}
+    for name, tx in ways.items():
+
+        def step(w: Any, state: Any, grads: Any, tx: Any = tx) -> Any:
+            updates, state = tx.update(grads, state, w)
+            return optax.apply_updates(w, updates), state
+
+        compiled = jax.jit(step, donate_argnums=(0, 1))
+        state = jax.eval_shape(tx.init, params)
+        costs = compiled.lower(params, state, params).compile().cost_analysis()
+        words[name] = costs["bytes accessed"] / 4 / entries
+    assert words["coupled"] <= 1.01 * words["neurons"]
+    assert words["coupled"] <= 2.0 * words["adamw"]
+
+
 def test_weights_of_coupled_units_are_one_per_unit() -> None:
     rule = coupled(L1, UNITS, only="first").penalties[0]
     leaves = jax.tree.leaves(PARAMS["first"])
