@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxreg._core import groups
 from jaxreg._core.checks import check_elementwise
@@ -150,7 +149,7 @@ class Units(Layout):
     def _along(self, each: Slices, units: jax.Array, ndim: int) -> jax.Array:
         """One number per slice of a leaf, along the axes of the leaf."""
         if each.units is not None:
-            units = jnp.take(units, np.asarray(each.units, np.int32), axis=-1)
+            units = jnp.take(units, jnp.asarray(each.units, "int32"), axis=-1)
         lengths = [1] * ndim
         for axis, length in zip(self._axes(each), units.shape, strict=True):
             lengths[axis] = length
@@ -225,15 +224,9 @@ class Units(Layout):
             numbers = jax.sharding.reshard(numbers, whole)
         if each.units is None:
             return numbers[..., None]
-        order = _slices_by_unit(each.units, self.count)
+        by_unit = sorted(range(each.length), key=each.units.__getitem__)
+        order = jnp.asarray(by_unit, "int32").reshape(self.count, -1)
         return jnp.take(numbers, order, axis=-1)
-
-
-@functools.cache
-def _slices_by_unit(units: tuple[int, ...], count: int) -> np.ndarray:
-    """The positions of each unit's slices, of shape (units, slices of a unit)."""
-    order = np.argsort(np.asarray(units), kind="stable")
-    return order.reshape(count, -1).astype(np.int32)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -216,7 +216,7 @@ def trained(tx: Any, steps: int) -> tuple[Any, Any]:
     return jax.jit(lambda c: jax.lax.scan(step, c, length=steps)[0])(start)
 
 
-def test_target_sparsity_counts_coupled_units_and_kills_them_whole() -> None:
+def test_target_sparsity_counts_and_zeroes_whole_units() -> None:
     tx = jaxreg.target_sparsity(optax.sgd(0.05), PENALTY, 0.5, end_step=150)
     w, state = trained(tx, 250)
     assert float(state.reached) == 0.5
@@ -242,7 +242,7 @@ def test_regularize_ends_at_the_minimum_that_minimise_finds() -> None:
 
 
 @pytest.mark.slow
-def test_reweight_stores_one_weight_per_unit_and_approaches_log_sum() -> None:
+def test_reweight_stores_one_weight_per_unit() -> None:
     tx = jaxreg.reweight(lambda p: jaxreg.prox_sgd(0.1, p), PENALTY, eps=0.1, every=20)
     w, state = trained(tx, 400)
     shapes = [leaf.shape for leaf in jax.tree.leaves(state.penalty_weights)]
@@ -365,7 +365,7 @@ def test_what_has_no_units_to_penalise_raises_with_the_names() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="words are XLA's for CPUs")
-def test_a_step_moves_the_words_of_neurons_and_twice_those_of_adamw_at_most() -> None:
+def test_a_step_moves_no_more_words_than_that_of_neurons() -> None:
     shapes = {"first": (1000, 2000), "second": (2000, 2000), "out": (2000, 500)}
     params = {
         name: {
