@@ -67,11 +67,21 @@ def test_a_constant_counts_once_where_its_unit_is_brought_back() -> None:
 
 
 def test_a_unit_brought_back_brings_back_what_makes_it() -> None:
-    """Constants of the first layer reach the second only through a dead unit."""
-    params = ZOO["mlp_sigmoid"]().params
-    params |= {"w1": jnp.zeros((5, 8)), "w3": jnp.zeros((6, 4))}
-    small = compacted(ZOO["mlp_sigmoid"]().apply, params, X)
-    assert after(small) == [1, 1]
+    """One constant unit stays in the second layer, and no bias takes its terms."""
+
+    def apply(params: Any, x: Any) -> Any:
+        h = jax.nn.relu(x @ params["a"] + params["b"])
+        return jax.nn.relu(h @ params["c"]) @ params["d"] + params["e"]
+
+    params = {
+        "a": jnp.zeros((5, 8)),
+        "b": jnp.ones(8).at[2].set(-1.0),
+        "c": jnp.abs(DRAW(8, 6)) + 0.1,
+        "d": DRAW(6, 3),
+        "e": DRAW(3),
+    }
+    small = compacted(apply, params, X)
+    assert dict(zip("ac", after(small), strict=True)) == {"a": 7, "c": 1}
     assert small.gap < 1e-6
 
 
