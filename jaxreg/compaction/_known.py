@@ -339,7 +339,9 @@ def _arrays(known: Known, operand: Operand) -> Known:
 def _zeroed(known: Known, operand: Operand) -> jax.Array:
     """The value with zeros where it varies: what varies may have become infinite."""
     value, varies = _arrays(known, operand)
-    return value if known.varies is False else jnp.where(varies, 0, value)
+    if known.varies is False:
+        return value
+    return jnp.where(varies, jnp.zeros((), value.dtype), value)
 
 
 def _side(

@@ -127,9 +127,11 @@ def _along(name: str) -> Rule:
 
 
 def _top_k(walk: Walk, eqn: Equation) -> list[Axes]:
-    axes = walk.of(eqn.inputs[0])
-    freeze(axes[-1], lambda: f"{eqn.where} sorts it")
-    return [[*axes[:-1], Atom(v.shape[-1], eqn.where)] for v in eqn.outputs]
+    axes, axis = walk.of(eqn.inputs[0]), eqn.params["axis"]
+    size = eqn.outputs[0].shape[axis]
+    freeze(axes[axis], lambda: f"{eqn.where} sorts it")
+    largest = Atom(size, eqn.where)
+    return [[*axes[:axis], largest, *axes[axis + 1 :]] for _ in eqn.outputs]
 
 
 def _broadcast_in_dim(walk: Walk, eqn: Equation) -> list[Axes]:

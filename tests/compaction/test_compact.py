@@ -67,14 +67,25 @@ def test_a_constant_counts_once_where_its_unit_is_brought_back() -> None:
 
 
 def test_a_unit_brought_back_brings_back_what_makes_it() -> None:
-    """Constants of the first layer reach the second only through a dead unit."""
-    params = ZOO["mlp_sigmoid"]().params
-    params |= {"w1": jnp.zeros((5, 8)), "w3": jnp.zeros((6, 4))}
-    small = compacted(ZOO["mlp_sigmoid"]().apply, params, X)
-    assert after(small) == [1, 1]
+    """One constant unit stays in the second layer, and no bias takes its terms."""
+
+    def apply(params: Any, x: Any) -> Any:
+        h = jax.nn.relu(x @ params["a"] + params["b"])
+        return jax.nn.relu(h @ params["c"]) @ params["d"] + params["e"]
+
+    params = {
+        "a": jnp.zeros((5, 8)),
+        "b": jnp.ones(8).at[2].set(-1.0),
+        "c": jnp.abs(DRAW(8, 6)) + 0.1,
+        "d": DRAW(6, 3),
+        "e": DRAW(3),
+    }
+    small = compacted(apply, params, X)
+    assert dict(zip("ac", after(small), strict=True)) == {"a": 7, "c": 1}
     assert small.gap < 1e-6
 
 
+@pytest.mark.slow
 def test_zero_padding_keeps_constant_channels() -> None:
     def apply(params: Any, x: Any) -> Any:
         h = jax.nn.relu(conv(x, params["a"], "SAME") + params["b"])
@@ -99,6 +110,7 @@ def test_zero_padding_keeps_constant_channels() -> None:
         assert ("2 constant" in (small.rows[0]["stayed"] or "")) == is_kept
 
 
+@pytest.mark.slow
 def test_a_mean_takes_the_constant_of_a_convolution() -> None:
     """Batch normalization subtracts its mean: the sign of the fold is minus."""
 
@@ -134,6 +146,7 @@ def test_a_head_goes_when_the_output_does_not_read_it() -> None:
     assert small.kept["o"] == [[1, 3], None, None]
 
 
+@pytest.mark.slow
 def test_pixels_of_a_channel_go_together() -> None:
     model = ZOO["resnet"]()
     rows = [pixel * 7 + 3 for pixel in range(4)]
@@ -143,6 +156,7 @@ def test_pixels_of_a_channel_go_together() -> None:
     assert small.kept["out"][0] == [i for i in range(28) if i not in rows]
 
 
+@pytest.mark.slow
 def test_units_that_only_feed_dead_units_go() -> None:
     model = ZOO["mlp_relu"]()
     params = dict(model.params)
@@ -152,6 +166,7 @@ def test_units_that_only_feed_dead_units_go() -> None:
     assert after(small) == [5, 4]
 
 
+@pytest.mark.slow
 def test_a_cell_that_only_reads_itself_goes() -> None:
     model = ZOO["lstm"]()
     params = dict(model.params)
@@ -192,6 +207,7 @@ def test_only_leaves_other_dimensions_whole() -> None:
     assert len(small.rows) == 1
 
 
+@pytest.mark.slow
 def test_kept_indices_survive_json_and_cut_the_dense_model() -> None:
     model = ZOO["scan_stack"]()
     params, _ = killed(model.couplings, model.params, "readers")
@@ -297,6 +313,7 @@ def test_the_apply_of_a_compact_model_is_for_inference() -> None:
     assert rows.shape == (9, 3)
 
 
+@pytest.mark.slow
 def test_compact_and_rebuilt_models_are_exported() -> None:
     params = two_layer_params()
     params["c"] = params["c"].at[:3].set(0.0)

@@ -538,6 +538,38 @@ def tied_autoencoder(draw):
 
 
 @model
+def padded_attention(draw):
+    """A mask of the inputs meets a mask of the code; layers are rematerialised."""
+    params = {
+        "q": draw(6, 2, 3),
+        "k": draw(6, 2, 3),
+        "v": draw(6, 2, 3),
+        "o": draw(2, 3, 6),
+        "u": draw(6, 9),
+        "c": draw(9),
+        "d": draw(9, 6),
+    }
+
+    def apply(p, x, lengths):
+        there = jnp.arange(x.shape[1]) < lengths[:, None]
+        causal = jnp.tril(jnp.ones((x.shape[1],) * 2, bool))
+        mask = causal[None, None] & there[:, None, None]
+
+        @jax.checkpoint
+        def layer(x):
+            q, k, v = (jnp.einsum("btd,dhk->bhtk", x, p[n]) for n in "qkv")
+            scores = jnp.where(mask, q @ k.swapaxes(2, 3), -1e9)
+            out = jnp.einsum("bhts,bhsk->bthk", jax.nn.softmax(scores, -1), v)
+            return x + jnp.einsum("bthk,hkd->btd", out, p["o"])
+
+        x = layer(x)
+        x = x + jax.nn.gelu(x @ p["u"] + p["c"]) @ p["d"]
+        return jnp.where(there[..., None], x, 0)
+
+    return apply, params, (draw.x(BATCH, 5, 6), draw.ints(4, BATCH) + 1)
+
+
+@model
 def low_rank(draw):
     """A product of parameters is added to a kernel."""
     params = {"w": draw(5, 6), "a": draw(5, 3), "b": draw(3, 6), "o": draw(6, 2)}
