@@ -134,7 +134,8 @@ def _reads_dead_entries(optimizer: optax.GradientTransformation, params: Tree) -
         return False
 
     def differs(one: jax.Array, other: jax.Array) -> bool:
-        return bool(jnp.any((one != other) & ~first(one)))
+        is_same = (one == other) | (jnp.isnan(one) & jnp.isnan(other))
+        return bool(jnp.any(~is_same & ~first(one)))
 
     return any(jax.tree.leaves(jax.tree.map(differs, *pair)))
 

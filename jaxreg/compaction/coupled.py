@@ -27,7 +27,6 @@ from jaxreg._core.layout import Layout, Shape
 from jaxreg._core.leafwise import (
     Elementwise,
     Leafwise,
-    check_step,
     nan_if_infinite,
     nan_unless,
     traced_once,
@@ -345,20 +344,19 @@ class Coupled(Penalty):
     def _step(self, params: Tree, step: Number | Tree) -> jax.Array:
         """The one step of all leaves; NaN if those of a trace differ."""
         steps = steps_like(params, step)
-        for leaf, leaf_step in zip(jax.tree.leaves(params), steps, strict=True):
-            check_step(self, self.layout, jnp.shape(leaf), leaf_step.shape)
-        first, *others = (leaf_step.reshape(()) for leaf_step in steps)
+        first, others = steps[0], [each for each in steps if each is not steps[0]]
+        if any(each.size > 1 for each in steps) or any(
+            is_known(jnp.not_equal, first, other) for other in others
+        ):
+            raise ValueError(
+                f"prox of {shown(self)}: the steps differ within a unit, and no prox "
+                "is known for that. Use jaxreg.regularize, whose step is one number "
+                "for any optimizer, or pass one step"
+            )
+        one = first.reshape(())
         for other in others:
-            if other is first:
-                continue
-            if is_known(jnp.not_equal, first, other):
-                raise ValueError(
-                    f"prox of {shown(self)}: the steps of its leaves differ, and their "
-                    "norm is one. Use jaxreg.regularize, whose step is one number for "
-                    "any optimizer, or pass one step"
-                )
-            first = nan_unless(first == other, first)
-        return first
+            one = nan_unless(one == other.reshape(()), one)
+        return one
 
     def _times(
         self, leaves: Sequence[jax.Array], factors: jax.Array

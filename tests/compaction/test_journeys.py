@@ -278,3 +278,7 @@ def test_the_state_of_another_part_names_under() -> None:
         ValueError, match=r"under is 'params'.*allowed: 'hidden', 'out'"
     ):
         small.carry(tx, tx.init(params), under="params")
+    penalty = jaxreg.coupled(L1, units)
+    tx = jaxreg.reweight(lambda p: jaxreg.prox_sgd(0.1, p), penalty, 0.1, 2)
+    with pytest.raises(ValueError, match="'penalty_weights/hidden/bias' has shape"):
+        small.carry(tx, tx.init(params))
