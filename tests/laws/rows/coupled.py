@@ -20,8 +20,6 @@ TWO = Units(
     entries=6,
 )
 SHAPES = {"bias": (2,), "kernel": (3, 2), "reader": (4, 1)}
-# One unit in each of two layers.
-LAYERS = Units(1, (Slices("bias", 1, 1), Slices("kernel", 2, 1)), entries=2, layers=2)
 # Both entries are of one unit, for brute force.
 ONE = Units(1, (Slices("bias", 0, 1), Slices("kernel", 1, 1)), entries=2)
 PAIR = {"bias": (1,), "kernel": (1, 1)}
@@ -34,14 +32,11 @@ def norms(params: Leaves) -> np.ndarray:
     return np.sqrt(squares + (rows**2).sum((1, 3)))
 
 
-def shares(norm: np.ndarray, entries: int) -> np.ndarray:
-    """The factors that project units on the ball of radius 0.3 sqrt(entries)."""
-    return np.minimum(1, 0.3 * math.sqrt(entries) / np.where(norm > 0, norm, 1.0))
-
-
 def dual(point: Leaves, step: float) -> Leaves:
+    """Each unit projected on the ball of radius 0.3 sqrt(6)."""
     del step
-    share = shares(norms({name: leaf[None] for name, leaf in point.items()})[0], 6)
+    norm = norms({name: leaf[None] for name, leaf in point.items()})[0]
+    share = np.minimum(1, 0.3 * math.sqrt(6) / np.where(norm > 0, norm, 1.0))
     return {
         "bias": point["bias"] * share,
         "kernel": point["kernel"] * share,
@@ -51,20 +46,6 @@ def dual(point: Leaves, step: float) -> Leaves:
 
 def root_mean_square(params: Leaves) -> np.ndarray:
     return np.sqrt((params["bias"][:, 0] ** 2 + params["kernel"][:, 0, 0] ** 2) / 2)
-
-
-def by_layer(params: Leaves) -> np.ndarray:
-    squares = params["bias"][..., 0] ** 2 + (params["kernel"] ** 2).sum((2, 3))
-    return np.sqrt(squares)
-
-
-def dual_by_layer(point: Leaves, step: float) -> Leaves:
-    del step
-    share = shares(by_layer({name: leaf[None] for name, leaf in point.items()})[0], 2)
-    return {
-        "bias": point["bias"] * share[:, None],
-        "kernel": point["kernel"] * share[:, None, None],
-    }
 
 
 ROWS = [
@@ -87,18 +68,6 @@ ROWS = [
         probe=PAIR,
         value=lambda params: 2 * mcp(root_mean_square(params), 0.3, 1.3),
         is_convex=False,
-        varying_step=False,
-        scope="tree",
-        is_bound_to_tree=True,
-    ),
-    Row(
-        name="coupled L1 by layer",
-        penalty=Coupled(jaxreg.L1(0.3), LAYERS),
-        shapes={"bias": (2, 1), "kernel": (2, 1, 1)},
-        probe={"bias": (2, 1), "kernel": (2, 0, 1)},
-        tiny={"bias": (2, 1), "kernel": (2, 1, 1)},
-        value=lambda params: 0.3 * math.sqrt(2) * by_layer(params).sum(-1),
-        conjugate_prox=dual_by_layer,
         varying_step=False,
         scope="tree",
         is_bound_to_tree=True,
