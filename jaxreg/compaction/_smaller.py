@@ -80,6 +80,9 @@ class Smaller:
                 key: tuple(map(self._count, axes, places))
                 for key, places in bounds.items()
             }
+        if name == "tile":
+            sizes = zip(self._shape(eqn.outputs[0]), operands[0].shape, strict=True)
+            return {"reps": tuple(new // old for new, old in sizes)}
         if name in ("gather", "dynamic_slice"):
             pairs = zip(axes, params["slice_sizes"], strict=True)
             sizes = [self._count(t) if n == t.size else n for t, n in pairs]
