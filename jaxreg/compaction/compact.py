@@ -433,6 +433,7 @@ def _small_apply(apply: Apply, params: Tree, kept: dict[str, LeafKept]) -> Apply
             for term, indices in zip(axes, kept[path], strict=True):
                 if indices is not None:
                     _mark(masks, term, _first_layer(indices, term.size))
+        _check_sizes(small, model, kept)
         arrays = [*jax.tree.leaves(small), *jax.tree.leaves(inputs)]
         outputs = Smaller(model, masks)(*arrays)
         return jax.tree.unflatten(model.out_tree, outputs)
@@ -445,6 +446,19 @@ def _small_apply(apply: Apply, params: Tree, kept: dict[str, LeafKept]) -> Apply
 
     evaluate.defjvp(refuse)
     return jax.jit(evaluate)
+
+
+def _check_sizes(small: Tree, model: Traced, kept: dict[str, LeafKept]) -> None:
+    """Raises if parameters do not have the shapes of the smaller model."""
+    leaves = jax.tree.leaves(small)
+    for path, axes, leaf in zip(model.paths, model.leaf_axes, leaves, strict=True):
+        pairs = zip(kept[path], axes, strict=True)
+        shape = tuple(len(_first_layer(indices, term.size)) for indices, term in pairs)
+        if jnp.shape(leaf) != shape:
+            raise ValueError(
+                f"apply: leaf {path!r} has shape {jnp.shape(leaf)}; allowed: {shape}, "
+                "as in the params of the Compaction"
+            )
 
 
 def _mark(masks: dict[Atom, list[bool]], term: Any, indices: Sequence[int]) -> None:
