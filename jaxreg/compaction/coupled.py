@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxreg._core import groups
 from jaxreg._core.checks import check_elementwise
@@ -124,20 +123,37 @@ class Units(Layout):
     def spread(
         self, units: Sequence[jax.Array], shapes: Sequence[Shape]
     ) -> list[jax.Array]:
-        pairs = zip(self.aligned(units[0], shapes), shapes, strict=True)
-        return [jnp.broadcast_to(numbers, shape) for numbers, shape in pairs]
+        rows = zip(self.slices, shapes, strict=True)
+        return [
+            jnp.broadcast_to(self._along(each, units[0], len(shape)), shape)
+            for each, shape in rows
+        ]
 
-    def aligned(self, units: jax.Array, shapes: Sequence[Shape]) -> list[jax.Array]:
-        """One number per unit, in shapes that broadcast to those of the leaves."""
+    def aligned(self, units: jax.Array, leaves: Sequence[jax.Array]) -> list[jax.Array]:
+        """One number per unit, in shapes that broadcast to those of the leaves.
+
+        They are sharded as the leaves are, which a mask on an explicit mesh needs.
+        """
         out = []
-        for each, shape in zip(self.slices, shapes, strict=True):
-            numbers = units
-            if each.units is not None:
-                numbers = jnp.take(units, np.asarray(each.units, np.int32), axis=-1)
-            kept = {axis % len(shape) for axis in self._axes(each)}
-            lengths = [n if axis in kept else 1 for axis, n in enumerate(shape)]
-            out.append(numbers.reshape(lengths))
+        for each, leaf in zip(self.slices, leaves, strict=True):
+            numbers = self._along(each, units, leaf.ndim)
+            sharding = jax.typeof(leaf).sharding
+            if any(sharding.spec):
+                parts = zip(sharding.spec, numbers.shape, strict=False)
+                spec = jax.P(*(part if n > 1 else None for part, n in parts))
+                own = jax.NamedSharding(sharding.mesh, spec)
+                numbers = jax.sharding.reshard(numbers, own)
+            out.append(numbers)
         return out
+
+    def _along(self, each: Slices, units: jax.Array, ndim: int) -> jax.Array:
+        """One number per slice of a leaf, along the axes of the leaf."""
+        if each.units is not None:
+            units = jnp.take(units, jnp.asarray(each.units, "int32"), axis=-1)
+        lengths = [1] * ndim
+        for axis, length in zip(self._axes(each), units.shape, strict=True):
+            lengths[axis] = length
+        return units.reshape(lengths)
 
     def dead_in_leaves(self, leaves: Sequence[jax.Array]) -> list[jax.Array]:
         # Each unit has slices in every leaf.
@@ -208,15 +224,9 @@ class Units(Layout):
             numbers = jax.sharding.reshard(numbers, whole)
         if each.units is None:
             return numbers[..., None]
-        order = _slices_by_unit(each.units, self.count)
+        by_unit = sorted(range(each.length), key=each.units.__getitem__)
+        order = jnp.asarray(by_unit, "int32").reshape(self.count, -1)
         return jnp.take(numbers, order, axis=-1)
-
-
-@functools.cache
-def _slices_by_unit(units: tuple[int, ...], count: int) -> np.ndarray:
-    """The positions of each unit's slices, of shape (units, slices of a unit)."""
-    order = np.argsort(np.asarray(units), kind="stable")
-    return order.reshape(count, -1).astype(np.int32)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -228,7 +238,7 @@ def _root_mean_squares(units: Units, leaves: list[jax.Array]) -> jax.Array:
     largest = units.largest(leaves)
     bounds = jnp.finfo(largest.dtype)
     scale = jnp.where(largest > 0, largest.clip(bounds.tiny, 1 / bounds.tiny), 1.0)
-    scales = units.aligned(scale, _shapes(leaves))
+    scales = units.aligned(scale, leaves)
     parts = [leaf / own for leaf, own in zip(leaves, scales, strict=True)]
     return scale * jnp.sqrt(units.mean_squares(parts))
 
@@ -242,13 +252,9 @@ def _root_mean_squares_jvp(
     (leaves,), (moves,) = primals, tangents
     rms = _root_mean_squares(units, leaves)
     sizes = jnp.where(rms > 0, rms, 1.0)
-    rows = zip(leaves, moves, units.aligned(sizes, _shapes(leaves)), strict=True)
+    rows = zip(leaves, moves, units.aligned(sizes, leaves), strict=True)
     along = units.sums([leaf / size * move for leaf, move, size in rows])
     return rms, along / units.entries
-
-
-def _shapes(leaves: Sequence[jax.Array]) -> list[Shape]:
-    return [leaf.shape for leaf in leaves]
 
 
 @pytree_dataclass
@@ -358,7 +364,7 @@ class Coupled(Penalty):
         self, leaves: Sequence[jax.Array], factors: jax.Array
     ) -> list[jax.Array]:
         """The leaves, each slice multiplied by the factor of its unit."""
-        aligned = self.units.aligned(factors, _shapes(leaves))
+        aligned = self.units.aligned(factors, leaves)
         return [leaf * factor for leaf, factor in zip(leaves, aligned, strict=True)]
 
 
@@ -381,7 +387,7 @@ def _distances(
     (sizes,), (pull,) = map(penalty.units.unit_sizes, (leaves, grads))
     at_zero = penalty._times(grads, excess_factor(penalty.penalty, pull))
     slopes = penalty._times(leaves, slope_factor(penalty.penalty, sizes))
-    is_dead = penalty.units.aligned(sizes == 0, _shapes(leaves))
+    is_dead = penalty.units.aligned(sizes == 0, leaves)
     rows = zip(grads, slopes, at_zero, is_dead, strict=True)
     return [jnp.abs(jnp.where(dead, rest, g + slope)) for g, slope, rest, dead in rows]
 
@@ -413,8 +419,7 @@ def _nearest(
     square_of_latent = penalty.units.mean_squares(list(map(nan_if_infinite, latents)))
     step = step.astype(square.dtype)
     of_units = nearest_factors(penalty.penalty, square, square_of_latent, step)
-    shapes = _shapes(leaves)
-    of_leaves = zip(*(penalty.units.aligned(x, shapes) for x in of_units), strict=True)
+    of_leaves = zip(*(penalty.units.aligned(x, leaves) for x in of_units), strict=True)
     rows = zip(latents, leaves, of_leaves, strict=True)
     return [nearest_in_groups(z, x, NearestFactors(*factors)) for z, x, factors in rows]
 
@@ -452,6 +457,16 @@ def coupled(
     Reference: Wen et al. 2016, Learning structured sparsity in deep neural networks,
     eq. 2 (groups of filters); Chen et al. 2021, Only train once, arXiv 2107.07467,
     section 3.1 (groups that can be removed from a network).
+
+    >>> import jax, jax.numpy as jnp, jaxreg
+    >>> def apply(params, x):
+    ...     return jax.nn.relu(x @ params["hidden"]) @ params["out"]
+    >>> params = {"hidden": jnp.ones((5, 8)), "out": jnp.ones((8, 3))}
+    >>> units = jaxreg.couplings(apply, params, jnp.ones((2, 5)))
+    >>> penalty = jaxreg.coupled(jaxreg.L1(0.5), units)
+    >>> for row in jaxreg.describe(penalty, params).rows:
+    ...     print(row["groups"], row["leaf"], row["penalty"])
+    8 hidden, out Coupled(penalty=L1(strength=0.5), units=8)
     """
     check_elementwise("coupled", penalty, couplings=couplings)
     check_couplings(couplings)

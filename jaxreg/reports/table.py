@@ -81,31 +81,42 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
     for part in leaves.parts:
         # Raises if the penalty cannot take its leaves together.
         jax.eval_shape(part.penalty.value, part.pick(leaves.leaves))
-    starts, owners = _first_params(leaves, width), leaves.penalised
+    starts, scales = _first_params(leaves, width), _scales_beside(leaves)
+    rows = [
+        _described(leaves, indices, starts, width)
+        | ({"scale_beside": scales.get(indices[0])} if scales else {})
+        for indices in _in_rows(leaves)
+    ]
+    return Table(tuple(rows))
+
+
+def _in_rows(leaves: Leaves) -> list[tuple[int, ...]]:
+    """The leaves of each row: single ones, or all of a rule whose units span leaves."""
     joint = {
-        part.indices[0]: part.indices
+        index: part.indices
         for part in leaves.parts
         if part.penalty.layout.spans_leaves
+        for index in part.indices
     }
-    others = {index for indices in joint.values() for index in indices[1:]}
-    rows: dict[int, Row] = {}
-    for index in sorted(set(range(len(leaves.leaves))) - others):
-        owner, own = owners.get(index), joint.get(index, (index,))
-        pairs = [(leaves.leaves[each], starts[each]) for each in own]
-        shapes = [jnp.shape(leaf) for leaf, _ in pairs]
-        rows[index] = {
-            "leaf": ", ".join(leaves.names[each] for each in own),
-            "shape": shapes[0] if len(own) == 1 else tuple(shapes),
-            "penalty": owner or "free",
-            "groups": owner.layout.unit_count(shapes[0]) if owner else None,
-            "prox_step": _prox_step(owner, width),
-            "zeroed_at_start": _newly_zero(pairs) if owner else None,
-        }
-    scales = _scales_beside(leaves)
-    if scales:
-        for index, row in rows.items():
-            row["scale_beside"] = scales.get(index)
-    return Table(tuple(rows.values()))
+    alone = ((index,) for index in range(len(leaves.leaves)))
+    return list(dict.fromkeys(joint.get(own[0], own) for own in alone))
+
+
+def _described(
+    leaves: Leaves, indices: tuple[int, ...], starts: list[jax.Array], width: Number
+) -> Row:
+    owner = leaves.penalised.get(indices[0])
+    own = [leaves.leaves[index] for index in indices]
+    shapes = tuple(map(jnp.shape, own))
+    pairs = list(zip(own, (starts[index] for index in indices), strict=True))
+    return {
+        "leaf": ", ".join(leaves.names[index] for index in indices),
+        "shape": shapes[0] if len(own) == 1 else shapes,
+        "penalty": owner or "free",
+        "groups": owner.layout.unit_count(shapes[0]) if owner else None,
+        "prox_step": _prox_step(owner, width),
+        "zeroed_at_start": _newly_zero(pairs) if owner else None,
+    }
 
 
 def summary(penalty: Penalty, params: Tree) -> Table:

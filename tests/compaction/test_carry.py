@@ -114,7 +114,7 @@ def test_the_next_update_is_that_of_the_original(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MIXING)
-def test_an_optimizer_that_mixes_entries_is_carried_with_a_warning(name: str) -> None:
+def test_optimizers_that_mix_entries_are_carried_with_a_warning(name: str) -> None:
     tx = MIXING[name]
     params, state = warmed(tx)
     with pytest.warns(UserWarning, match="mixes entries of a leaf"):
@@ -122,7 +122,7 @@ def test_an_optimizer_that_mixes_entries_is_carried_with_a_warning(name: str) ->
     tx.update(small(grads(9)), less, small(params))
 
 
-def test_a_penalty_on_groups_of_one_leaf_is_carried_with_a_warning() -> None:
+def test_groups_of_one_leaf_are_carried_with_a_warning() -> None:
     tx = jaxreg.regularize(optax.sgd(0.1), jaxreg.neurons(jaxreg.L1(1e-3), "a"))
     with pytest.warns(UserWarning, match=r"use jaxreg\.coupled"):
         carried(tx, tx.init(PARAMS), small(PARAMS), SHAPES, KEPT)
@@ -139,7 +139,7 @@ def transformation(init: Any) -> Any:
     return optax.GradientTransformation(init, lambda g, s, p=None: (g, s))
 
 
-def test_a_state_whose_form_depends_on_sizes_raises_with_its_leaf() -> None:
+def test_a_state_whose_form_depends_on_sizes_raises() -> None:
     def init(params: Any) -> Any:
         kernel = params["a"]["kernel"]
         is_large = kernel.shape[0] > 100
@@ -158,7 +158,7 @@ def test_a_state_of_computed_lengths_raises_with_its_leaf() -> None:
         carried(tx, tx.init(PARAMS), small(PARAMS), SHAPES, KEPT)
 
 
-def test_square_kernels_are_told_by_their_axes_and_not_by_their_shapes() -> None:
+def test_axes_of_square_kernels_are_not_mixed_up() -> None:
     tx = transformation(lambda params: jnp.zeros_like(params["a"]["kernel"].T))
     state = jnp.arange(144.0).reshape(12, 12)
     less = carried(tx, state, small(PARAMS), SHAPES, KEPT)

@@ -216,7 +216,7 @@ def trained(tx: Any, steps: int) -> tuple[Any, Any]:
     return jax.jit(lambda c: jax.lax.scan(step, c, length=steps)[0])(start)
 
 
-def test_target_sparsity_counts_coupled_units_and_kills_them_whole() -> None:
+def test_target_sparsity_counts_and_zeroes_whole_units() -> None:
     tx = jaxreg.target_sparsity(optax.sgd(0.05), PENALTY, 0.5, end_step=150)
     w, state = trained(tx, 250)
     assert float(state.reached) == 0.5
@@ -242,7 +242,7 @@ def test_regularize_ends_at_the_minimum_that_minimise_finds() -> None:
 
 
 @pytest.mark.slow
-def test_reweight_stores_one_weight_per_unit_and_approaches_log_sum() -> None:
+def test_reweight_stores_one_weight_per_unit() -> None:
     tx = jaxreg.reweight(lambda p: jaxreg.prox_sgd(0.1, p), PENALTY, eps=0.1, every=20)
     w, state = trained(tx, 400)
     shapes = [leaf.shape for leaf in jax.tree.leaves(state.penalty_weights)]
@@ -361,6 +361,41 @@ def test_what_has_no_units_to_penalise_raises_with_the_names() -> None:
     frozen = Dimension(3, (member("a", 0, range(3), 2),), frozen="output")
     with pytest.raises(ValueError, match="Frozen are: 3 units of 'a': output"):
         coupled(L1, model(frozen))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="words are XLA's for CPUs")
+def test_a_step_moves_no_more_words_than_that_of_neurons() -> None:
+    shapes = {"first": (1000, 2000), "second": (2000, 2000), "out": (2000, 500)}
+    params = {
+        name: {
+            "bias": jax.ShapeDtypeStruct(shape[1:], jnp.float32),
+            "kernel": jax.ShapeDtypeStruct(shape, jnp.float32),
+        }
+        for name, shape in shapes.items()
+    }
+    inputs = jax.ShapeDtypeStruct((2, 1000), jnp.float32)
+    penalty = coupled(L1, couplings(apply, params, inputs))
+    adam = optax.adam(1e-3)
+    ways = {
+        "adamw": optax.adamw(1e-3),
+        "neurons": jaxreg.regularize(adam, jaxreg.neurons(L1, layers="^[fso]")),
+        "coupled": jaxreg.regularize(adam, penalty),
+    }
+    entries = sum(leaf.size for leaf in jax.tree.leaves(params))
+    words = {}
+    for name, tx in ways.items():
+
+        def step(w: Any, state: Any, grads: Any, tx: Any = tx) -> Any:
+            updates, state = tx.update(grads, state, w)
+            return optax.apply_updates(w, updates), state
+
+        compiled = jax.jit(step, donate_argnums=(0, 1))
+        state = jax.eval_shape(tx.init, params)
+        costs = compiled.lower(params, state, params).compile().cost_analysis()
+        words[name] = costs["bytes accessed"] / 4 / entries
+    assert words["coupled"] <= 1.01 * words["neurons"]
+    assert words["coupled"] <= 2.0 * words["adamw"]
 
 
 def test_weights_of_coupled_units_are_one_per_unit() -> None:

@@ -214,7 +214,7 @@ class Mlp(nn.Module):
 
 
 @pytest.mark.slow
-def test_a_train_state_of_linen_goes_on_from_digits_at_its_new_widths() -> None:
+def test_a_train_state_of_linen_on_digits_goes_on() -> None:
     split = digits(0)
     x, y = jnp.asarray(split.train_x), jnp.asarray(split.train_y)
 
