@@ -191,7 +191,7 @@ def compact(
     model = traced(couplings.apply, params, inputs)
     atoms = _chosen(couplings, model, only)
     leaves = jax.tree.leaves(params)
-    decision = _Decision(model, atoms, leaves, fold)
+    decision = Decision(model, atoms, leaves, fold)
     decision.settle(multiple_of)
     kept = {
         path: [_kept_along(term, decision.stay, model) for term in axes]
@@ -216,7 +216,7 @@ def compact(
     )
 
 
-class _Decision:
+class Decision:
     """The units that stay, and why."""
 
     def __init__(
@@ -501,7 +501,7 @@ def _verified(
     models: Sequence[tuple[Apply, Tree]],
     inputs: tuple[Tree, ...],
     tolerance: float,
-    decision: _Decision,
+    decision: Decision,
 ) -> tuple[float, tuple[float, float]]:
     """The gap of two models with their parameters, and the FLOPs of each."""
     (_, params), (_, small) = models
