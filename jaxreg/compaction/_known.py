@@ -520,6 +520,7 @@ _ABSORBING = {
     "mul": _multiply,
     "pad": _join,
     "select_n": _select,
+    "stack": _join,
 }
 """Primitives whose output may be known although an operand varies."""
 
@@ -572,7 +573,9 @@ _FLAGS: Mapping[str, Any] = {
             "slice",
             "split",
             "squeeze",
+            "tile",
             "transpose",
+            "unstack",
         ],
         _flags_moved,
     ),

@@ -220,6 +220,26 @@ def _concatenate(walk: Walk, eqn: Equation) -> list[Axes]:
     return [out]
 
 
+def _stack(walk: Walk, eqn: Equation) -> list[Axes]:
+    operands, axis = walk.inputs(eqn), eqn.params["axis"]
+    for axes in operands[1:]:
+        walk.unify_axes(eqn, operands[0], axes)
+    out = list(operands[0])
+    out.insert(axis, total(Atom(1) for _ in operands))
+    return [out]
+
+
+def _unstack(walk: Walk, eqn: Equation) -> list[Axes]:
+    axes, axis = list(walk.of(eqn.inputs[0])), eqn.params["axis"]
+    freeze(axes.pop(axis), lambda: f"{eqn.where} picks positions of it")
+    return [list(axes) for _ in eqn.outputs]
+
+
+def _tile(walk: Walk, eqn: Equation) -> list[Axes]:
+    pairs = zip(walk.of(eqn.inputs[0]), eqn.params["reps"], strict=True)
+    return [[product([Atom(count), term]) for term, count in pairs]]
+
+
 def _split(walk: Walk, eqn: Equation) -> list[Axes]:
     axes, along = walk.of(eqn.inputs[0]), eqn.params["axis"]
     parts = [Atom(int(size)) for size in eqn.params["sizes"]]
@@ -427,6 +447,12 @@ ELEMENTWISE = frozenset(
         "digamma",
         "div",
         "eq",
+        "eq_to",
+        "le_to",
+        "log2",
+        "lt_to",
+        "mulhi",
+        "one_minus_square",
         "erf",
         "erf_inv",
         "erfc",
@@ -524,8 +550,11 @@ RULES: dict[str, Rule] = {
     "sort": _along("dimension"),
     "split": _split,
     "squeeze": _squeeze,
+    "stack": _stack,
+    "tile": _tile,
     "top_k": _top_k,
     "transpose": _transpose,
+    "unstack": _unstack,
     "while": _while,
 }
 """The primitives along which units are followed; any other freezes its operands."""

@@ -46,7 +46,7 @@ class Smaller:
             outputs = self._outputs(eqn, list(map(read, eqn.inputs)))
             for variable, output in zip(eqn.outputs, outputs, strict=True):
                 expected = self._shape(variable)
-                assert jnp.shape(output) == expected, (eqn.name, output, expected)
+                assert jnp.shape(output) == expected, (eqn.where, expected)
                 values[variable] = output
         return list(map(read, program.outputs))
 
@@ -80,6 +80,9 @@ class Smaller:
                 key: tuple(map(self._count, axes, places))
                 for key, places in bounds.items()
             }
+        if name == "tile":
+            lengths = zip(self._shape(eqn.outputs[0]), operands[0].shape, strict=True)
+            return {"reps": tuple(new // old for new, old in lengths)}
         if name in ("gather", "dynamic_slice"):
             pairs = zip(axes, params["slice_sizes"], strict=True)
             sizes = [self._count(t) if n == t.size else n for t, n in pairs]

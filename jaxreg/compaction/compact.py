@@ -191,7 +191,7 @@ def compact(
     model = traced(couplings.apply, params, inputs)
     atoms = _chosen(couplings, model, only)
     leaves = jax.tree.leaves(params)
-    decision = _Decision(model, atoms, leaves, fold)
+    decision = Decision(model, atoms, leaves, fold)
     decision.settle(multiple_of)
     kept = {
         path: [_kept_along(term, decision.stay, model) for term in axes]
@@ -216,7 +216,7 @@ def compact(
     )
 
 
-class _Decision:
+class Decision:
     """The units that stay, and why."""
 
     def __init__(
@@ -433,6 +433,7 @@ def _small_apply(apply: Apply, params: Tree, kept: dict[str, LeafKept]) -> Apply
             for term, indices in zip(axes, kept[path], strict=True):
                 if indices is not None:
                     _mark(masks, term, _first_layer(indices, term.size))
+        _check_sizes(small, model, kept)
         arrays = [*jax.tree.leaves(small), *jax.tree.leaves(inputs)]
         outputs = Smaller(model, masks)(*arrays)
         return jax.tree.unflatten(model.out_tree, outputs)
@@ -445,6 +446,19 @@ def _small_apply(apply: Apply, params: Tree, kept: dict[str, LeafKept]) -> Apply
 
     evaluate.defjvp(refuse)
     return jax.jit(evaluate)
+
+
+def _check_sizes(small: Tree, model: Traced, kept: dict[str, LeafKept]) -> None:
+    """Raises if parameters do not have the shapes of the smaller model."""
+    leaves = jax.tree.leaves(small)
+    for path, axes, leaf in zip(model.paths, model.leaf_axes, leaves, strict=True):
+        pairs = zip(kept[path], axes, strict=True)
+        shape = tuple(len(_first_layer(indices, term.size)) for indices, term in pairs)
+        if jnp.shape(leaf) != shape:
+            raise ValueError(
+                f"apply: leaf {path!r} has shape {jnp.shape(leaf)}; allowed: {shape}, "
+                "as in the params of the Compaction"
+            )
 
 
 def _mark(masks: dict[Atom, list[bool]], term: Any, indices: Sequence[int]) -> None:
@@ -487,7 +501,7 @@ def _verified(
     models: Sequence[tuple[Apply, Tree]],
     inputs: tuple[Tree, ...],
     tolerance: float,
-    decision: _Decision,
+    decision: Decision,
 ) -> tuple[float, tuple[float, float]]:
     """The gap of two models with their parameters, and the FLOPs of each."""
     (_, params), (_, small) = models

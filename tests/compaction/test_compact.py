@@ -311,6 +311,8 @@ def test_the_apply_of_a_compact_model_is_for_inference() -> None:
         jax.grad(lambda params: small.apply(params, X).sum())(small.params)
     rows = small.apply(small.params, DRAW.x(9, 5))
     assert rows.shape == (9, 3)
+    with pytest.raises(ValueError, match=r"leaf 'a' has shape \(5, 9\); allowed: "):
+        small.apply(params | {"a": DRAW(5, 9)}, X)
 
 
 @pytest.mark.slow

@@ -570,6 +570,20 @@ def padded_attention(draw):
 
 
 @model
+def interleaved(draw):
+    """Features stacked in pairs, tiled over positions and taken apart again."""
+    params = {"a": draw(5, 6), "b": draw(5, 6), "w": draw(12, 4), "t": draw(8, 3)}
+
+    def apply(p, x):
+        pairs = jnp.stack([jax.nn.relu(x @ p["a"]), jnp.tanh(x @ p["b"])], -1)
+        h = jax.nn.relu(pairs.reshape(len(x), -1) @ p["w"])
+        first, second = jnp.unstack(jnp.stack([h, 2 * h]))
+        return jnp.tile(first + second, (1, 2)) @ p["t"]
+
+    return apply, params, (draw.x(BATCH, 5),)
+
+
+@model
 def low_rank(draw):
     """A product of parameters is added to a kernel."""
     params = {"w": draw(5, 6), "a": draw(5, 3), "b": draw(3, 6), "o": draw(6, 2)}
