@@ -20,6 +20,11 @@ from jaxreg.calculus.overlap import Overlap
 from jaxreg.calculus.scaled import scaled
 from jaxreg.calculus.spectral import spectral
 from jaxreg.calculus.weighted import weighted
+
+# Smaller models
+from jaxreg.compaction.compact import compact
+from jaxreg.compaction.coupled import coupled
+from jaxreg.compaction.couplings import couplings
 from jaxreg.constraints.box import Box
 from jaxreg.constraints.l1_ball import L1Ball
 from jaxreg.constraints.l2_ball import L2Ball
@@ -152,7 +157,10 @@ __all__ = [
     "by_path",
     "channel_scales",
     "check",
+    "compact",
     "conjugate_prox",
+    "coupled",
+    "couplings",
     "describe",
     "dual_average",
     "envelope",

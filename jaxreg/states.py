@@ -1,5 +1,7 @@
 """Classes of states and results, for type annotations."""
 
+from jaxreg.compaction.compact import Compaction
+from jaxreg.compaction.couplings import Couplings
 from jaxreg.model_selection._path import Path
 from jaxreg.reports.check import Verdict
 from jaxreg.reports.table import Table
@@ -16,6 +18,8 @@ from jaxreg.transforms.target_sparsity import TargetSparsityState
 
 __all__ = [
     "AddPenaltyGradientState",
+    "Compaction",
+    "Couplings",
     "DualAverageState",
     "Fit",
     "FtrlState",

@@ -35,6 +35,7 @@ _ROOMS = {
     "transforms": "Ways to apply a penalty",
     "solve": "Solving, and `jaxreg.solve`: linear models",
     "reports": "Reading",
+    "compaction": "Smaller models",
     "model_selection": "`jaxreg.model_selection`: choosing the strength",
     "preconditioners": "`jaxreg.preconditioners`: for `proximal`",
     "_core": "Blocks, and penalties of your own",

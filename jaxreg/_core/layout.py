@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,9 @@ class Layout:
 
     stacked: int = 0
     """The number of leading axes of a view along which independent layers lie."""
+
+    spans_leaves: ClassVar[bool] = False
+    """True if a unit has entries in several leaves."""
 
     @property
     def as_groups(self) -> Groups | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ from jaxreg._core.penalty import (
 )
 from jaxreg._core.ranges import jax_number
 from jaxreg._core.shards import COUPLED, WHOLE_HINT, check_whole_leaf, reshaped
+
+T = TypeVar("T")
 
 # The width of the prox step in residuals: the default of `regularize`.
 RESIDUAL_WIDTH = 0.05
@@ -209,11 +211,11 @@ class Leafwise(Penalty):
                 )
 
 
-def _traced_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A formula of one array, traced once for all leaves of one kind."""
+def traced_once(formula: Callable[..., T]) -> Callable[..., T]:
+    """A formula of arrays, traced once for all leaves of one kind."""
     jitted = jax.jit(formula)
 
-    def call(penalty: Leafwise, *arrays: jax.Array) -> jax.Array:
+    def call(penalty: Penalty, *arrays: Tree) -> T:
         return jitted(jax.tree.map(jax_number, penalty), *arrays)
 
     return call
@@ -228,17 +230,17 @@ def _by_layer(
     return formula
 
 
-@_traced_once
+@traced_once
 def _leaf_value(penalty: Leafwise, leaf: jax.Array) -> jax.Array:
     return jnp.sum(_by_layer(penalty, penalty.leaf_values)(leaf))
 
 
-@_traced_once
+@traced_once
 def _leaf_subgradient(penalty: Leafwise, leaf: jax.Array) -> jax.Array:
     return _by_layer(penalty, penalty.leaf_subgradient)(leaf)
 
 
-@_traced_once
+@traced_once
 def _leaf_slope_at_zero(penalty: Elementwise) -> jax.Array:
     tiny = jnp.asarray(jnp.finfo(jnp.float32).tiny)
     slope = jax.grad(lambda x: jnp.sum(penalty.leaf_values(x)))(tiny)
@@ -246,7 +248,7 @@ def _leaf_slope_at_zero(penalty: Elementwise) -> jax.Array:
     return jnp.where(slope > jnp.sqrt(tiny), slope, 0.0)
 
 
-@_traced_once
+@traced_once
 def _leaf_nearest(
     penalty: Leafwise, latent: jax.Array, leaf: jax.Array, step: jax.Array
 ) -> jax.Array:
@@ -256,7 +258,7 @@ def _leaf_nearest(
     return _by_layer(penalty, nearest)(latent, leaf)
 
 
-@_traced_once
+@traced_once
 def _leaf_prox(penalty: Leafwise, leaf: jax.Array, step: jax.Array) -> jax.Array:
     """The prox of one leaf, in its dtype."""
     if not leaf.size:

@@ -301,6 +301,11 @@ class Penalty(abc.ABC):
         """`lift(self, tree)`; `by_path` lifts each penalty with its part of `tree`."""
         return lift(self, tree)
 
+    def weigh_units(self, weights: Tree) -> Penalty | None:
+        """The penalty with a weight per unit, if its units span leaves; else None."""
+        del weights
+        return None
+
     def __radd__(self, other: object) -> Penalty:
         """The penalty for the 0 that `sum` begins with."""
         return self if type(other) is int and other == 0 else NotImplemented

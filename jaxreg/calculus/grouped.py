@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxreg._core import groups
 from jaxreg._core.checks import check_elementwise
 from jaxreg._core.layout import Shape
-from jaxreg._core.leafwise import Elementwise, Groupwise, nan_if_infinite
+from jaxreg._core.leafwise import Elementwise, Groupwise, Leafwise, nan_if_infinite
 from jaxreg._core.penalty import Facts, Number, is_untouched
 from jaxreg._core.pytree import pytree_dataclass, static
 from jaxreg._numerics.group_size import group_size
@@ -62,14 +63,12 @@ class GroupPenalty(Groupwise):
 
     def leaf_subgradient(self, leaf: jax.Array) -> jax.Array:
         rms = groups.root_mean_square(leaf, self._axes)
-        slope = self.magnitude.leaf_subgradient(rms)
-        return leaf * (slope / jnp.where(rms > 0, rms, 1.0))
+        return leaf * slope_factor(self.magnitude, rms)
 
     def leaf_stationarity(self, leaf: jax.Array, grad: jax.Array) -> jax.Array:
         rms = groups.root_mean_square(leaf, self._axes)
         pull = groups.root_mean_square(grad, self._axes)
-        excess = self.magnitude.leaf_stationarity(jnp.zeros_like(rms), pull)
-        at_zero = jnp.abs(grad) * (excess / jnp.where(pull > 0, pull, 1.0))
+        at_zero = jnp.abs(grad) * excess_factor(self.magnitude, pull)
         return jnp.where(rms > 0, jnp.abs(grad + self.leaf_subgradient(leaf)), at_zero)
 
     def leaf_start(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
@@ -85,15 +84,10 @@ class GroupPenalty(Groupwise):
         self, latent: jax.Array, leaf: jax.Array, step: jax.Array
     ) -> jax.Array:
         square = groups.mean_square(leaf, self._axes)
-        size = groups.clipped_root(square)
-        start = leaf * (self.magnitude.leaf_start(size, step) / size)
-        is_unchanged = is_untouched(latent, start)
         # As in the prox of the latent, so that XLA computes it once for both.
         square_of_latent = groups.mean_square(nan_if_infinite(latent), self._axes)
-        length = groups.clipped_root(square_of_latent)
-        within = self.magnitude.leaf_nearest(length, jnp.zeros_like(length), step)
-        at_zero = latent * _share(within, length)
-        return jnp.where(square == 0, at_zero, jnp.where(is_unchanged, latent, start))
+        factors = nearest_factors(self.magnitude, square, square_of_latent, step)
+        return nearest_in_groups(latent, leaf, factors)
 
     def leaf_prox(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
         return self.prox_of(leaf, step, self.group_results(leaf, step))
@@ -105,7 +99,8 @@ class GroupPenalty(Groupwise):
         """
         leaf = nan_if_infinite(leaf)
         if self.layout.is_uniform(step.shape, leaf.ndim):
-            return self._factor(leaf, step)
+            square = groups.mean_square(leaf, self._axes)
+            return prox_factor(self.magnitude, square, step)
         return group_size(self.magnitude, leaf, step, self._axes)
 
     def prox_of(
@@ -119,13 +114,61 @@ class GroupPenalty(Groupwise):
         below = size + step * self.magnitude.leaf_subgradient(size)
         return jnp.where(is_active, leaf * _share(size, below), results)
 
-    def _factor(self, leaf: jax.Array, step: jax.Array) -> jax.Array:
-        size = groups.clipped_root(groups.mean_square(leaf, self._axes))
-        return _share(self.magnitude.leaf_prox(size, step), size)
-
     def leaves_at_once(self, shape: Shape, step_shape: Shape) -> int:
         varies = self.layout.step_varies(shape, step_shape)
         return BLOCK // max(math.prod(shape), 1) if varies else 0
+
+
+# A penalty `phi` of the root mean square of a group acts on each entry by a factor that
+# the group has in common.
+
+
+def slope_factor(magnitude: Leafwise, size: jax.Array) -> jax.Array:
+    """`phi'(r) / r`: the subgradient over the entry; `size` is the RMS `r`."""
+    slope = magnitude.leaf_subgradient(size)
+    return slope / jnp.where(size > 0, size, 1.0)
+
+
+def excess_factor(magnitude: Leafwise, pull: jax.Array) -> jax.Array:
+    """The stationarity of a zero group over the gradient, whose RMS is `pull`."""
+    excess = magnitude.leaf_stationarity(jnp.zeros_like(pull), pull)
+    return excess / jnp.where(pull > 0, pull, 1.0)
+
+
+def prox_factor(magnitude: Leafwise, square: jax.Array, step: jax.Array) -> jax.Array:
+    """The prox over the entry, of a group with this mean square."""
+    size = groups.clipped_root(square)
+    return _share(magnitude.leaf_prox(size, step), size)
+
+
+class NearestFactors(NamedTuple):
+    """What `nearest_in_groups` needs of a group."""
+
+    is_dead: jax.Array
+    of_leaf: jax.Array
+    of_latent: jax.Array
+
+
+def nearest_factors(
+    magnitude: Leafwise,
+    square: jax.Array,
+    square_of_latent: jax.Array,
+    step: jax.Array,
+) -> NearestFactors:
+    """The factors of `nearest_in_groups`, from mean squares of leaf and latent."""
+    size, length = map(groups.clipped_root, (square, square_of_latent))
+    within = magnitude.leaf_nearest(length, jnp.zeros_like(length), step)
+    start = magnitude.leaf_start(size, step)
+    return NearestFactors(square == 0, start / size, _share(within, length))
+
+
+def nearest_in_groups(
+    latent: jax.Array, leaf: jax.Array, factors: NearestFactors
+) -> jax.Array:
+    """The nearest latent: in a dead group along the old one, else along the leaf."""
+    start = leaf * factors.of_leaf
+    alive = jnp.where(is_untouched(latent, start), latent, start)
+    return jnp.where(factors.is_dead, latent * factors.of_latent, alive)
 
 
 @jax.custom_jvp

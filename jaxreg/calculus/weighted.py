@@ -54,7 +54,7 @@ class WeightedLeaf(Leafwise):
         return Fitted(self.penalty.layout, self._misfit)
 
     def step_for(self, width: Number) -> jax.Array:
-        return self.penalty.step_for(width)
+        return _step_for(self.penalty, self.weights, width)
 
     def leaf_values(self, leaf: jax.Array) -> jax.Array:
         return self._factor(leaf) * self.penalty.leaf_values(leaf)
@@ -123,12 +123,7 @@ class Weighted(Lift):
         return WeightedLeaf(self.penalty, self.weights).layout
 
     def step_for(self, width: Number) -> jax.Array:
-        step = self.penalty.step_for(width)
-        if self.facts.is_convex:
-            return step
-        # The prox must not jump at the largest weight either.
-        tops = (jnp.max(jnp.asarray(w)) for w in jax.tree.leaves(self.weights))
-        return step / functools.reduce(jnp.maximum, tops, jnp.ones(()))
+        return _step_for(self.penalty, self.weights, width)
 
     def value(self, params: Tree) -> jax.Array:
         values = [penalty.value(leaf) for penalty, leaf in self._pairs(params)]
@@ -207,7 +202,10 @@ def weighted(penalty: Penalty, weights: Number | Tree) -> Penalty:
     return penalty.distribute(_weighted, weights)
 
 
-def _weighted(penalty: Penalty, weights: Tree) -> Weighted:
+def _weighted(penalty: Penalty, weights: Tree) -> Penalty:
+    with_weights = penalty.weigh_units(weights)
+    if with_weights is not None:
+        return with_weights
     if not isinstance(penalty, Leafwise) or isinstance(penalty, Constraint):
         raise TypeError(
             f"weighted({shown(penalty)}, ...): it has no pieces to weigh. Allowed are "
@@ -216,3 +214,13 @@ def _weighted(penalty: Penalty, weights: Tree) -> Weighted:
             "nonnegative(weighted(L1(1e-3), weights))"
         )
     return Weighted(penalty, weights)
+
+
+def _step_for(penalty: Penalty, weights: Tree, width: Number) -> jax.Array:
+    """The step whose dead zone is `width` for a piece of weight 1."""
+    step = penalty.step_for(width)
+    if penalty.facts.is_convex:
+        return step
+    # The prox must not jump at the largest weight either.
+    tops = (jnp.max(jnp.asarray(w)) for w in jax.tree.leaves(weights))
+    return step / functools.reduce(jnp.maximum, tops, jnp.ones(()))

@@ -57,7 +57,8 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
     `jax.ShapeDtypeStruct`). Where neurons or filters are groups and a free `scale` of
     their number stands beside their layer, the column `scale_beside` names it: if that
     normalization layer follows, it undoes the shrinkage of the kernel and the penalty
-    removes fewer units; see `channel_scales`.
+    removes fewer units; see `channel_scales`. Leaves whose units a penalty couples,
+    as `coupled` does, share one row.
 
     Args:
       penalty: a penalty, or rules.
@@ -80,27 +81,42 @@ def describe(penalty: Penalty, params: Tree, width: Number = 0.05) -> Table:
     for part in leaves.parts:
         # Raises if the penalty cannot take its leaves together.
         jax.eval_shape(part.penalty.value, part.pick(leaves.leaves))
-    starts, owners = _first_params(leaves, width), leaves.penalised
+    starts, scales = _first_params(leaves, width), _scales_beside(leaves)
     rows = [
-        {
-            **_identity(name, leaf, owner),
-            "groups": owner.layout.unit_count(jnp.shape(leaf)) if owner else None,
-            "prox_step": _prox_step(owner, width),
-            "zeroed_at_start": _newly_zero(leaf, start) if owner else None,
-        }
-        for name, leaf, start, owner in zip(
-            leaves.names,
-            leaves.leaves,
-            starts,
-            map(owners.get, range(len(leaves.leaves))),
-            strict=True,
-        )
+        _described(leaves, indices, starts, width)
+        | ({"scale_beside": scales.get(indices[0])} if scales else {})
+        for indices in _in_rows(leaves)
     ]
-    scales = _scales_beside(leaves)
-    if scales:
-        for index, row in enumerate(rows):
-            row["scale_beside"] = scales.get(index)
     return Table(tuple(rows))
+
+
+def _in_rows(leaves: Leaves) -> list[tuple[int, ...]]:
+    """The leaves of each row: single ones, or all of a rule whose units span leaves."""
+    joint = {
+        index: part.indices
+        for part in leaves.parts
+        if part.penalty.layout.spans_leaves
+        for index in part.indices
+    }
+    alone = ((index,) for index in range(len(leaves.leaves)))
+    return list(dict.fromkeys(joint.get(own[0], own) for own in alone))
+
+
+def _described(
+    leaves: Leaves, indices: tuple[int, ...], starts: list[jax.Array], width: Number
+) -> Row:
+    owner = leaves.penalised.get(indices[0])
+    own = [leaves.leaves[index] for index in indices]
+    shapes = tuple(map(jnp.shape, own))
+    pairs = list(zip(own, (starts[index] for index in indices), strict=True))
+    return {
+        "leaf": ", ".join(leaves.names[index] for index in indices),
+        "shape": shapes[0] if len(own) == 1 else shapes,
+        "penalty": owner or "free",
+        "groups": owner.layout.unit_count(shapes[0]) if owner else None,
+        "prox_step": _prox_step(owner, width),
+        "zeroed_at_start": _newly_zero(pairs) if owner else None,
+    }
 
 
 def summary(penalty: Penalty, params: Tree) -> Table:
@@ -222,13 +238,16 @@ def _first_params(leaves: Leaves, width: Number) -> list[jax.Array]:
     return out
 
 
-def _newly_zero(leaf: _Leaf, start: _Leaf) -> float | None:
-    if isinstance(leaf, jax.ShapeDtypeStruct):
+def _newly_zero(pairs: list[tuple[_Leaf, jax.Array]]) -> float | None:
+    """The share of the entries of leaves that are zero after a first update alone."""
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf, _ in pairs):
         return None
-    if start is leaf:
-        return 0.0
-    lost = (jnp.asarray(leaf) != 0) & (start == 0)
-    return float(jnp.sum(lost)) / max(lost.size, 1)
+    lost = sum(
+        float(jnp.sum((jnp.asarray(leaf) != 0) & (start == 0)))
+        for leaf, start in pairs
+        if start is not leaf
+    )
+    return lost / max(sum(jnp.size(leaf) for leaf, _ in pairs), 1)
 
 
 def _text(cell: object) -> str:

@@ -16,7 +16,7 @@ from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, wide_dtype, widened
 from jaxreg._core.ranges import check_positive
 from jaxreg.calculus.weighted import weighted
-from jaxreg.rules.by_path import Leaves, penalties_of
+from jaxreg.rules.by_path import Leaves, Part, penalties_of
 from jaxreg.transforms._leaves import (
     NEW_STATE,
     check_state,
@@ -93,8 +93,8 @@ def reweight(
     def init(params: Tree) -> ReweightState:
         leaves = read_start(penalty, params)
         weights: list[Any] = [optax.MaskedNode()] * len(leaves.leaves)
-        for index, inner in leaves.penalised.items():
-            weights[index] = _ones(inner, leaves.leaves[index])
+        for index, ones in _first_weights(leaves).items():
+            weights[index] = ones
         count = jnp.zeros([], jnp.int32)
         return ReweightState(leaves.tree(weights), first.init(params), count)
 
@@ -111,7 +111,7 @@ def reweight(
         for part in leaves.parts:
             wide = [widened(leaf) for leaf in part.pick(leaves.leaves)]
             sizes = zeroed_units(part.penalty).unit_sizes(wide)
-            for index, size in zip(part.indices, sizes, strict=True):
+            for index, size in zip(_holders(part), sizes, strict=True):
                 fresh = (eps / (size + eps)).astype(size.dtype)
                 weights[index] = jnp.where(is_due, fresh, weights[index])
         tree = leaves.tree(weights)
@@ -137,8 +137,11 @@ def _check_arguments(build: Build, penalty: Penalty, eps: Number, every: int) ->
 
 
 def _has_weights(penalty: Penalty) -> bool:
-    """True if each of its units lies within a leaf and can have a weight."""
-    is_group = isinstance(penalty.layout, Groups) and penalty.facts.zeros == "units"
+    """True if each of its units can have a weight."""
+    layout, is_of_units = penalty.layout, penalty.facts.zeros == "units"
+    if layout.spans_leaves:
+        return is_of_units and penalty.weigh_units(1.0) is not None
+    is_group = isinstance(layout, Groups) and is_of_units
     return isinstance(penalty, Elementwise | Groupwise) and (
         is_group or penalty.facts.is_separable
     )
@@ -147,9 +150,8 @@ def _has_weights(penalty: Penalty) -> bool:
 def _check_weights(leaves: Leaves, weights: list[Any]) -> None:
     """Raises if the state was made for other parameters or rules."""
     wanted: list[tuple[int, ...] | None] = [None] * len(leaves.leaves)
-    for index, penalty in leaves.penalised.items():
-        leaf = jax.ShapeDtypeStruct(jnp.shape(leaves.leaves[index]), jnp.float32)
-        wanted[index] = jnp.shape(_ones(penalty, leaf))
+    for index, ones in jax.eval_shape(lambda: _first_weights(leaves)).items():
+        wanted[index] = ones.shape
     for index, (weight, shape) in enumerate(zip(weights, wanted, strict=True)):
         is_free = isinstance(weight, optax.MaskedNode)
         has_shape = None if is_free else jnp.shape(weight)
@@ -170,14 +172,29 @@ def _transformation(
     return optax.with_extra_args_support(tx)
 
 
-def _ones(penalty: Penalty, leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
-    """A weight of 1 for every unit of a leaf; `init` may know its shape alone."""
-    if penalty.layout.refusal(jnp.shape(leaf)) is not None:
+def _holders(part: Part) -> tuple[int, ...]:
+    """The leaves at which the state holds the weights of a rule's units."""
+    return part.indices[:1] if part.penalty.layout.spans_leaves else part.indices
+
+
+def _first_weights(leaves: Leaves) -> dict[int, jax.Array]:
+    """A weight of 1 for every unit, by the leaf that holds it."""
+    return {
+        index: ones
+        for part in leaves.parts
+        if part.indices
+        for index, ones in zip(_holders(part), _ones(part, leaves), strict=True)
+    }
+
+
+def _ones(part: Part, leaves: Leaves) -> list[jax.Array]:
+    """The weights of 1 of a rule; `init` may know the shapes of its leaves alone."""
+    layout, own = zeroed_units(part.penalty), part.pick(leaves.leaves)
+    if any(part.penalty.layout.refusal(jnp.shape(leaf)) for leaf in own):
         # The error at the first update names the leaf.
-        return jnp.ones([], jnp.float32)
-    sizes = zeroed_units(penalty).leaf_sizes
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        wide = jax.ShapeDtypeStruct(jnp.shape(leaf), wide_dtype(leaf))
-        units = jax.eval_shape(sizes, wide)
-        return jnp.ones(units.shape, units.dtype)
-    return jnp.ones_like(sizes(widened(leaf)))
+        return [jnp.ones([], jnp.float32)] * len(_holders(part))
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in own):
+        wide = [jax.ShapeDtypeStruct(jnp.shape(x), wide_dtype(x)) for x in own]
+        units = jax.eval_shape(layout.unit_sizes, wide)
+        return [jnp.ones(each.shape, each.dtype) for each in units]
+    return list(map(jnp.ones_like, layout.unit_sizes(list(map(widened, own)))))

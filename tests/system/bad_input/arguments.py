@@ -28,6 +28,14 @@ PROBLEM = jaxreg.solve.linear(ROWS_OF_X, jnp.arange(3.0))
 STATE = jaxreg.regularize(SGD, L1).init(PARAMS)
 ADAM = {"learning_rate": 0.1, "penalty": L1}
 
+
+def two_layers(params: dict[str, Any], x: jax.Array) -> jax.Array:
+    return jax.nn.relu(x @ params["first"]) @ params["second"]
+
+
+LAYERS = {"first": jnp.ones((3, 4)), "second": jnp.ones((4, 2))}
+UNITS = jaxreg.couplings(two_layers, LAYERS, ROWS_OF_X)
+
 # A call that works, of each public function and of classes without a law row.
 CALLS: dict[str, dict[str, Any]] = {
     "Blocks": {"shape": (1, 2)},
@@ -45,7 +53,10 @@ CALLS: dict[str, dict[str, Any]] = {
     "by_path": {"rules": [("kernel", L1)]},
     "channel_scales": {"penalty": L1, "layers": "norm"},
     "check": {"transformation": jaxreg.regularize(SGD, L1), "penalty": L1},
+    "compact": {"couplings": UNITS, "params": LAYERS, "inputs": (ROWS_OF_X,)},
     "conjugate_prox": {"penalty": L1, "params": PARAMS, "step": 0.5},
+    "coupled": {"penalty": L1, "couplings": UNITS},
+    "couplings": {"apply": two_layers, "params": LAYERS, "inputs": (ROWS_OF_X,)},
     "describe": {"penalty": L1, "params": PARAMS},
     "dual_average": ADAM,
     "envelope": {"penalty": L1, "step": 0.5},
@@ -158,6 +169,7 @@ SWITCHES = {
     "cautious",
     "centered",
     "eps_in_sqrt",
+    "fold",
     "intercept",
     "nesterov",
     "per_leaf",
@@ -312,7 +324,7 @@ KINDS = [
     ),
     range_of("between 0 and 1", [0.0, 1.0], "path.ratio", may_be_none=True),
     count_from(0, "begin_step keep_at_least spatial stacked"),
-    count_from(1, "end_step every max_steps outputs rank steps"),
+    count_from(1, "end_step every max_steps multiple_of outputs rank steps"),
     count_from(
         2, "folds model_selection.fold_masks.samples path.count strength_grid.count"
     ),
@@ -343,7 +355,7 @@ KINDS = [
     ),
     kind(
         "an elementwise penalty",
-        f"grouped.penalty spectral.penalty {on_presets('penalty')}",
+        f"coupled.penalty grouped.penalty spectral.penalty {on_presets('penalty')}",
         {"": 0.1, "`None`": None, "`jaxreg.L1`": jaxreg.L1, "`[L1(0.1)]`": [L1]}
         | {"`GroupLasso(0.1, 0)`": jaxreg.GroupLasso(0.1, 0)},
         "...: allowed is an elementwise penalty, such as L1(1e-3)",
@@ -405,9 +417,9 @@ KINDS = [
     ),
     kind(
         "a regular expression",
-        "layers",
+        "layers only",
         ["(", 1, ("a", "b")],
-        "layers: ... is no regular expression",
+        "{argument}: ... is no regular expression",
         ValueError,
     ),
     kind(
@@ -552,6 +564,45 @@ KINDS = [
     kind("a key of `jax.random`", "key", [0.5, "1"], "invalid PRNG key"),
     # It reads paths and shapes alone; chains.py has the rows.
     Kind("a tree of shapes", ("check.params",), ()),
+    kind(
+        "a model",
+        "couplings.apply",
+        {"": 0.1, "`None`": None, "parameters": LAYERS},
+        "apply is ...; allowed: a function apply(params, *inputs)",
+    ),
+    kind(
+        "the parameters of a model",
+        "couplings.params",
+        {"no leaves": {}, "`None`": None},
+        "params is ..., without leaves; pass what the model is a function of",
+        ValueError,
+    ),
+    kind(
+        "examples of a model's inputs",
+        "inputs",
+        {"nothing": ()},
+        "inputs are missing; pass examples",
+        ValueError,
+    ),
+    kind(
+        "couplings",
+        "compact.couplings coupled.couplings",
+        {"": 0.1, "`None`": None, "the model": two_layers},
+        "couplings is ...; allowed: jaxreg.couplings(apply, params, *inputs)",
+    ),
+    kind(
+        "the parameters that couplings were traced with",
+        "compact.params",
+        {"leaves of other shapes": {**LAYERS, "second": jnp.ones((5, 2))}},
+        "params has leaf ...; couplings is that of a model with",
+        ValueError,
+    ),
+    kind(
+        "a path of parameters in those of couplings",
+        "under",
+        [0.1, None],
+        "under is ...; allowed: a path, such as 'params', or ''",
+    ),
     kind("a class", "cls", [1.0, L1], "cls is ...; allowed: a class"),
 ]
 

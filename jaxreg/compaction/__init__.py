@@ -1,0 +1,1 @@
+"""From exact zeros to a smaller model: couplings, their penalty, their removal."""
