@@ -206,26 +206,19 @@ def _logistics(
     config: Config, case: str, x: Any, y: Any, shares: Any
 ) -> tuple[linear_models.Solution, jax.Array]:
     """Logistic regressions under the penalty `case`, and their strengths."""
-    curvature = jnp.linalg.eigvalsh(x @ x.T)[-1] / (4 * len(y))
 
-    def gradient(w: jax.Array) -> jax.Array:
-        return x.T @ (jax.nn.sigmoid(x @ w) - y) / len(y)
+    def loss(w: jax.Array) -> jax.Array:
+        return jnp.mean(jax.nn.softplus(x @ w) - y * (x @ w))
 
     zero = jnp.zeros(x.shape[1])
-    largest = jaxreg.max_strength(jaxreg.L1(1.0), gradient(zero)).overall
+    largest = jaxreg.max_strength(jaxreg.L1(1.0), jax.grad(loss)(zero)).overall
     # Squares of weights: shares down to their squares give the same range of fits.
     strengths = shares * largest if case == "L1" else shares**2 * largest
     kind = jaxreg.L1 if case == "L1" else jaxreg.L2
 
     def solve(strength: jax.Array) -> linear_models.Solution:
-        return linear_models.solve(
-            gradient,
-            kind(strength),
-            1 / curvature,
-            zero,
-            tolerance=config.tolerance,
-            most=config.most,
-        )
+        exactness = {"tolerance": config.tolerance, "most": config.most}
+        return linear_models.solve(loss, kind(strength), zero, **exactness)
 
     return jax.vmap(solve)(strengths), strengths
 

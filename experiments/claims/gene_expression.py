@@ -126,19 +126,15 @@ def _fits(
     config: Config, penalty: str, rows: Any, labels: Any, masks: Any, shares: Any
 ) -> linear_models.Solution:
     """A fit per mask and strength, with a bias that is not penalised."""
-    wide = jnp.concatenate([rows, jnp.ones((len(rows), 1))], axis=1)
 
     def fit(mask: jax.Array, share: jax.Array) -> linear_models.Solution:
         weights = mask / jnp.sum(mask)
         mean = weights @ labels
         start = {"kernel": jnp.zeros(rows.shape[1]), "bias": jnp.log(mean / (1 - mean))}
         largest = jnp.max(jnp.abs(rows.T @ (weights * (mean - labels))))
-        masked = wide * mask[:, None]
-        rate = 4 * jnp.sum(mask) / jnp.linalg.eigvalsh(masked @ masked.T)[-1]
         return linear_models.fit_with_intercept(
             _penalty(penalty, share * largest),
             True,
-            rate,
             start,
             (rows, labels),
             weights,

@@ -1,7 +1,8 @@
 """Sweeps over strengths on linear models and a small network, and their data.
 
 Each sweep fits every fold, and all training samples as a fold that holds nothing out.
-The linear fits are exact, by FISTA in float64; the network trains by `regularize`.
+The linear fits are exact, by `jaxreg.minimise` in float64; the network trains by
+`regularize`.
 """
 
 import functools
@@ -122,16 +123,12 @@ def _linear_models(
     config: Any, way: str, is_logistic: bool, split: Any, strengths: Any, masks: Any
 ) -> Fits:
     x = split.train_x
-    # Outside the sweep: the singular values of all samples bound those of a fold.
-    both = jnp.concatenate([jnp.ones((len(x), 1)), x], axis=1)
-    rate = (4 if is_logistic else 1) / jnp.linalg.norm(both, 2) ** 2
 
     def fit(strength: jax.Array, start: Any, mask: jax.Array) -> tuple[Any, Fits]:
         train = ~mask / jnp.sum(~mask)
         params = linear_models.fit_with_intercept(
             jaxreg.scaled(jaxreg.L1(1.0), strength),
             is_logistic,
-            rate * jnp.sum(~mask),
             start,
             split[:2],
             train,
