@@ -32,6 +32,7 @@ SECTIONS = {
         "step_cost",
         "step_bandwidth",
         "prox_cost",
+        "solvers",
         "scale",
     ),
     "Does it solve what it says?": (

@@ -22,7 +22,7 @@ TESTED_ON_THEIR_OWN = {
     "smaller_models",
     "warm_starts",
 }
-TIMED = {"prox_cost", "step_bandwidth", "step_cost"}
+TIMED = {"prox_cost", "solvers", "step_bandwidth", "step_cost"}
 
 
 def module_of(name):
