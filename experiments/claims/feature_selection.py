@@ -217,8 +217,9 @@ def _logistics(
     kind = jaxreg.L1 if case == "L1" else jaxreg.L2
 
     def solve(strength: jax.Array) -> linear_models.Solution:
-        exactness = {"tolerance": config.tolerance, "most": config.most}
-        return linear_models.solve(loss, kind(strength), zero, **exactness)
+        return linear_models.solve(
+            loss, kind(strength), zero, tolerance=config.tolerance, most=config.most
+        )
 
     return jax.vmap(solve)(strengths), strengths
 

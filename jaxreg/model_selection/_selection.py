@@ -276,7 +276,7 @@ def stability_selection(
     )
 
 
-def _pairs_that_converged(converged: ArrayLike, shape: tuple[int, int]) -> jax.Array:
+def _pairs_that_converged(converged: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     """A mask of the fits that converged at all strengths, as did their pair."""
     flags = _flags("stability_selection", converged, shape)
     if shape[1] % 2:

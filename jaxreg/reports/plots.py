@@ -62,8 +62,8 @@ def path_plot(
             "one standard error": choice.one_standard_error,
         }
         for (label, index), style in zip(marks.items(), ("--", ":"), strict=True):
-            line = {"color": "black", "linestyle": style, "label": label}
-            axes.axvline(strengths[int(index)], **line)
+            strength = strengths[int(index)]
+            axes.axvline(strength, color="black", linestyle=style, label=label)
         axes.legend()
     return axes
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +138,16 @@ def solve(
     reason = jnp.where(is_finite, reason, NOT_FINITE)
     reason = reason.astype(jnp.int32)
     return Solution(end.best, end.iterate.step, end.steps, reason)
+
+
+class HasNewton(Protocol):
+    """The parts of a problem that a Newton step reads."""
+
+    penalty: Penalty
+
+    def grad(self, params: Tree, /) -> Tree: ...
+
+    def at(self, params: Tree, /) -> Point: ...
 
 
 class Problem:
@@ -318,7 +328,7 @@ def _fista(problem: Problem, now: Iterate) -> Iterate:
     return Iterate(new, ahead, momentum, growth * step, growth)
 
 
-def newton(problem: Problem, point: Point, step: jax.Array) -> Point:
+def newton(problem: HasNewton, point: Point, step: jax.Array) -> Point:
     """A Newton step on the normal map, shortened while the objective rises."""
     latent = optax.tree.add_scale(point.params, -step, point.grads)
     map_ = linearize(problem.grad, problem.penalty, latent, step)

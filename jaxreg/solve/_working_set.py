@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -95,12 +95,12 @@ _Descent = tuple[jax.Array, jax.Array]
 """What coordinate descent carries: coefficients of the set, and the gradient there."""
 
 
-def empty_memory(
-    problem: Linear, penalty: Penalty, capacity: int = CAPACITY
-) -> Memory | None:
+def empty_memory(problem: Linear, penalty: Penalty) -> Memory | None:
     """No working set yet; None where `solve_linear` needs none."""
-    if _alone(problem, penalty) is None:
-        return None
+    return None if _alone(problem, penalty) is None else _empty(problem, CAPACITY)
+
+
+def _empty(problem: Linear, capacity: int) -> Memory:
     count, samples = problem.columns.shape
     # With room for a chunk beside all features.
     capacity = min(count, capacity) + min(count, _CHUNK)
@@ -134,7 +134,7 @@ def solve_linear(
         arguments = (problem.loss, penalty, params, tolerance, max_steps)
         return _general.solve(*arguments), None
     if memory is None:
-        memory = empty_memory(problem, penalty, capacity)
+        memory = _empty(problem, capacity)
     work = _Work(problem, penalty, alone, tolerance, max_steps)
     end = jax.lax.while_loop(work.goes_on, work.round, work.start(params, memory))
     solution = Solution(end.point, work.step(end.memory), end.steps, work.reason(end))
@@ -452,7 +452,7 @@ def can_restrict(penalty: Penalty) -> bool:
         can_restrict(content)
         if isinstance(content, Penalty)
         else is_array(content) or not any(map(is_array, jax.tree.leaves(content)))
-        for _, content in _fields(penalty)
+        for content in _fields(penalty).values()
     )
 
 
@@ -462,14 +462,16 @@ def restricted(penalty: Penalty, features: jax.Array) -> Penalty:
     An array that a penalty holds broadcasts against the leaf: all else are numbers.
     """
     changes = {
-        field.name: restricted(content, features)
+        name: restricted(content, features)
         if isinstance(content, Penalty)
         else jnp.take(content, features, mode="clip")
-        for field, content in _fields(penalty)
+        for name, content in _fields(penalty).items()
         if isinstance(content, Penalty) or is_array(content)
     }
-    return dataclasses.replace(penalty, **changes)
+    record: Any = penalty  # Mypy does not see that a concrete one is a dataclass.
+    return dataclasses.replace(record, **changes)
 
 
-def _fields(penalty: Penalty) -> list[tuple[dataclasses.Field, object]]:
-    return [(each, getattr(penalty, each.name)) for each in dataclasses.fields(penalty)]
+def _fields(penalty: Any) -> dict[str, object]:
+    names = [field.name for field in dataclasses.fields(penalty)]
+    return {name: getattr(penalty, name) for name in names}
