@@ -97,7 +97,9 @@ def test_the_choice_of_logistic_regression_cv():
         errors.append(np.mean(losses))
         model.set_params(C=1 / (strength * len(y)))
         supports.append(model.fit(x, y).coef_[0] != 0)
-    assert_same_choice(path.strengths, curve, np.array(errors))
+    assert int(curve.least) == int(np.argmin(errors))
+    # Where all weights are zero saga stops after 6 steps, with a larger objective.
+    np.testing.assert_allclose(curve.mean[1:], errors[1:], rtol=1e-3)
     np.testing.assert_array_equal(np.asarray(path.coefficients) != 0, supports)
 
 

@@ -349,7 +349,7 @@ def test_a_law_skips_no_row() -> None:
 
 def test_a_test_file_is_in_a_room_of_its_own() -> None:
     rooms = {p.name for p in (ROOT / "jaxreg").iterdir() if p.is_dir()}
-    rooms |= {"laws", "system", "experiments", "support"}
+    rooms |= {"laws", "system", "examples", "experiments", "support"}
     for path in TESTS:
         room = path.relative_to(ROOT / "tests").parts[0]
         assert room in rooms or path.name in ("__init__.py", "conftest.py"), path
