@@ -104,7 +104,12 @@ def _answers() -> str:
 def _names() -> str:
     """A table of the public names per room of jaxreg and per public submodule."""
     rooms: dict[str, list[dict[str, str]]] = {}
-    submodules = jaxreg.model_selection, jaxreg.preconditioners, jaxreg.solve
+    submodules = (
+        jaxreg.model_selection,
+        jaxreg.preconditioners,
+        jaxreg.reports,
+        jaxreg.solve,
+    )
     for module in (jaxreg, *submodules):
         for name in sorted(set(module.__all__) - set(jaxreg.states.__all__)):
             public = getattr(module, name)

@@ -37,7 +37,12 @@ from jaxreg.solve._linear import (
     standardised,
 )
 from jaxreg.solve._minimise import ConvergenceWarning
-from jaxreg.solve._working_set import Memory, empty_memory, solve_linear
+from jaxreg.solve._working_set import (
+    FIRST_CAPACITY,
+    Memory,
+    empty_memory,
+    solve_linear,
+)
 
 # A factor on the penalty that keeps all it penalises at zero.
 _PROHIBITIVE = 1e30
@@ -129,12 +134,12 @@ def path(
     read(inner, within.problem.zeros())
     null = _null_model(within.problem, inner, tolerance)
     if strengths is None:
-        samples, features = problem.x.shape
+        features, samples = problem.columns.shape
         if ratio is None:
             ratio = 1e-2 if samples < features else 1e-4
         largest = max_strength(inner, null.grads).overall
         strengths = strength_grid(largest, count, ratio)
-    grid = checked_strengths("path", strengths).astype(within.problem.x.dtype)
+    grid = checked_strengths("path", strengths).astype(problem.columns.dtype)
     fits = _fits(within.problem, inner, grid, tolerance, null.params)
     params = jax.vmap(within.back)(fits.params)
     coefficients = params[COEFFICIENTS]
@@ -194,7 +199,7 @@ def cross_validate(
             "function (predictor, y) that returns an error per sample"
         )
     masks = real_array("cross_validate: folds", folds)
-    samples = len(path.problem.x)
+    samples = path.problem.columns.shape[1]
     if masks.ndim != 2 or masks.shape[1] != samples or masks.dtype != bool:
         raise ValueError(
             f"cross_validate: folds has shape {masks.shape} and dtype {masks.dtype}; "
@@ -231,8 +236,9 @@ class _Fits(NamedTuple):
 def _null_model(problem: Linear, penalty: Penalty, tolerance: Number) -> Point:
     """What is free fitted, and all that is penalised at zero."""
     prohibited = scaled(penalty, _PROHIBITIVE)
-    zeros = problem.zeros()
-    return solve_linear(problem, prohibited, zeros, tolerance, _MAX_STEPS)[0].point
+    # Few features are free: with the largest set all would be compiled twice.
+    arguments = (problem, prohibited, problem.zeros(), tolerance, _MAX_STEPS)
+    return solve_linear(*arguments, capacity=FIRST_CAPACITY)[0].point
 
 
 @jax.jit

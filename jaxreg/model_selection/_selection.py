@@ -31,7 +31,9 @@ class ValidationCurve(NamedTuple):
     one_standard_error: jax.Array
 
 
-def validation_curve(errors: ArrayLike) -> ValidationCurve:
+def validation_curve(
+    errors: ArrayLike, converged: ArrayLike | None = None
+) -> ValidationCurve:
     """The mean error at each strength and the strengths it selects.
 
     `least` is the index of the smallest mean error (minimum rule). `one_standard_error`
@@ -46,9 +48,12 @@ def validation_curve(errors: ArrayLike) -> ValidationCurve:
     Args:
       errors: validation errors, smaller is better, shape (strengths, folds) or
         (strengths, seeds), strongest first, with two folds or more.
+      converged: `Fit.converged` of the same fits, of the shape of `errors`: the error
+        of a fit that did not converge counts as NaN.
 
     Raises:
-      ValueError: `errors` has another shape, or no strength has only finite errors.
+      ValueError: `errors` or `converged` has another shape, or no strength has only
+        finite errors of fits that converged.
 
     Reference: Breiman, Friedman, Olshen and Stone 1984, Section 3.4.3; Hastie,
       Tibshirani and Friedman 2009, Section 7.10.
@@ -67,12 +72,15 @@ def validation_curve(errors: ArrayLike) -> ValidationCurve:
             "folds) with at least one strength and two folds"
         )
     errors = errors.astype(jnp.promote_types(errors.dtype, jnp.float32))
+    if converged is not None:
+        flags = _flags("validation_curve", converged, errors.shape)
+        errors = jnp.where(flags, errors, jnp.nan)
     mean = jnp.mean(errors, axis=1)
     if is_known(lambda x: ~jnp.any(jnp.isfinite(x)), mean):
         raise ValueError(
             "validation_curve: errors has a NaN or an infinity at every strength; "
             "allowed: finite numbers at one strength or more. Lower the learning rate, "
-            "or end the grid earlier"
+            "raise max_steps, or end the grid earlier"
         )
     standard_error = jnp.std(errors, axis=1, ddof=1) / errors.shape[1] ** 0.5
     is_finite = jnp.isfinite(mean)
@@ -100,6 +108,8 @@ def information_criteria(
     samples: ArrayLike,
     candidates: ArrayLike,
     weight: Number = 1.0,
+    *,
+    converged: ArrayLike | None = None,
 ) -> InformationCriteria:
     """AIC, BIC and extended BIC of fits, to choose a strength without validation data.
 
@@ -128,6 +138,8 @@ def information_criteria(
       weight: of the last term of EBIC, one number in [0, 1]; 0 gives BIC, and 1 is for
         the largest numbers of candidates. The other arguments are numbers, or arrays
         that broadcast.
+      converged: `Fit.converged` of the fits, of the shape of the likelihood: the
+        criteria of a fit that did not converge are NaN.
 
     Raises:
       ValueError: more non-zeros than candidates, no samples, a weight outside [0, 1].
@@ -164,10 +176,23 @@ def information_criteria(
             "allowed: from 0 to the number of candidates"
         )
     check_number(f"{name}: weight", weight, UNIT_INTERVAL)
+    if converged is not None:
+        f = jnp.where(_flags(name, converged, f.shape), f, jnp.nan)
     # A difference of log factorials would lose log C(p, k) to rounding from p = 1e6 on.
     log_binomial = -jnp.log(p + 1) - jax.scipy.special.betaln(k + 1, p - k + 1)
     bic = 2 * f + k * jnp.log(n)
     return InformationCriteria(2 * f + 2 * k, bic, bic + 2 * weight * log_binomial)
+
+
+def _flags(caller: str, converged: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """One boolean per fit."""
+    flags = real_array(f"{caller}: converged", converged)
+    if flags.shape != shape or flags.dtype != bool:
+        raise ValueError(
+            f"{caller}: converged has shape {flags.shape} and dtype {flags.dtype}; "
+            f"allowed: booleans of shape {shape}, as Fit.converged gives"
+        )
+    return flags
 
 
 class StabilitySelection(NamedTuple):
@@ -180,7 +205,11 @@ class StabilitySelection(NamedTuple):
 
 
 def stability_selection(
-    units: ArrayLike, threshold: Number = 0.9, false_positives: Number = 1.0
+    units: ArrayLike,
+    threshold: Number = 0.9,
+    false_positives: Number = 1.0,
+    *,
+    converged: ArrayLike | None = None,
 ) -> StabilitySelection:
     """The units that are non-zero in most fits on half of the samples.
 
@@ -203,14 +232,18 @@ def stability_selection(
         strongest first; a unit that is not 0 is selected.
       threshold: above 0.5, at most 1.
       false_positives: the number allowed on average, above 0.
+      converged: `Fit.converged`, shape (strengths, fits). A pair of half samples, fits
+        0 and 1, 2 and 3 and so on, is left out at all strengths if one of its fits did
+        not converge at one of them.
 
     Returns:
       `frequency` and `is_stable` of shape (units,), `bound`, and the number
       `strengths_used`, 0 if the first strength already selects too many.
 
     Raises:
-      ValueError: `units` has another shape or a NaN, `threshold` is not in (0.5, 1], or
-        `false_positives` is not above 0.
+      ValueError: `units` has another shape or a NaN, `threshold` is not in (0.5, 1],
+        `false_positives` is not above 0, more than a tenth of the pairs did not
+        converge, or the number of fits with `converged` is odd.
 
     Reference: Meinshausen and Buhlmann 2010, Theorem 1; Shah and Samworth 2013
       (complementary pairs).
@@ -224,20 +257,41 @@ def stability_selection(
     """
     units = real_array("stability_selection: units", units)
     _check_selection(units, threshold, false_positives)
-    selected = units != 0
+    is_kept = jnp.ones(units.shape[1], bool)
+    if converged is not None:
+        is_kept = _pairs_that_converged(converged, units.shape[:2])
+    selected, fits = (units != 0) & is_kept[None, :, None], jnp.sum(is_kept)
     so_far = jax.lax.cummax(selected.astype(jnp.int32), axis=0)
-    average = jnp.mean(jnp.sum(so_far, axis=2), axis=1)
+    average = jnp.sum(so_far, axis=(1, 2)) / fits
     bounds = average**2 / ((2 * threshold - 1) * selected.shape[2])
     # With slack for rounding: 30 of 50 fits reach a threshold of 0.6.
     is_used = bounds <= false_positives * (1 + 1e-5)
     hits = jnp.where(is_used[:, None], jnp.sum(selected, axis=1), 0)
-    most, fits = jnp.max(hits, axis=0), selected.shape[1]
+    most = jnp.max(hits, axis=0)
     return StabilitySelection(
         frequency=most / fits,
         is_stable=most >= threshold * fits - 1e-3,
         bound=jnp.max(jnp.where(is_used, bounds, 0.0)),
         strengths_used=jnp.sum(is_used),
     )
+
+
+def _pairs_that_converged(converged: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """A mask of the fits that converged at all strengths, as did their pair."""
+    flags = _flags("stability_selection", converged, shape)
+    if shape[1] % 2:
+        raise ValueError(
+            f"stability_selection: converged is of {shape[1]} fits; allowed: an even "
+            "number, pairs of complementary half samples side by side"
+        )
+    pairs = jnp.all(flags.reshape(shape[0], -1, 2), axis=(0, 2))
+    if is_known(lambda pairs: 10 * jnp.sum(~pairs) > len(pairs), pairs):
+        raise ValueError(
+            f"stability_selection: {int(jnp.sum(~pairs))} of {len(pairs)} pairs of "
+            "fits did not converge; allowed: a tenth. Standardise the data, raise "
+            "max_steps, or end the grid earlier"
+        )
+    return jnp.repeat(pairs, 2)
 
 
 def _check_selection(

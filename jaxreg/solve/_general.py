@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,9 @@ from jaxreg.rules.by_path import Leaves
 from jaxreg.solve._normal_map import conjugate_gradients, linearize
 
 CONVERGED, MAX_STEPS, PRECISION, NOT_FINITE = range(4)
+
+# A working set that is full, which goes on with a larger one and is no end.
+CAPACITY = 4
 
 # Gradient steps between two looks at the stationarity.
 _ROUND = 10
@@ -137,6 +140,16 @@ def solve(
     return Solution(end.best, end.iterate.step, end.steps, reason)
 
 
+class HasNewton(Protocol):
+    """The parts of a problem that a Newton step reads."""
+
+    penalty: Penalty
+
+    def grad(self, params: Tree, /) -> Tree: ...
+
+    def at(self, params: Tree, /) -> Point: ...
+
+
 class Problem:
     """Loss and penalty, and when they count as solved."""
 
@@ -162,14 +175,25 @@ class Problem:
 
     def at(self, params: Tree) -> Point:
         loss, grads = jax.value_and_grad(self.loss)(params)
-        value = self.penalty.value(params).astype(loss.dtype)
-        violation = largest(jax.tree.leaves(self.penalty.stationarity(params, grads)))
-        # Off a constraint's set nothing is solved.
-        violation = jnp.where(value == jnp.inf, jnp.inf, violation)
-        scale = jnp.maximum(largest_pull(self.penalty, grads), self.least_scale)
-        dtype = self.least_scale.dtype
-        numbers = (x.astype(dtype) for x in (loss + value, violation, scale))
-        return Point(params, grads, *numbers)
+        return point_at(self.penalty, params, loss, grads, self.least_scale)
+
+
+def point_at(
+    penalty: Penalty,
+    params: Tree,
+    loss: jax.Array,
+    grads: Tree,
+    least_scale: jax.Array,
+) -> Point:
+    """The point at `params`, where the loss has this value and these gradients."""
+    value = penalty.value(params).astype(loss.dtype)
+    violation = largest(jax.tree.leaves(penalty.stationarity(params, grads)))
+    # Off a constraint's set nothing is solved.
+    violation = jnp.where(value == jnp.inf, jnp.inf, violation)
+    scale = jnp.maximum(largest_pull(penalty, grads), least_scale)
+    dtype = least_scale.dtype
+    numbers = (x.astype(dtype) for x in (loss + value, violation, scale))
+    return Point(params, grads, *numbers)
 
 
 def least_scale(largest_gradient: jax.Array) -> jax.Array:
@@ -216,9 +240,9 @@ def _round(problem: Problem, now: Progress) -> Progress:
     point = problem.at(iterate.params)
     is_due = (now.wait == 0) & ~point.is_solved(problem.tolerance)
     newer = jax.lax.cond(
-        is_due, lambda: _newton(problem, point, iterate.step), lambda: point
+        is_due, lambda: newton(problem, point, iterate.step), lambda: point
     )
-    is_taken = is_due & _is_better(newer, point)
+    is_taken = is_due & is_better(newer, point)
     newer = select(is_taken, newer, point)
     # It has to bring more than the gradient steps before it, in one of two measures.
     pays = newer.violation * now.last.violation < point.violation**2
@@ -262,7 +286,7 @@ def _rounding(objective: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(slack), slack, 0)
 
 
-def _is_better(newer: Point, point: Point) -> jax.Array:
+def is_better(newer: Point, point: Point) -> jax.Array:
     slack = _rounding(point.objective)
     falls = newer.objective < point.objective - slack
     is_level = newer.objective <= point.objective + slack
@@ -304,7 +328,7 @@ def _fista(problem: Problem, now: Iterate) -> Iterate:
     return Iterate(new, ahead, momentum, growth * step, growth)
 
 
-def _newton(problem: Problem, point: Point, step: jax.Array) -> Point:
+def newton(problem: HasNewton, point: Point, step: jax.Array) -> Point:
     """A Newton step on the normal map, shortened while the objective rises."""
     latent = optax.tree.add_scale(point.params, -step, point.grads)
     map_ = linearize(problem.grad, problem.penalty, latent, step)
@@ -322,7 +346,7 @@ def _newton(problem: Problem, point: Point, step: jax.Array) -> Point:
 
     worst = point._replace(objective=jnp.full_like(point.objective, jnp.inf))
     return jax.lax.while_loop(
-        lambda carry: ~_is_better(carry[0], point) & (carry[1] <= _SHORTENINGS),
+        lambda carry: ~is_better(carry[0], point) & (carry[1] <= _SHORTENINGS),
         attempt,
         (worst, jnp.zeros((), jnp.int32)),
     )[0]

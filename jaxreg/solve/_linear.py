@@ -33,7 +33,8 @@ class Linear:
     `intercept`, of shape () or (outputs,).
     """
 
-    x: jax.Array = derived()
+    # Features first: solvers gather features, and multiply by rows that lie in memory.
+    columns: jax.Array = derived()
     y: Any = derived()
     sample_weight: jax.Array = derived()
     offset: jax.Array = derived()
@@ -47,8 +48,8 @@ class Linear:
 
     def predict(self, params: Tree, x: ArrayLike | None = None) -> jax.Array:
         """`x @ coefficients + intercept`; without `x` that of the samples, + offset."""
-        rows = self.x if x is None else jnp.asarray(x)
-        predictor = rows @ params[COEFFICIENTS]
+        columns = self.columns if x is None else jnp.asarray(x).T
+        predictor = (params[COEFFICIENTS].T @ columns).T
         if INTERCEPT in params:
             predictor = predictor + params[INTERCEPT][None]
         return predictor + self.offset if x is None else predictor
@@ -76,22 +77,23 @@ class Linear:
 
     def zeros(self) -> Tree:
         """Parameters that are all 0."""
-        dtype = jnp.promote_types(self.x.dtype, jnp.float32)
         is_many = not isinstance(self.y, tuple) and jnp.ndim(self.y) == 2
         outputs = self.y.shape[1:] if is_many else ()
-        params = {COEFFICIENTS: jnp.zeros((self.x.shape[1], *outputs), dtype)}
+        shape, dtype = (len(self.columns), *outputs), self.columns.dtype
+        params = {COEFFICIENTS: jnp.zeros(shape, dtype)}
         if self.intercept:
             params[INTERCEPT] = jnp.zeros(outputs, dtype)
         return params
 
 
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class Standardised:
     """A problem in centred and scaled columns, and the way back."""
 
-    problem: Linear
-    center: jax.Array
-    scale: jax.Array  # The reciprocal of the standard deviation, 0 if that is 0.
+    problem: Linear = derived()
+    center: jax.Array = derived()
+    # The reciprocal of the standard deviation, 0 if that is 0.
+    scale: jax.Array = derived()
 
     def into(self, params: Tree) -> Tree:
         """Parameters of the columns of x as those of standardised columns."""
@@ -113,19 +115,23 @@ class Standardised:
         return {COEFFICIENTS: coefficients, INTERCEPT: params[INTERCEPT] - shift}
 
 
+@jax.jit
 def standardised(problem: Linear) -> Standardised:
     """The problem in columns of weighted mean 0, if it has an intercept, and sd 1."""
-    x, weights = problem.x, problem.shares
-    mean = weights @ x
+    columns, weights = problem.columns, problem.shares
+    if not (problem.intercept or problem.standardise):
+        count, dtype = len(columns), columns.dtype
+        return Standardised(problem, jnp.zeros(count, dtype), jnp.ones(count, dtype))
+    mean = columns @ weights
     center = mean if problem.intercept else jnp.zeros_like(mean)
     scale = jnp.ones_like(mean)
     if problem.standardise:
-        spread = jnp.sqrt(weights @ (x - mean[None]) ** 2)
-        rounding = _CONSTANT * jnp.finfo(x.dtype).eps * jnp.abs(mean)
+        spread = jnp.sqrt((columns - mean[:, None]) ** 2 @ weights)
+        rounding = _CONSTANT * jnp.finfo(columns.dtype).eps * jnp.abs(mean)
         is_constant = spread <= rounding
         scale = jnp.where(is_constant, 0, 1 / jnp.where(is_constant, 1, spread))
-    columns = (x - center[None]) * scale[None]
-    return Standardised(dataclasses.replace(problem, x=columns), center, scale)
+    columns = (columns - center[:, None]) * scale[:, None]
+    return Standardised(dataclasses.replace(problem, columns=columns), center, scale)
 
 
 def linear(
@@ -217,7 +223,7 @@ def linear(
             f"({samples},) or ({samples}, outputs)"
         )
     weights = weights.astype(x.dtype)
-    return Linear(x, y, weights, shift, family, bool(intercept), bool(standardise))
+    return Linear(x.T, y, weights, shift, family, bool(intercept), bool(standardise))
 
 
 def loss_of(params: Tree, problem: Linear) -> jax.Array:

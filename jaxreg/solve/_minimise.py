@@ -20,7 +20,7 @@ from jaxreg.rules.by_path import paths, read
 from jaxreg.solve import _general
 from jaxreg.solve._implicit import differentiable
 from jaxreg.solve._linear import Linear, loss_of, on_coefficients, standardised
-from jaxreg.solve._working_set import solve_linear
+from jaxreg.solve._working_set import CAPACITY, FIRST_CAPACITY, solve_linear
 
 OnFailure = Literal["warn", "raise", "ignore"]
 
@@ -157,7 +157,7 @@ def minimise(
         start = within.problem.zeros() if params is None else within.into(params)
         penalty, data = on_coefficients(penalty), (within.problem,)
         read(penalty, start)
-        fit = _fit(loss_of, penalty, start, data, tolerance, max_steps)
+        fit = _fit_linear(penalty, start, data, tolerance, max_steps)
         _report(fit, start, data, tolerance, on_failure)
         return fit._replace(params=within.back(fit.params))
     if params is None:
@@ -188,7 +188,26 @@ def _minimised(
     return fit._replace(params=solved)
 
 
-@functools.partial(jax.jit, static_argnames="loss")
+def _fit_linear(
+    penalty: Penalty,
+    start: Tree,
+    data: tuple[Linear],
+    tolerance: Number,
+    max_steps: Number,
+) -> Fit:
+    """The fit of a linear problem, outside of traces from a small working set on."""
+    arguments = (penalty, start, data, tolerance, max_steps)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments)):
+        return _fit(loss_of, *arguments)
+    fit = _fit(loss_of, *arguments, capacity=FIRST_CAPACITY)
+    if fit.reason != _general.CAPACITY:
+        return fit
+    left = max_steps - fit.steps
+    rest = _fit(loss_of, penalty, fit.params, data, tolerance, left)
+    return rest._replace(steps=fit.steps + rest.steps)
+
+
+@functools.partial(jax.jit, static_argnames=("loss", "capacity"))
 def _fit(
     loss: Callable[..., jax.Array],
     penalty: Penalty,
@@ -196,11 +215,14 @@ def _fit(
     data: tuple[Any, ...],
     tolerance: Number,
     max_steps: Number,
+    capacity: int = CAPACITY,
 ) -> Fit:
     held, start, known = jax.lax.stop_gradient((penalty, params, data))
     if loss is loss_of:
         (problem,) = known
-        solution, _ = solve_linear(problem, held, start, tolerance, max_steps)
+        solution, _ = solve_linear(
+            problem, held, start, tolerance, max_steps, capacity=capacity
+        )
     else:
         solution = _general.solve(
             lambda x: loss(x, *known), held, start, tolerance, max_steps

@@ -11,6 +11,8 @@ from sklearn import datasets, linear_model
 
 import jaxreg
 
+ms = jaxreg.model_selection
+
 
 @pytest.mark.parametrize("seed", range(20))
 def test_one_standard_error_is_the_strongest_strength_within_it(seed):
@@ -206,3 +208,45 @@ def test_nan_is_not_on_the_front_and_beats_nothing():
         jnp.array([0.1, 0.9, 0.5]), jnp.array([0.5, np.nan, 0.4])
     )
     np.testing.assert_array_equal(front, [True, False, True])
+
+
+def test_errors_of_fits_that_did_not_converge_are_not_chosen():
+    errors = jnp.array([[0.3, 0.4], [0.1, 0.1], [0.2, 0.3]])
+    converged = jnp.array([[True, True], [True, False], [True, True]])
+    curve = jax.jit(ms.validation_curve)(errors, converged)
+    assert (curve.least, curve.one_standard_error) == (2, 2)
+    np.testing.assert_array_equal(np.isnan(curve.mean), [False, True, False])
+
+
+def test_criteria_of_fits_that_did_not_converge_are_nan():
+    converged = jnp.array([True, False])
+    scores = ms.information_criteria(jnp.ones(2), 1, 10, 5, converged=converged)
+    for score in scores:
+        np.testing.assert_array_equal(np.isnan(score), [False, True])
+
+
+def test_a_pair_of_which_one_fit_did_not_converge_is_left_out():
+    """The result is that of the other nine pairs."""
+    units = np.random.default_rng(0).normal(size=(3, 20, 30))
+    units = units * (np.abs(units) > np.array([2.9, 2.7, 2.5])[:, None, None])
+    units[:, :, 0] = 1
+    converged = np.ones((3, 20), bool)
+    converged[1, 7] = False
+    found = ms.stability_selection(units, converged=converged)
+    rest = ms.stability_selection(np.delete(units, [6, 7], axis=1))
+    assert found.strengths_used > 0
+    jax.tree.map(np.testing.assert_allclose, found, rest)
+
+
+@pytest.mark.parametrize(
+    "converged, text",
+    [
+        (np.arange(20) > 3, "2 of 10 pairs of fits did not converge; allowed: a tenth"),
+        (np.ones(19, bool), "shape \\(1, 19\\) .* allowed: booleans of shape"),
+        (np.ones(20), "dtype float32; allowed: booleans"),
+    ],
+    ids=["too many", "another shape", "numbers"],
+)
+def test_flags_of_stability_selection_are_checked(converged, text):
+    with pytest.raises(ValueError, match=text):
+        ms.stability_selection(np.ones((1, 20, 3)), converged=converged[None])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 from sklearn import datasets, linear_model
 
 import jaxreg
@@ -114,9 +115,11 @@ def test_working_sets_find_what_all_features_find(features, strength):
 
 
 @pytest.mark.slow
-def test_a_support_above_the_capacity_is_solved_with_all():
+@pytest.mark.parametrize("features", [600, 2300])
+def test_a_support_above_the_capacity_is_solved_with_all(features):
+    """The sizes lie above the first capacity, and above the last."""
     generator = np.random.default_rng(2)
-    samples, features = 40, 2300
+    samples = 40
     x, y = generator.normal(size=(samples, features)), generator.normal(size=samples)
     # A ridge keeps all features.
     problem = linear(x, y, intercept=False, standardise=False)
@@ -124,6 +127,18 @@ def test_a_support_above_the_capacity_is_solved_with_all():
     gram = x @ x.T / samples + 0.1 * np.eye(samples)
     ridge = x.T @ np.linalg.solve(gram, y / samples)
     np.testing.assert_allclose(found.params["coefficients"], ridge, atol=1e-8)
+
+
+def test_bounds_per_coefficient_go_with_their_features(data):
+    """Few of the bounds are met, so that the set holds them in an order of its own."""
+    x, y = data
+    lower = jnp.linspace(-1.0, 0.0, FEATURES)
+    box = jaxreg.Box(lower, lower + 0.3)
+    problem = linear(x, y, intercept=False, standardise=False)
+    ours = jaxreg.minimise(problem, box, tolerance=TIGHT).params["coefficients"]
+    bounds = (np.asarray(lower), np.asarray(lower) + 0.3)
+    theirs = scipy.optimize.lsq_linear(np.asarray(x), np.asarray(y), bounds, tol=1e-14)
+    np.testing.assert_allclose(ours, theirs.x, atol=1e-7)
 
 
 def test_breast_cancer_is_that_of_logistic_regression():

@@ -18,7 +18,7 @@ from experiments.harness.docs import REPOSITORY, ROOT
 
 DOCS = ROOT / "docs"
 REFERENCE = sorted((DOCS / "reference").glob("*.md"))
-SUBMODULES = ["model_selection", "preconditioners", "solve", "states"]
+SUBMODULES = ["model_selection", "preconditioners", "reports", "solve", "states"]
 
 
 def pages_of(nav):

@@ -491,7 +491,9 @@ KINDS = [
         "results of fits, or numbers of them",
         """accuracy sparsity errors units labels candidates nonzeros
         information_criteria.samples negative_log_likelihood strengths
-        cross_validate.folds linear.x linear.y sample_weight offset""",
+        cross_validate.folds linear.x linear.y sample_weight offset
+        validation_curve.converged information_criteria.converged
+        stability_selection.converged""",
         {"": "1", "`1j`": 1j, "a list of objects": [object()]},
         "{argument} is ...; allowed: real numbers",
     ),
