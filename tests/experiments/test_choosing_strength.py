@@ -50,7 +50,7 @@ def test_a_fold_that_holds_nothing_out_is_the_fit_of_all_samples(x64):
     assert float(found.test[3, -1]) == pytest.approx(loss, rel=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_of_a_sparse_truth_a_refit_finds_the_support(x64):
     row = choosing_strength.measure(
         choosing_strength.Config(strengths=15, pairs=10), _sweeps.SPARSE, seed=0
@@ -83,7 +83,7 @@ def test_ranks_leave_out_saturated_fits_and_untuned_strengths():
     assert places[choosing_strength.UNTUNED] == 3
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_all_ways_choose_alike_in_a_quick_run_of_warm_starts(tmp_path):
     record = run(
         warm_starts, warm_starts.QUICK, tmp_path, quick=True, stream=io.StringIO()

@@ -13,7 +13,7 @@ from tests.support.figures import assert_figure_shows_its_rows
 EXPERIMENTS = [feature_noise, generalization]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("module", EXPERIMENTS, ids=lambda module: module.__name__)
 def test_a_quick_run_has_the_weights_of_scikit_learn(module, tmp_path):
     record = run(module, module.QUICK, tmp_path, quick=True, stream=io.StringIO())

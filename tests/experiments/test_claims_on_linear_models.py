@@ -38,7 +38,7 @@ def rows_of(experiment, **wanted):
     return [row for row in table if wanted.items() <= row.items()]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize(
     "experiment", [cost, decay, feature_selection], ids=runner.name_of
 )

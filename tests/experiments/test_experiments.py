@@ -181,7 +181,7 @@ def test_the_same_cell_gives_the_same_numbers():
     assert exact_zeros.measure(config, **cell) == exact_zeros.measure(config, **cell)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_l1_prunes_the_digits_network_within_a_point():
     config = exact_zeros.Config()
 

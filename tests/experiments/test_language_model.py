@@ -98,7 +98,7 @@ def edit(kernel, where, number):
     kernel[...] = jnp.asarray(entries)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @needs_text
 def test_a_quick_run_cuts_the_share_that_was_asked(tmp_path):
     record = run(language_model, QUICK, tmp_path, quick=True, stream=io.StringIO())
@@ -116,7 +116,7 @@ def test_a_quick_run_cuts_the_share_that_was_asked(tmp_path):
     assert units["zeros"] > 0.99 * dead / total
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @needs_text
 @pytest.mark.parametrize("way", [REFIT, TARGET])
 def test_a_wanted_share_of_zeros_is_there_at_the_end(way):

@@ -116,7 +116,7 @@ def test_the_verdict_names_penalties_that_beat_every_baseline(better, word):
         assert f"{method} on {'all' if method in better else 'none'}" in told
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_quick_run_is_whole(tmp_path):
     config = experiment.QUICK
     record = run(experiment, config, tmp_path, quick=True, stream=io.StringIO())
@@ -125,7 +125,7 @@ def test_a_quick_run_is_whole(tmp_path):
     assert table[experiment.MCP] > table[experiment.RANDOM]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @needs("mnist")
 def test_fifty_pixels_of_group_mcp_reach_92_percent_on_mnist():
     cell = {"data": experiment.MNIST, "method": experiment.MCP, "seed": 0}

@@ -22,6 +22,8 @@ TESTED_ON_THEIR_OWN = {
     "smaller_models",
     "warm_starts",
 }
+# More than ten methods or networks are compiled.
+LONG = {"normalization", "support_recovery"}
 TIMED = {"prox_cost", "step_bandwidth", "step_cost"}
 
 
@@ -59,8 +61,13 @@ def test_an_answer_rests_on_the_committed_verdicts(answer, committed_results):
         assert record["verdict"].startswith(f"{word}:"), name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.release if n in LONG else pytest.mark.slow)
+        for n in BY_NAME
+    ],
+)
 def test_a_quick_run_reaches_its_report(name, tmp_path):
     module = module_of(name)
     absent = discovery.absent_packages(module) or discovery.absent_data(

@@ -111,7 +111,7 @@ def test_all_that_is_timed_computes_the_same(batch) -> None:
         np.testing.assert_allclose(call(), expected, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.skipif(not HAS_MNIST, reason="JAXREG_DATA holds no mnist/")
 def test_a_short_run_gets_smaller_and_keeps_what_it_computes(tmp_path) -> None:
     quick = smaller_models.QUICK
