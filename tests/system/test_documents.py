@@ -130,13 +130,20 @@ def test_the_first_model_has_the_zeros_that_its_page_names(capsys):
     assert shares == pytest.approx([0.99, 0.97], abs=0.005)
 
 
+def _two_layers(params, x):
+    return jax.nn.relu(x @ params["up"]) @ params["down"]
+
+
 def test_the_calls_of_the_readme_can_be_made():
     text = (docs.ROOT / "README.md").read_text()
     (table,) = re.findall(r"^\| I want \|.*?\n\n", text, re.DOTALL | re.MULTILINE)
     calls = re.findall(r"`(\w[\w.]*\(.+?\))`", table)
     names = {"optimizer": optax.adam(1e-3), "penalty": jaxreg.L1(1e-4), "decay": 1e-2}
     x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    params = {"up": jnp.ones((2, 4)), "down": jnp.ones((4, 1)).at[0].set(0.0)}
+    units = jaxreg.couplings(_two_layers, params, x)
     names |= {"x": x, "y": jnp.array([1.0, 2.0, 4.0])}
+    names |= {"units": units, "params": params}
     assert len(calls) >= 8
     for call in calls:
         eval(call, vars(jaxreg) | names)
