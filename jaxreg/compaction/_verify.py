@@ -84,6 +84,8 @@ def _leaf_gaps(old: list[Any], new: list[Any]) -> list[jax.Array]:
 
 
 def _leaf_gap(first: Any, second: Any) -> jax.Array:
+    if jnp.issubdtype(jnp.result_type(first), jax.dtypes.prng_key):
+        first, second = map(jax.random.key_data, (first, second))
     kind = jnp.promote_types(jnp.result_type(first, second), "float32")
     first, second = (jnp.asarray(x).astype(kind) for x in (first, second))
     # Equal infinities have no difference; a NaN in both is the model's own.

@@ -380,3 +380,51 @@ def test_integer_inputs_are_redrawn_in_their_range() -> None:
     assert set(np.ravel(fresh).tolist()) <= {0, 3, 7}
     floats = redraw((X,), 3)[0]
     assert not np.array_equal(_verify.fresh_inputs((floats,))[0], floats)
+
+
+def loop_over_layers(params: Any, x: Any) -> Any:
+    """Layers of a stack, each with a random key that it does not use."""
+
+    def layer(h: Any, own: Any) -> Any:
+        return h + jax.nn.relu(h @ own["up"]) @ own["down"], None
+
+    stack = {name: params[name] for name in ("up", "down", "key")}
+    return jax.lax.scan(layer, x @ params["in"], stack)[0] @ params["out"]
+
+
+def loop_while(params: Any, x: Any) -> Any:
+    """One layer three times, with a random key in the carry."""
+
+    def body(carry: Any) -> Any:
+        count, key, h = carry
+        return count + 1, key, h + jax.nn.relu(h @ params["up"]) @ params["down"]
+
+    start = 0, params["key"][0], x @ params["in"]
+    return jax.lax.while_loop(lambda c: c[0] < 3, body, start)[2] @ params["out"]
+
+
+@pytest.mark.parametrize("apply", [loop_over_layers, loop_while])
+def test_random_keys_in_a_loop_leave_the_live_units(apply: Any) -> None:
+    stack = (3,) if apply is loop_over_layers else ()
+    params = {
+        "in": DRAW(5, 6),
+        "up": DRAW(*stack, 6, 9),
+        "down": DRAW(*stack, 9, 6).at[..., :3, :].set(0.0),
+        "out": DRAW(6, 4),
+        "key": jax.random.split(jax.random.key(0), 3),
+    }
+    small = compacted(apply, params, X)
+    assert small.params["up"].shape == (*stack, 6, 6)
+    assert small.gap < 1e-6
+
+
+def test_a_random_key_among_the_outputs_is_compared() -> None:
+    params = {**two_layer_params(), "key": jax.random.key(0)}
+
+    def apply(params: Any, x: Any) -> Any:
+        return two_layers(params, x), params["key"]
+
+    small = compacted(apply, params, X)
+    assert small.gap < 1e-6
+    with pytest.raises(ValueError, match="check: '1' differs by"):
+        small.check(lambda p, x: (two_layers(p, x), jax.random.key(1)), X)
