@@ -475,11 +475,14 @@ def _gather(eqn: Equation, operands: Sequence[Known]) -> Known:
     for axis in axes:
         first = jax.lax.slice_in_dim(first, 0, 1, axis=axis)
     differs = rows.varies | (rows.value != first)
+    filled, fill = {}, eqn.params["fill_value"]
+    if fill is not None:
+        filled = {"fill_value": False}
+        # An index past the end that gives NaN is an error; other numbers mean padding.
+        differs |= (rows.value != fill) & (fill == fill)
     differs = jnp.any(differs, axis=axes, keepdims=True)
     differs = jnp.broadcast_to(differs, rows.value.shape)
     where = jnp.where(index.varies, 0, index.value)
-    # Rows past the end are filled with a number that no flag can have.
-    filled = {"fill_value": None} if eqn.params["fill_value"] is not None else {}
     own = eqn.bind(rows.varies, where, **filled)[0]
     chosen = eqn.bind(differs, where, **filled)[0]
     varies = jnp.where(jnp.any(index.varies), chosen, own)

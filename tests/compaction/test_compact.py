@@ -428,3 +428,27 @@ def test_a_random_key_among_the_outputs_is_compared() -> None:
     assert small.gap < 1e-6
     with pytest.raises(ValueError, match="check: '1' differs by"):
         small.check(lambda p, x: (two_layers(p, x), jax.random.key(1)), X)
+
+
+@pytest.mark.parametrize(
+    ("fill", "wanted"), [({}, 4), ({"fill_value": 0.0}, 6), ({"fill_value": 2.0}, 4)]
+)
+def test_rows_are_alike_where_their_padding_is(fill: Any, wanted: int) -> None:
+    """Two features are 2 in all rows: a constant, unless padding is another number."""
+
+    def apply(params: Any, tokens: Any) -> Any:
+        rows = jnp.take(params["rows"], tokens, axis=0, mode="fill", **fill)
+        return rows @ params["out"] + params["bias"]
+
+    params = {
+        "rows": DRAW(7, 9).at[:, :2].set(2.0),
+        "out": DRAW(9, 4).at[-3:].set(0.0),
+        "bias": DRAW(4),
+    }
+    tokens = jnp.array([[1, 2, 0], [3, 6, 0]])
+    small = compacted(apply, params, tokens)
+    assert after(small) == [wanted]
+    if fill:
+        padded = tokens.at[0, 1].set(7)
+        output = small.apply(small.params, padded)
+        np.testing.assert_allclose(output, apply(params, padded), atol=1e-6)
