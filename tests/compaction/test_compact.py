@@ -452,3 +452,32 @@ def test_rows_are_alike_where_their_padding_is(fill: Any, wanted: int) -> None:
         padded = tokens.at[0, 1].set(7)
         output = small.apply(small.params, padded)
         np.testing.assert_allclose(output, apply(params, padded), atol=1e-6)
+
+
+def in_tens(params: Any, x: Any) -> Any:
+    """Sums are rounded before the bias is added."""
+    h = jax.nn.relu(x @ params["a"] + params["b"]) @ (10 * params["c"])
+    return h.astype("int32").astype("float32") + params["d"]
+
+
+@pytest.mark.parametrize(
+    ("apply", "dtype"),
+    [(two_layers, "int32"), (two_layers, "bfloat16"), (in_tens, "float32")],
+)
+def test_a_constant_stays_where_its_bias_would_round_it(apply: Any, dtype: Any) -> None:
+    params = two_layer_params()
+    params["a"] = params["a"].at[:, :2].set(0.0)
+    params["b"] = params["b"].at[:2].set(0.3)
+    params["d"] = (10 * params["d"]).astype(dtype)
+    small = compacted(apply, params, X)
+    assert after(small) == [8]
+    assert "2 constant" in small.rows[0]["stayed"]
+
+
+def test_a_constant_is_added_in_float64() -> None:
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda x: x.astype("float64"), two_layer_params())
+        params["a"] = params["a"].at[:, :3].set(0.0)
+        small = compacted(two_layers, params, X.astype("float64"))
+        assert after(small)[0] < 8
+        assert small.gap < 1e-14
