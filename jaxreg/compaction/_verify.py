@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.penalty import Tree
-
-Model = Callable[[], Tree]
 
 
 @jax.jit
@@ -63,13 +61,12 @@ def gap_of(
                 f"that was compacted returns {jnp.shape(first)}"
             )
     gaps = jax.device_get(_leaf_gaps([leaf for _, leaf in old], new))
-    for (path, first), gap in zip(old, gaps, strict=True):
-        allowed = allowed_gap(first, tolerance)
+    for (path, _), gap in zip(old, gaps, strict=True):
         # A gap of NaN is above every tolerance.
-        if not gap <= allowed:
+        if not gap <= tolerance:
             raise ValueError(
                 f"{call}: {_name(path)!r} differs by {gap:.3g} of its largest entry; "
-                f"allowed: {allowed:.3g}. {what}"
+                f"allowed: {tolerance:.3g}. {what}"
             )
     return float(max(gaps, default=0.0))
 
@@ -97,13 +94,11 @@ def _leaf_gap(first: Any, second: Any) -> jax.Array:
     return jnp.max(difference, initial=0) / largest
 
 
-def allowed_gap(output: Any, tolerance: float) -> float:
-    """The tolerance, or a few units of rounding of a coarser dtype."""
-    dtype = jnp.result_type(output)
-    if not jnp.issubdtype(dtype, jnp.inexact):
-        return tolerance
-    rounding = 16 * float(jnp.finfo(dtype).eps)
-    return max(tolerance, rounding) if dtype.itemsize < 4 else tolerance
+def allowed_gap(dtypes: Iterable[Any], tolerance: float) -> float:
+    """The tolerance, or a few units of rounding of the coarsest 16-bit float."""
+    floats = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)]
+    coarse = [jnp.finfo(each).eps for each in floats if each.itemsize < 4]
+    return max(tolerance, 16 * float(max(coarse, default=0.0)))
 
 
 def check_no_nan(call: str, output: Tree) -> None:

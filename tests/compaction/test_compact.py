@@ -481,3 +481,16 @@ def test_a_constant_is_added_in_float64() -> None:
         small = compacted(two_layers, params, X.astype("float64"))
         assert after(small)[0] < 8
         assert small.gap < 1e-14
+
+
+def test_computation_in_bfloat16_is_compared_by_its_rounding() -> None:
+    def apply(params: Any, x: Any) -> Any:
+        half = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), (params, x))
+        return two_layers(*half).astype("float32")
+
+    params = two_layer_params()
+    params["a"] = params["a"].at[:, :3].set(0.0)
+    params["b"] = params["b"].at[:3].set(0.3)
+    small = compacted(apply, params, X)
+    assert after(small) == [5]
+    assert 1e-5 < small.gap < 16 * jnp.finfo("bfloat16").eps == small.tolerance
