@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core.penalty import Tree
+from jaxreg.compaction._cut import whole
 
 
 @jax.jit
@@ -18,11 +19,18 @@ def fresh_inputs(inputs: tuple[Tree, ...]) -> tuple[Tree, ...]:
     Entries change places; floats also change in size, and where all are equal they get
     noise. Random keys stay.
     """
-    return jax.tree.map(_redrawn, inputs)
+
+    def redrawn(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        sharding = jax.typeof(leaf).sharding
+        out = _redrawn(whole(leaf))
+        # On an explicit mesh the sharding is a part of the type.
+        return jax.sharding.reshard(out, sharding) if any(sharding.spec) else out
+
+    return jax.tree.map(redrawn, inputs)
 
 
-def _redrawn(leaf: Any) -> Any:
-    leaf = jnp.asarray(leaf)
+def _redrawn(leaf: jax.Array) -> jax.Array:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) or not leaf.size:
         return leaf
     # A hash of the position: compiling a generator takes longer than all the rest.
