@@ -38,7 +38,16 @@ def cut_leaves(leaves: Sequence[Any], kept: Sequence[LeafKept]) -> list[Any]:
     return out
 
 
+def whole(leaf: jax.Array) -> jax.Array:
+    """The leaf on every device of an explicit mesh, to take entries along any axis."""
+    sharding = jax.typeof(leaf).sharding
+    if not any(sharding.spec):
+        return leaf
+    return jax.sharding.reshard(leaf, jax.NamedSharding(sharding.mesh, jax.P()))
+
+
 def _taken(leaf: jax.Array, kept: LeafKept) -> jax.Array:
+    leaf = whole(leaf)
     for axis, indices in enumerate(kept):
         if indices is None:
             continue

@@ -91,9 +91,22 @@ def _bias(
         return None
     if len(uses[operand]) > 1:
         return None
+    moved = (eqn, *behind, *before, user)
+    if not _takes(operand.dtype, [each.outputs[0].dtype for each in moved]):
+        return None
     sign = -1 if user.name == "sub" else 1
     path = tuple(behind), tuple(reversed(before))
     return Bias(leaf_of[operand], sign, *path, user.outputs[0])
+
+
+def _takes(leaf: Any, others: Sequence[Any]) -> bool:
+    """True if a leaf can hold what is added, which passes through other dtypes.
+
+    Integers would truncate it, and a coarser leaf than the sum would round it.
+    """
+    if not all(jnp.issubdtype(each, jnp.floating) for each in (leaf, *others)):
+        return False
+    return bool(jnp.finfo(leaf).eps <= jnp.finfo(others[-1]).eps)
 
 
 def contribution(
@@ -122,7 +135,7 @@ def contribution(
         on = _mask(leaf_axes, masks).ravel()
         high, low = jnp.where(on, high, 0), jnp.where(on, low, 0)
         # Positions of one sum differ by rounding alone.
-        eps = float(jnp.finfo("float32").eps)
+        eps = float(jnp.finfo(added.dtype).eps)
         rounding = 4 * eps * jnp.max(jnp.abs(added), initial=0)
         is_even = jnp.all(high - low <= rounding)
         return bias.sign * high.reshape(leaf.shape), is_even
@@ -144,11 +157,13 @@ def _added(
     """The contraction over units that go, as it arrives at the sum with the bias."""
     eqn, stays = contraction.eqn, _mask(contraction.contracted, masks)
     left = jnp.where(_along_operand(eqn, stays, left.ndim), 0, left)
+    # At least float32, whatever the model computes in.
+    wide = jnp.promote_types(bias.output.dtype, "float32")
     changed = {
-        "preferred_element_type": jnp.dtype("float32"),
+        "preferred_element_type": wide,
         "precision": (jax.lax.Precision.HIGHEST,) * 2,
     }
-    left, right = left.astype("float32"), right.astype("float32")
+    left, right = left.astype(wide), right.astype(wide)
     return _moved(bias.behind, eqn.bind(left, right, **changed)[0])
 
 

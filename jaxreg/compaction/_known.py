@@ -190,7 +190,7 @@ class Pass:
         (body,) = eqn.bodies
         constants, carried = eqn.scan_counts
         start, length = constants + carried, eqn.params["length"]
-        if not length or _has_keys([*eqn.inputs, *body.inputs]):
+        if not length:
             return [VARIES] * len(eqn.outputs)
         arrays = [_arrays(x, v) for x, v in zip(operands, eqn.inputs, strict=True)]
         xs = arrays[start:]
@@ -271,8 +271,6 @@ class Pass:
         condition, body = eqn.bodies
         first = eqn.params["cond_nconsts"]
         start = first + eqn.params["body_nconsts"]
-        if _has_keys(eqn.inputs):
-            return [VARIES] * len(eqn.outputs)
         arrays = [_arrays(x, v) for x, v in zip(operands, eqn.inputs, strict=True)]
 
         def step(carry: list[Known]) -> list[Known]:
@@ -289,13 +287,10 @@ class Pass:
     def _cond(self, eqn: Equation, operands: list[Known]) -> Sequence[Known]:
         which = operands[0]
         branches = [self._walk(body, operands[1:]) for body in eqn.bodies]
-        if _has_keys(eqn.outputs) or which.varies is True:
+        if which.varies is True:
             which = Known(jnp.zeros((), "int32"), True)
         out = []
         for index, variable in enumerate(eqn.outputs):
-            if _has_keys([variable]):
-                out.append(VARIES)
-                continue
             arrays = [_arrays(branch[index], variable) for branch in branches]
             values = jnp.stack([each.value for each in arrays])
             flags = jnp.stack([jnp.asarray(each.varies) for each in arrays])
@@ -304,13 +299,6 @@ class Pass:
             varies = jnp.where(jnp.asarray(which.varies), differs, flags[chosen])
             out.append(Known(values[chosen], varies))
         return out
-
-
-def _has_keys(operands: Sequence[Operand]) -> bool:
-    return any(
-        isinstance(each, Variable) and jnp.issubdtype(each.dtype, jax.dtypes.extended)
-        for each in operands
-    )
 
 
 def _or(first: Flag, second: Flag) -> Flag:
@@ -328,11 +316,16 @@ def _number(flag: Flag, like: jax.Array) -> jax.Array:
 
 
 def _arrays(known: Known, operand: Operand) -> Known:
-    """The same with arrays for value and flag."""
+    """The same with arrays for value and flag; random keys count as unknown."""
     value = known.value
-    if value is None:
-        assert isinstance(operand, Variable)
-        value = jnp.zeros(operand.shape, operand.dtype)
+    if isinstance(operand, Variable):
+        if jnp.issubdtype(operand.dtype, jax.dtypes.extended):
+            # Keys cannot be compared or zeroed; numbers stand in for them.
+            return Known(
+                jnp.zeros(operand.shape, "uint32"), jnp.ones(operand.shape, bool)
+            )
+        if value is None:
+            value = jnp.zeros(operand.shape, operand.dtype)
     return Known(value, jnp.broadcast_to(known.varies, jnp.shape(value)))
 
 
@@ -482,11 +475,14 @@ def _gather(eqn: Equation, operands: Sequence[Known]) -> Known:
     for axis in axes:
         first = jax.lax.slice_in_dim(first, 0, 1, axis=axis)
     differs = rows.varies | (rows.value != first)
+    filled, fill = {}, eqn.params["fill_value"]
+    if fill is not None:
+        filled = {"fill_value": False}
+        # An index past the end that gives NaN is an error; other numbers mean padding.
+        differs |= (rows.value != fill) & (fill == fill)
     differs = jnp.any(differs, axis=axes, keepdims=True)
     differs = jnp.broadcast_to(differs, rows.value.shape)
     where = jnp.where(index.varies, 0, index.value)
-    # Rows past the end are filled with a number that no flag can have.
-    filled = {"fill_value": None} if eqn.params["fill_value"] is not None else {}
     own = eqn.bind(rows.varies, where, **filled)[0]
     chosen = eqn.bind(differs, where, **filled)[0]
     varies = jnp.where(jnp.any(index.varies), chosen, own)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxreg._core.penalty import Tree
-
-Model = Callable[[], Tree]
+from jaxreg.compaction._cut import whole
 
 
 @jax.jit
@@ -20,11 +19,18 @@ def fresh_inputs(inputs: tuple[Tree, ...]) -> tuple[Tree, ...]:
     Entries change places; floats also change in size, and where all are equal they get
     noise. Random keys stay.
     """
-    return jax.tree.map(_redrawn, inputs)
+
+    def redrawn(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        sharding = jax.typeof(leaf).sharding
+        out = _redrawn(whole(leaf))
+        # On an explicit mesh the sharding is a part of the type.
+        return jax.sharding.reshard(out, sharding) if any(sharding.spec) else out
+
+    return jax.tree.map(redrawn, inputs)
 
 
-def _redrawn(leaf: Any) -> Any:
-    leaf = jnp.asarray(leaf)
+def _redrawn(leaf: jax.Array) -> jax.Array:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) or not leaf.size:
         return leaf
     # A hash of the position: compiling a generator takes longer than all the rest.
@@ -63,13 +69,12 @@ def gap_of(
                 f"that was compacted returns {jnp.shape(first)}"
             )
     gaps = jax.device_get(_leaf_gaps([leaf for _, leaf in old], new))
-    for (path, first), gap in zip(old, gaps, strict=True):
-        allowed = allowed_gap(first, tolerance)
+    for (path, _), gap in zip(old, gaps, strict=True):
         # A gap of NaN is above every tolerance.
-        if not gap <= allowed:
+        if not gap <= tolerance:
             raise ValueError(
                 f"{call}: {_name(path)!r} differs by {gap:.3g} of its largest entry; "
-                f"allowed: {allowed:.3g}. {what}"
+                f"allowed: {tolerance:.3g}. {what}"
             )
     return float(max(gaps, default=0.0))
 
@@ -84,6 +89,8 @@ def _leaf_gaps(old: list[Any], new: list[Any]) -> list[jax.Array]:
 
 
 def _leaf_gap(first: Any, second: Any) -> jax.Array:
+    if jnp.issubdtype(jnp.result_type(first), jax.dtypes.prng_key):
+        first, second = map(jax.random.key_data, (first, second))
     kind = jnp.promote_types(jnp.result_type(first, second), "float32")
     first, second = (jnp.asarray(x).astype(kind) for x in (first, second))
     # Equal infinities have no difference; a NaN in both is the model's own.
@@ -95,13 +102,11 @@ def _leaf_gap(first: Any, second: Any) -> jax.Array:
     return jnp.max(difference, initial=0) / largest
 
 
-def allowed_gap(output: Any, tolerance: float) -> float:
-    """The tolerance, or a few units of rounding of a coarser dtype."""
-    dtype = jnp.result_type(output)
-    if not jnp.issubdtype(dtype, jnp.inexact):
-        return tolerance
-    rounding = 16 * float(jnp.finfo(dtype).eps)
-    return max(tolerance, rounding) if dtype.itemsize < 4 else tolerance
+def allowed_gap(dtypes: Iterable[Any], tolerance: float) -> float:
+    """The tolerance, or a few units of rounding of the coarsest 16-bit float."""
+    floats = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)]
+    coarse = [jnp.finfo(each).eps for each in floats if each.itemsize < 4]
+    return max(tolerance, 16 * float(max(coarse, default=0.0)))
 
 
 def check_no_nan(call: str, output: Tree) -> None:

@@ -170,7 +170,8 @@ def compact(
       multiple_of: the number of units that stay is a multiple of it, or all. Odd widths
         are slow on many devices.
       fold: move constants of removed units into biases.
-      tolerance: the largest gap in float32; in 16 bits at least 16 units of rounding.
+      tolerance: the largest gap; at least 16 units of rounding where the model computes
+        in 16 bits.
 
     Raises:
       ValueError: parameters of another model, `only` that matches no removable
@@ -201,6 +202,8 @@ def compact(
     small_leaves = cut_leaves(folded, [kept[path] for path in model.paths])
     small = jax.tree.unflatten(jax.tree.structure(params), small_leaves)
     apply = _small_apply(couplings.apply, params, kept)
+    dtypes = [each.dtype for each in model.activations]
+    tolerance = _verify.allowed_gap(dtypes, tolerance)
     models = (couplings.apply, params), (apply, small)
     gap, flops = _verified(models, inputs, tolerance, decision)
     return Compaction(

@@ -380,3 +380,117 @@ def test_integer_inputs_are_redrawn_in_their_range() -> None:
     assert set(np.ravel(fresh).tolist()) <= {0, 3, 7}
     floats = redraw((X,), 3)[0]
     assert not np.array_equal(_verify.fresh_inputs((floats,))[0], floats)
+
+
+def loop_over_layers(params: Any, x: Any) -> Any:
+    """Layers of a stack, each with a random key that it does not use."""
+
+    def layer(h: Any, own: Any) -> Any:
+        return h + jax.nn.relu(h @ own["up"]) @ own["down"], None
+
+    stack = {name: params[name] for name in ("up", "down", "key")}
+    return jax.lax.scan(layer, x @ params["in"], stack)[0] @ params["out"]
+
+
+def loop_while(params: Any, x: Any) -> Any:
+    """One layer three times, with a random key in the carry."""
+
+    def body(carry: Any) -> Any:
+        count, key, h = carry
+        return count + 1, key, h + jax.nn.relu(h @ params["up"]) @ params["down"]
+
+    start = 0, params["key"][0], x @ params["in"]
+    return jax.lax.while_loop(lambda c: c[0] < 3, body, start)[2] @ params["out"]
+
+
+@pytest.mark.parametrize("apply", [loop_over_layers, loop_while])
+def test_random_keys_in_a_loop_leave_the_live_units(apply: Any) -> None:
+    stack = (3,) if apply is loop_over_layers else ()
+    params = {
+        "in": DRAW(5, 6),
+        "up": DRAW(*stack, 6, 9),
+        "down": DRAW(*stack, 9, 6).at[..., :3, :].set(0.0),
+        "out": DRAW(6, 4),
+        "key": jax.random.split(jax.random.key(0), 3),
+    }
+    small = compacted(apply, params, X)
+    assert small.params["up"].shape == (*stack, 6, 6)
+    assert small.gap < 1e-6
+
+
+def test_a_random_key_among_the_outputs_is_compared() -> None:
+    params = {**two_layer_params(), "key": jax.random.key(0)}
+
+    def apply(params: Any, x: Any) -> Any:
+        return two_layers(params, x), params["key"]
+
+    small = compacted(apply, params, X)
+    assert small.gap < 1e-6
+    with pytest.raises(ValueError, match="check: '1' differs by"):
+        small.check(lambda p, x: (two_layers(p, x), jax.random.key(1)), X)
+
+
+@pytest.mark.parametrize(
+    ("fill", "wanted"), [({}, 4), ({"fill_value": 0.0}, 6), ({"fill_value": 2.0}, 4)]
+)
+def test_rows_are_alike_where_their_padding_is(fill: Any, wanted: int) -> None:
+    """Two features are 2 in all rows: a constant, unless padding is another number."""
+
+    def apply(params: Any, tokens: Any) -> Any:
+        rows = jnp.take(params["rows"], tokens, axis=0, mode="fill", **fill)
+        return rows @ params["out"] + params["bias"]
+
+    params = {
+        "rows": DRAW(7, 9).at[:, :2].set(2.0),
+        "out": DRAW(9, 4).at[-3:].set(0.0),
+        "bias": DRAW(4),
+    }
+    tokens = jnp.array([[1, 2, 0], [3, 6, 0]])
+    small = compacted(apply, params, tokens)
+    assert after(small) == [wanted]
+    if fill:
+        padded = tokens.at[0, 1].set(7)
+        output = small.apply(small.params, padded)
+        np.testing.assert_allclose(output, apply(params, padded), atol=1e-6)
+
+
+def in_tens(params: Any, x: Any) -> Any:
+    """Sums are rounded before the bias is added."""
+    h = jax.nn.relu(x @ params["a"] + params["b"]) @ (10 * params["c"])
+    return h.astype("int32").astype("float32") + params["d"]
+
+
+@pytest.mark.parametrize(
+    ("apply", "dtype"),
+    [(two_layers, "int32"), (two_layers, "bfloat16"), (in_tens, "float32")],
+)
+def test_a_constant_stays_where_its_bias_would_round_it(apply: Any, dtype: Any) -> None:
+    params = two_layer_params()
+    params["a"] = params["a"].at[:, :2].set(0.0)
+    params["b"] = params["b"].at[:2].set(0.3)
+    params["d"] = (10 * params["d"]).astype(dtype)
+    small = compacted(apply, params, X)
+    assert after(small) == [8]
+    assert "2 constant" in small.rows[0]["stayed"]
+
+
+def test_a_constant_is_added_in_float64() -> None:
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda x: x.astype("float64"), two_layer_params())
+        params["a"] = params["a"].at[:, :3].set(0.0)
+        small = compacted(two_layers, params, X.astype("float64"))
+        assert after(small)[0] < 8
+        assert small.gap < 1e-14
+
+
+def test_computation_in_bfloat16_is_compared_by_its_rounding() -> None:
+    def apply(params: Any, x: Any) -> Any:
+        half = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), (params, x))
+        return two_layers(*half).astype("float32")
+
+    params = two_layer_params()
+    params["a"] = params["a"].at[:, :3].set(0.0)
+    params["b"] = params["b"].at[:3].set(0.3)
+    small = compacted(apply, params, X)
+    assert after(small) == [5]
+    assert 1e-5 < small.gap < 16 * jnp.finfo("bfloat16").eps == small.tolerance

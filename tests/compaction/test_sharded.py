@@ -51,14 +51,42 @@ def measure() -> dict[str, Any]:
         for name, leaf in small.params.items()
     }
     out["devices"] = [len(leaf.devices()) for leaf in jax.tree.leaves(small.params)]
+    out["explicit"] = _on_an_explicit_mesh(params, x)
     out["first"] = bool(jnp.all(small.params["a"] == params["a"][:, 16:]))
     return out
+
+
+def _on_an_explicit_mesh(params: Any, x: Any) -> list[list[int]]:
+    """The shapes of a smaller layer where shardings are a part of types."""
+    import jax
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+    import jaxreg
+
+    mesh = jax.make_mesh((4, 2), ("batch", "x"), (AxisType.Explicit,) * 2)
+    specs = {"a": (None, "x"), "b": ("x",), "c": ("x",)}
+
+    def put(leaf: Any, *spec: str | None) -> Any:
+        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    def apply(params: Any, x: Any) -> Any:
+        h = jax.nn.relu(x @ params["a"] + params["b"])
+        rows = NamedSharding(mesh, PartitionSpec("batch"))
+        return jax.numpy.einsum("bh,hc->bc", h, params["c"], out_sharding=rows)
+
+    with jax.set_mesh(mesh):
+        layer = {name: put(params[name], *spec) for name, spec in specs.items()}
+        inputs = put(x, "batch")
+        small = jaxreg.compact(jaxreg.couplings(apply, layer, inputs), layer, inputs)
+        assert small.check(apply, inputs) < 1e-5
+    return [list(leaf.shape) for leaf in small.params.values()]
 
 
 def test_sharded_leaves_lose_the_same_units_and_stay_sharded() -> None:
     out = results_on_eight_devices(__file__)
     assert out["same"] and out["first"] and out["gap"] < 1e-5
     assert out["sizes"] == {"a": [16, 24], "b": [24], "c": [24, 15], "d": [15, 8]}
+    assert out["explicit"] == [[16, 24], [24], [24, 16]]
     assert out["devices"] == [8, 8, 8, 8]
     # 15 rows do not divide by eight: that leaf lies on every device.
     assert out["specs"] == {"a": ["x"], "b": ["x"], "c": ["x"], "d": []}
