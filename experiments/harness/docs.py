@@ -24,7 +24,7 @@ from experiments.harness.report import brief, columns, in_sections, load, show
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
 _BLOCK = re.compile(
-    r"(<!-- results: (\w+)(?: (\w+)=([\w-]+))?((?: [\w,-]+)?) -->\n).*?(<!-- end -->)",
+    r"(<!-- results: (\w+)(?: (\w+)=([\w.-]+))?((?: [\w,-]+)?) -->\n).*?(<!-- end -->)",
     flags=re.DOTALL,
 )
 _ROOMS = {
