@@ -82,7 +82,8 @@ def sparsity_plot(table: Table, axes: Axes | None = None) -> Axes:
     >>> import jax.numpy as jnp, jaxreg, jaxreg.reports
     >>> params = {"kernel": jnp.array([[3.0, 4.0], [0.0, 0.0]])}
     >>> table = jaxreg.summary(jaxreg.on_kernels(jaxreg.L1(0.5)), params)
-    >>> print([bar.get_width() for bar in jaxreg.reports.sparsity_plot(table).patches])
+    >>> bars = jaxreg.reports.sparsity_plot(table).patches
+    >>> print([float(bar.get_width()) for bar in bars])
     [0.5, 0.5]
     """
     if not isinstance(table, Table) or any("zero_share" not in r for r in table.rows):

@@ -140,6 +140,7 @@ def stacked(params: Any, x: jax.Array) -> jax.Array:
     return jax.lax.scan(layer, x, params)[0]
 
 
+@pytest.mark.slow
 def test_each_layer_of_a_scan_has_units_of_its_own() -> None:
     shapes = {"in": (3, 5, 8), "bias": (3, 8), "out": (3, 8, 5)}
     params = {
@@ -163,6 +164,7 @@ def half(params: Any) -> Any:
     return params | {"first": first, "second": second}
 
 
+@pytest.mark.slow
 def test_units_that_are_removed_leave_the_penalty_as_it_was() -> None:
     entries = {m: m.entries for each in UNITS.removable for m in each.members}
     smaller = tuple(

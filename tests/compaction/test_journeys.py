@@ -264,6 +264,7 @@ def test_a_train_state_of_linen_on_digits_goes_on() -> None:
     goes_on_alike(found, wanted)
 
 
+@pytest.mark.slow
 def test_the_state_of_another_part_names_under() -> None:
     params = {"hidden": {"bias": jnp.zeros(4), "kernel": jnp.ones((5, 4))}}
     params |= {"out": jnp.ones((4, 3)).at[:2].set(0.0)}

@@ -34,6 +34,7 @@ def test_the_estimator_serves_cross_val_score_and_grid_search():
     )
 
 
+@pytest.mark.slow
 def test_the_gradient_by_20_strengths_is_that_of_differences():
     train, test = strength_per_group.make_data(jax.random.key(0))
     of_strengths = jax.jit(strength_per_group.validation)

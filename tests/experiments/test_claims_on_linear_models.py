@@ -56,6 +56,7 @@ def test_methods_with_a_prox_end_at_scikit_learns_solution(method):
     assert row["zeros"] == row["sklearn_zeros"]
 
 
+@pytest.mark.slow
 def test_subgradients_take_100_times_the_iterations_of_ista():
     ((slow,), (ista,), (fista,)) = (
         rows_of(cost, method=name) for name in (cost.SUBGRADIENT, cost.ISTA, cost.FISTA)

@@ -59,6 +59,7 @@ def test_constant_units_reach_the_output_through_the_biases() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_bytes_are_those_of_the_arrays_of_scipy() -> None:
     params = sparse_network(_lenet.LENET_5)
     found = _lenet.stored_bytes(params)

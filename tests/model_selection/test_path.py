@@ -22,6 +22,7 @@ def splits(folds):
     return [(np.flatnonzero(~fold), np.flatnonzero(fold)) for fold in np.asarray(folds)]
 
 
+@pytest.mark.slow
 def test_the_strength_of_diabetes_is_that_of_lasso_cv(diabetes):
     x, y = diabetes
     problem = linear(x, y, standardise=False)
@@ -42,6 +43,7 @@ def test_the_strength_of_diabetes_is_that_of_lasso_cv(diabetes):
     assert float(path.deviance_ratio[choice.least]) == pytest.approx(theirs.score(x, y))
 
 
+@pytest.mark.slow
 def test_the_grid_starts_where_the_free_features_are_fitted(diabetes):
     x, y = diabetes
     weights = np.r_[0.0, np.ones(x.shape[1] - 1)]
@@ -79,6 +81,7 @@ def test_a_metric_of_the_user_and_classes_by_logistic_regression():
     np.testing.assert_allclose(choice.mean, expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_fits_that_did_not_converge_are_counted(diabetes, monkeypatch):
     monkeypatch.setattr(ms._path, "_MAX_STEPS", 2)
     x, y = diabetes

@@ -39,6 +39,7 @@ def test_the_lasso_has_intercept_and_scales_of_scikit_learn(data):
     assert 0 < np.sum(ours == 0) < FEATURES
 
 
+@pytest.mark.slow
 def test_without_standardisation_and_intercept(data):
     x, y = data
     problem = linear(x, y, intercept=False, standardise=False)
@@ -50,6 +51,7 @@ def test_without_standardisation_and_intercept(data):
     assert intercept is None
 
 
+@pytest.mark.slow
 def test_integer_weights_are_repeated_samples(data):
     x, y = data
     counts = np.arange(SAMPLES) % 3
@@ -60,6 +62,7 @@ def test_integer_weights_are_repeated_samples(data):
     np.testing.assert_allclose(ours[1], theirs[1], atol=1e-8)
 
 
+@pytest.mark.slow
 def test_an_offset_is_what_it_adds_to_the_predictor(data):
     x, y = data
     shift = np.sin(np.arange(SAMPLES))
@@ -68,6 +71,7 @@ def test_an_offset_is_what_it_adds_to_the_predictor(data):
     np.testing.assert_allclose(ours[0], theirs[0], atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_constant_column_gets_the_coefficient_0(data):
     x, y = data
     x = np.concatenate([x, np.full((SAMPLES, 1), 1e6)], axis=1)
@@ -83,6 +87,7 @@ def test_a_warm_start_is_in_the_units_of_x(data):
     assert again.steps == 0
 
 
+@pytest.mark.slow
 def test_weights_per_coefficient_leave_features_free(data):
     x, y = data
     weights = np.r_[0.0, np.ones(FEATURES - 1)]
@@ -129,6 +134,7 @@ def test_a_support_above_the_capacity_is_solved_with_all(features):
     np.testing.assert_allclose(found.params["coefficients"], ridge, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_bounds_per_coefficient_go_with_their_features(data):
     """Few of the bounds are met, so that the set holds them in an order of its own."""
     x, y = data
@@ -141,6 +147,7 @@ def test_bounds_per_coefficient_go_with_their_features(data):
     np.testing.assert_allclose(ours, theirs.x, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_breast_cancer_is_that_of_logistic_regression():
     x, y = datasets.load_breast_cancer(return_X_y=True)
     strength = 0.02
@@ -204,6 +211,7 @@ def partial_likelihood(predictor, time, event, weights):
     return total / weights.sum()
 
 
+@pytest.mark.slow
 def test_the_partial_likelihood_is_its_definition_with_ties():
     generator = np.random.default_rng(4)
     x = generator.normal(size=(30, 3))
@@ -242,6 +250,7 @@ def test_a_function_is_a_family(data):
     np.testing.assert_allclose(slopes, 0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_derivatives_pass_standardisation(data):
     x, y = map(jnp.asarray, data)
 
@@ -281,6 +290,7 @@ def test_bad_input_names_the_argument(change, text):
         linear(**({"x": X, "y": Y} | change))
 
 
+@pytest.mark.slow
 def test_memory_of_other_strengths_finds_the_same(data):
     x, y = data
     problem = linear(x - x.mean(axis=0), y, intercept=False, standardise=False)

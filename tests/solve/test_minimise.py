@@ -74,6 +74,7 @@ def test_a_solution_and_a_large_strength_take_no_steps(data):
     assert nothing.steps == 0 and nothing.converged and nothing.stationarity == 0
 
 
+@pytest.mark.slow
 def test_strengths_under_vmap_are_those_one_by_one(data):
     strengths = jnp.array([0.05, 0.1, 0.4])
     at_once = jax.vmap(lambda s: fit(jaxreg.L1(s), data))(strengths)
@@ -104,6 +105,7 @@ def test_half_precision_is_solved_in_float32(data):
     np.testing.assert_array_equal(half.params, full.params.astype(jnp.bfloat16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [jaxreg.Simplex(2.0), jaxreg.L2Ball(1.0)], ids=repr)
 def test_a_constraint_is_met_from_a_start_outside(penalty, data):
     ours = fit(penalty, data, zeros() + 5, tolerance=1e-5)
@@ -225,6 +227,7 @@ def test_derivatives_are_those_of_central_differences(name, wide_data):
         assert float(forward(0.0, along)) == pytest.approx(expected, rel=1e-5, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_the_objective_has_the_derivative_of_the_envelope(wide_data):
     def least(strength):
         return fit(jaxreg.L1(strength), wide_data, tolerance=1e-10).objective
@@ -233,6 +236,7 @@ def test_the_objective_has_the_derivative_of_the_envelope(wide_data):
     assert float(jax.grad(least)(0.3)) == pytest.approx(float(norm), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_what_the_loss_closes_over_has_derivatives_masks_too(wide_data):
     x, y = wide_data
 

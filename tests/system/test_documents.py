@@ -21,13 +21,27 @@ MODULES = [
 DOCUMENTS = docs.documents()
 IN_REPOSITORY = re.escape(docs.REPOSITORY) + "/(?:blob|raw)/main/"
 WITH_CODE = [path for path in DOCUMENTS if "```python" in path.read_text()]
+# Those that fit paths or compile a dozen steps.
+SLOW = {
+    "docs/choosing_the_strength.md",
+    "docs/compaction.md",
+    "docs/groups.md",
+    "docs/linear_models.md",
+    "docs/migration.md",
+    "docs/special_networks.md",
+    "jaxreg.model_selection._path",
+}
 
 
 def name_of(document: pathlib.Path) -> str:
     return str(document.relative_to(docs.ROOT))
 
 
-@pytest.mark.parametrize("module", MODULES)
+def with_marks(name, content):
+    return pytest.param(content, id=name, marks=[pytest.mark.slow] * (name in SLOW))
+
+
+@pytest.mark.parametrize("module", [with_marks(name, name) for name in MODULES])
 def test_the_examples_in_docstrings_give_what_they_show(module):
     with jax.numpy_rank_promotion("raise"):
         failed, _ = doctest.testmod(importlib.import_module(module))
@@ -50,7 +64,9 @@ def run_blocks(document, fence, capsys):
     return namespace
 
 
-@pytest.mark.parametrize("document", WITH_CODE, ids=name_of)
+@pytest.mark.parametrize(
+    "document", [with_marks(name_of(path), path) for path in WITH_CODE]
+)
 def test_python_blocks_run_in_order_and_print_what_follows(document, capsys):
     assert run_blocks(document, "```python", capsys)["jaxreg"] is jaxreg
 

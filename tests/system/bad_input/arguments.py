@@ -709,6 +709,8 @@ def rows_of(kind: Kind) -> Iterable[Row]:
         alike.setdefault((bad.error, bad.message, bad.is_bad_field), []).append(bad)
     for (error, message, is_bad_field), bads in alike.items():
         labels = [x for x in labels_of(kind) if is_bad_field or not takes_grids(x)]
+        if not labels:
+            continue
 
         def check(label: str, bads: list[Bad] = bads) -> None:
             argument = label.rpartition(".")[2]

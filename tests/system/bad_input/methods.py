@@ -26,8 +26,8 @@ Change = Callable[[Law], Any]
 """A bad argument for the penalty of a law."""
 
 LAWS = {row.name: row for row in ROWS if is_first_of_its_kind(row)}
-# Lifts pass trees of numbers through this one.
-NOT_CHECKED = {"distribute"}
+# Lifts pass trees of numbers through these: `weighted` has checked them.
+NOT_CHECKED = {"distribute", "weigh_units"}
 METHODS = [
     name
     for name, method in vars(jaxreg.Penalty).items()
