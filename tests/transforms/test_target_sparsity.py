@@ -338,8 +338,8 @@ def test_a_clip_inside_does_not_see_gradients_of_held_zeros() -> None:
 
 
 def test_the_state_says_what_the_landing_cut() -> None:
-    weak = jaxreg.on_kernels(jaxreg.L1(1e-9))
-    tx = jaxreg.target_sparsity(ADAM, weak, 0.5, END)
+    # A range in which the strength stays too weak.
+    tx = jaxreg.target_sparsity(ADAM, L1, 0.5, END, factor_range=(1e-3, 1.0))
     (_, state), _ = trained(tx, END)
     assert float(state.cut) > 0.4
     strong = jaxreg.on_kernels(jaxreg.L1(0.3))
