@@ -34,9 +34,11 @@ CALLS = {
     "add_decayed_weights": _DECAY,
     "clip_grad": "optax.clip_by_global_norm(max_norm)",
     "clip_grad_norm": "optax.clip_by_global_norm(max_norm)",
+    "elastic_net": _ELASTIC_NET,
     "l1": "jaxreg.L1(strength)",
     "l1_l2": _ELASTIC_NET,
     "l2": "jaxreg.L2(strength)",
+    "lasso": "jaxreg.minimise(jaxreg.solve.linear(x, y), jaxreg.L1(strength))",
     "minimize": _MINIMISE,
     "projection_box": f"jaxreg.Box(lower, upper){_PROJECTION}",
     "projection_l1_ball": f"jaxreg.L1Ball(radius){_PROJECTION}",
@@ -49,6 +51,7 @@ CALLS = {
         "jaxreg.nonnegative(jaxreg.L1(strength)).prox(params, step)"
     ),
     "prox_ridge": "jaxreg.L2(strength / 2).prox(params, step)",
+    "ridge": "jaxreg.L2(strength / 2)",
     "weight_decay": _DECAY,
 }
 """The call that does what the name of another library does."""
