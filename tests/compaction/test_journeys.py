@@ -5,6 +5,7 @@ the sizes of groups are those of the original.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from flax.training.train_state import TrainState
 
@@ -199,6 +201,28 @@ def test_the_optimizer_of_nnx_goes_on() -> None:
     )
     found = [float(step(less, going_on)) for _ in range(8)]
     goes_on_alike(found, [float(step(model, optimizer)) for _ in range(8)])
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_a_smaller_model_is_restored_into_its_module(
+    tmp_path: Path,
+) -> None:
+    variables = variables_of(NnxNet(16))
+    kernel = variables["params"]["out"]["kernel"]
+    variables["params"]["out"]["kernel"] = kernel.at[::2].set(0.0)
+    units = jaxreg.couplings(in_evaluation(16), variables, X[:4])
+    small = jaxreg.compact(units, variables, X[:4])
+    width = small.params["params"]["hidden"]["bias"].size
+    assert width == 8
+    with ocp.CheckpointManager(tmp_path) as manager:
+        manager.save(1, args=ocp.args.StandardSave(small.params))
+    # Another program knows the width alone.
+    target = jax.eval_shape(lambda: variables_of(NnxNet(width)))
+    with ocp.CheckpointManager(tmp_path) as manager:
+        found = manager.restore(1, args=ocp.args.StandardRestore(target))
+    np.testing.assert_allclose(
+        in_evaluation(width)(found, X), in_evaluation(16)(variables, X), atol=1e-6
+    )
 
 
 class Mlp(nn.Module):
