@@ -41,7 +41,6 @@ def validation(log_strengths, train, test):
 
 
 def main():
-    jax.config.update("jax_enable_x64", True)
     train, test = make_data(jax.random.key(0))
     value_and_grad = jax.jit(jax.value_and_grad(validation))
     grid = jnp.geomspace(1e-3, 1.0, 100)
@@ -61,4 +60,5 @@ def main():
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
     main()

@@ -227,7 +227,8 @@ def largest_pull(penalty: Penalty, grads: Tree) -> jax.Array:
 def largest(leaves: list[jax.Array]) -> jax.Array:
     """The largest entry of all leaves, 0 without entries."""
     sizes = [jnp.max(leaf, initial=0.0) for leaf in leaves]
-    return functools.reduce(jnp.maximum, sizes, jnp.zeros(()))
+    # A zero to start from would be of float64 where that is on.
+    return functools.reduce(jnp.maximum, sizes) if sizes else jnp.zeros(())
 
 
 def select(condition: jax.Array, if_true: Tree, if_false: Tree) -> Tree:

@@ -300,3 +300,15 @@ def test_nothing_warns_where_all_is_well(data):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fit(jaxreg.L1(0.1), data).converged
+
+
+def test_float32_stays_where_float64_is_on(x64):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 5)).astype("f4")
+    fit = jaxreg.minimise(
+        lambda w, x: jnp.mean((x @ w - 3 * x[:, 0]) ** 2),
+        jaxreg.L1(0.1),
+        jnp.zeros(5, "f4"),
+        data=(x,),
+    )
+    assert fit.converged and fit.params.dtype == fit.objective.dtype == jnp.float32

@@ -168,6 +168,12 @@ def row_of_numbers(
     return Row(given, laws, happens, KEPT, check, is_slow=True, of=of)
 
 
+# A part of their leaves has another shape than the whole.
+WITH_PARTS = [
+    name
+    for name, law in LAWS.items()
+    if any(leaf.shape != leaf[:1].shape for leaf in jax.tree.leaves(law.params(0)))
+]
 WITH_PROX = [name for name, law in LAWS.items() if law.has_prox]
 ONE_RULE = [name for name in WITH_PROX if not isinstance(LAWS[name].penalty, ByPath)]
 ON_LEAF = "on leaf ... of ...: allowed are real floating leaves of 16 bits or more"
@@ -224,6 +230,7 @@ METHOD_ROWS = [
                 f"{argument} has shape ... at leaf ... of shape ...; {hint}",
                 with_leaf(lambda leaf: leaf[:1]),
                 with_leaf(lambda leaf: leaf[None]),
+                laws=WITH_PARTS,
             ),
         )
     ),
