@@ -233,19 +233,23 @@ def test_a_penalty_says_whether_its_entries_are_independent(row: Row) -> None:
 
 def depends_on_others(row: Row) -> bool:
     """True if entries of a prox move when others do."""
-    params, rng = row.params(0, row.shapes), np.random.default_rng(0)
-    stays = {name: rng.random(leaf.shape) < 0.5 for name, leaf in params.items()}
-    moved = {
-        name: np.where(stays[name], leaf, 2 * leaf + 1).astype(leaf.dtype)
-        for name, leaf in params.items()
-    }
-    # A jump penalty only asks on which side a group lies, which the long step changes.
-    for step in (0.3, 3.0):
-        found = (PROX(row.penalty, tree, step) for tree in (params, moved))
-        before, after = (jax.tree.map(np.asarray, tree) for tree in found)
-        for name, mask in stays.items():
-            if not np.array_equal(before[name][mask], after[name][mask]):
-                return True
+    params = row.params(0, row.shapes)
+    # One choice of entries may leave no group with both kinds.
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        stays = {name: rng.random(leaf.shape) < 0.5 for name, leaf in params.items()}
+        moved = {
+            name: np.where(stays[name], leaf, 2 * leaf + 1).astype(leaf.dtype)
+            for name, leaf in params.items()
+        }
+        # A jump penalty only asks on which side a group lies, which the long step
+        # changes.
+        for step in (0.3, 3.0):
+            found = (PROX(row.penalty, tree, step) for tree in (params, moved))
+            before, after = (jax.tree.map(np.asarray, tree) for tree in found)
+            for name, mask in stays.items():
+                if not np.array_equal(before[name][mask], after[name][mask]):
+                    return True
     return False
 
 
