@@ -204,7 +204,7 @@ def test_the_optimizer_of_nnx_goes_on() -> None:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_a_smaller_model_is_restored_into_its_module(
+def test_a_checkpoint_of_a_smaller_model_is_restored(
     tmp_path: Path,
 ) -> None:
     variables = variables_of(NnxNet(16))
