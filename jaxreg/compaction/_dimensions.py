@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,3 +36,7 @@ class Dimension:
     members: tuple[Member, ...]
     frozen: str | None = None
     layers: int | None = None
+
+    def has_leaf(self, only: str | None) -> bool:
+        """True if `only` finds a leaf of the dimension, or is None."""
+        return only is None or any(re.search(only, m.path) for m in self.members)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -205,14 +204,15 @@ def compact(
     dtypes = [each.dtype for each in model.activations]
     tolerance = _verify.allowed_gap(dtypes, tolerance)
     models = (couplings.apply, params), (apply, small)
-    gap, flops = _verified(models, inputs, tolerance, decision)
+    rows = decision.rows()
+    gap, flops = _verified(models, inputs, tolerance, rows)
     return Compaction(
         small,
         kept,
         _small_couplings(couplings, apply, kept, small),
         apply,
         gap,
-        decision.rows(),
+        rows,
         _totals(leaves, small_leaves, flops),
         {path: jnp.shape(leaf) for path, leaf in zip(model.paths, leaves, strict=True)},
         tolerance,
@@ -373,19 +373,13 @@ def _check_arguments(
 
 def _chosen(couplings: Couplings, model: Traced, only: str | None) -> list[Atom]:
     """The atoms that may go: removable in couplings and in this trace."""
-    candidates = couplings.removable
-    if only is not None:
-        candidates = tuple(
-            each
-            for each in candidates
-            if any(re.search(only, member.path) for member in each.members)
+    candidates = [each for each in couplings.removable if each.has_leaf(only)]
+    if only is not None and not candidates:
+        names = [_name(each.members) for each in couplings.removable]
+        raise ValueError(
+            f"compact: only={shown(only)} matches no leaf of a removable dimension; "
+            f"their first leaves are {', '.join(names)}"
         )
-        if not candidates:
-            names = [_name(each.members) for each in couplings.removable]
-            raise ValueError(
-                f"compact: only={shown(only)} matches no leaf of a removable "
-                f"dimension; their first leaves are {', '.join(names)}"
-            )
     allowed = {_places(each) for each in candidates}
     return [
         atom
@@ -504,7 +498,7 @@ def _verified(
     models: Sequence[tuple[Apply, Tree]],
     inputs: tuple[Tree, ...],
     tolerance: float,
-    decision: Decision,
+    rows: Sequence[Row],
 ) -> tuple[float, tuple[float, float]]:
     """The gap of two models with their parameters, and the FLOPs of each."""
     (_, params), (_, small) = models
@@ -514,7 +508,7 @@ def _verified(
         )
     removed = [
         f"{row['dimension']} {row['before']} -> {row['after']}"
-        for row in decision.rows()
+        for row in rows
         if row["before"] != row["after"]
     ]
     what = f"Removed: {', '.join(removed) or 'nothing'}. This is a fault of jaxreg"

@@ -55,6 +55,7 @@ from jaxreg.calculus.grouped import (
     slope_factor,
 )
 from jaxreg.calculus.weighted import WeightedLeaf
+from jaxreg.compaction._cut import whole
 from jaxreg.compaction._dimensions import Dimension, Member
 from jaxreg.compaction._under import paths_under
 from jaxreg.compaction.couplings import Couplings, check_couplings
@@ -216,11 +217,8 @@ class Units(Layout):
 
     def _by_unit(self, each: Slices, numbers: jax.Array) -> jax.Array:
         """One number per slice, with the slices of a unit along a new last axis."""
-        sharding = jax.typeof(numbers).sharding
-        if any(sharding.spec):
-            # Leaves may be sharded along different axes; these are few numbers.
-            whole = jax.NamedSharding(sharding.mesh, jax.P())
-            numbers = jax.sharding.reshard(numbers, whole)
+        # Leaves may be sharded along different axes; these are few numbers.
+        numbers = whole(numbers)
         if each.units is None:
             return numbers[..., None]
         by_unit = sorted(range(each.length), key=each.units.__getitem__)
@@ -475,7 +473,7 @@ def coupled(
     chosen = [
         (dimension, members)
         for dimension, members in families
-        if only is None or any(re.search(only, m.path) for m in dimension.members)
+        if dimension.has_leaf(only)
     ]
     if not chosen:
         raise ValueError(_nothing_left(couplings.dimensions, families, under, only))

@@ -27,9 +27,9 @@ from jaxreg.transforms._leaves import (
     zeroed_units,
 )
 from jaxreg.transforms._ramp import (
-    FIRST_SHARE,
     Ramp,
     counted_parts,
+    first_share,
     makes_zeros,
     ranks_of,
     zero_share,
@@ -235,8 +235,7 @@ class _TargetSparsity:
         """The factor at which the penalty balances a share of the gradients."""
         balancing = []
         for part in counted_parts(leaves.parts, dict(enumerate(grads))):
-            is_convex = part.penalty.facts.is_convex
-            share = FIRST_SHARE["convex" if is_convex else "not convex"]
+            share = first_share(part.penalty)
             step = part.penalty.step_for(self.width)
             wide = [widened(grad) for grad in part.pick(grads)]
             sizes = zeroed_units(part.penalty).unit_sizes(wide)
