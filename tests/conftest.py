@@ -21,8 +21,16 @@ SHARE_ALL = {
 TOYS = Path(__file__).parent / "experiments" / "toys"
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 
+# Tests run most programs once. Without LLVM's optimizations they compile in three
+# quarters of the time, and with other code from XLA in half of it; neither laws nor
+# exact zeros may depend on either. `XLA_FLAGS= python -m pytest` optimizes.
+PLAINLY = "--xla_backend_optimization_level=0"
+if jax.__version_info__ < (0, 11):
+    PLAINLY += " --xla_cpu_use_fusion_emitters=false"
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault("XLA_FLAGS", PLAINLY)
     # On a GPU the workers share its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # Most of the time goes into compiling, often the same program in another process.

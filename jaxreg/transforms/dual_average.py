@@ -98,7 +98,7 @@ def dual_average(
     >>> tx = jaxreg.dual_average(0.4, jaxreg.L1(1.0))
     >>> w = jnp.zeros(2)
     >>> state = tx.init(w)
-    >>> for _ in range(400):
+    >>> for _ in range(200):
     ...     updates, state = tx.update(jax.grad(loss)(w), state, w)
     ...     w = optax.apply_updates(w, updates)
     >>> print(f"{w[0]:.2f} {w[1]:.2f}")

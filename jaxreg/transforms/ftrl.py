@@ -103,7 +103,7 @@ def ftrl(
     >>> tx = jaxreg.ftrl(0.5, jaxreg.L1(1.0))
     >>> w = jnp.zeros(2)
     >>> state = tx.init(w)
-    >>> for _ in range(400):
+    >>> for _ in range(200):
     ...     updates, state = tx.update(jax.grad(loss)(w), state, w)
     ...     w = optax.apply_updates(w, updates)
     >>> print(f"{w[0]:.4f} {w[1]:.4f}")

@@ -84,10 +84,10 @@ def regularize(
 
     >>> import jax, jax.numpy as jnp, optax, jaxreg
     >>> loss = lambda w: jnp.sum((w - jnp.array([2.0, 0.3])) ** 2)
-    >>> tx = jaxreg.regularize(optax.sgd(0.02), jaxreg.L1(1.0))
+    >>> tx = jaxreg.regularize(optax.sgd(0.05), jaxreg.L1(1.0))
     >>> w = jnp.zeros(2)
     >>> state = tx.init(w)
-    >>> for _ in range(800):
+    >>> for _ in range(200):
     ...     updates, state = tx.update(jax.grad(loss)(w), state, w)
     ...     w = optax.apply_updates(w, updates)
     >>> print(f"{w[0]:.4f} {w[1]:.4f}")

@@ -123,10 +123,10 @@ def target_sparsity(
 
     >>> import jax, jax.numpy as jnp, optax, jaxreg
     >>> goal = jnp.array([3.0, 0.1, -2.0, 0.7])
-    >>> tx = jaxreg.target_sparsity(optax.sgd(0.02), jaxreg.L1(0.01), 0.5, end_step=300)
+    >>> tx = jaxreg.target_sparsity(optax.sgd(0.05), jaxreg.L1(0.01), 0.5, end_step=100)
     >>> w = jnp.zeros(4)
     >>> state = tx.init(w)
-    >>> for _ in range(600):
+    >>> for _ in range(250):
     ...     updates, state = tx.update(w - goal, state, w)
     ...     w = optax.apply_updates(w, updates)
     >>> print([f"{x:.2f}" for x in w], float(state.reached))

@@ -60,7 +60,7 @@ MIXING = {
     "lbfgs": optax.lbfgs(1e-1, linesearch=None),
 }
 # The others are compiled in CI alone.
-_DEFAULT = ["masked", "partition", "sm3", "regularize"]
+_DEFAULT = ["partition", "regularize"]
 
 
 def small(tree: Any) -> Any:

@@ -218,6 +218,7 @@ def trained(tx: Any, steps: int) -> tuple[Any, Any]:
     return jax.jit(lambda c: jax.lax.scan(step, c, length=steps)[0])(start)
 
 
+@pytest.mark.slow
 def test_target_sparsity_counts_and_zeroes_whole_units() -> None:
     tx = jaxreg.target_sparsity(optax.sgd(0.05), PENALTY, 0.5, end_step=150)
     w, state = trained(tx, 250)

@@ -66,6 +66,7 @@ def one_hidden(params: Any, x: jax.Array) -> jax.Array:
     return jax.nn.relu(x @ hidden["kernel"] + hidden["bias"]) @ params["out"]
 
 
+@pytest.mark.slow
 def test_a_plain_model_goes_on_under_the_penalty_as_the_original() -> None:
     params = {
         "hidden": {

@@ -124,6 +124,7 @@ def test_the_strength_in_float32_is_right_to_its_rounding(scale: float) -> None:
         np.testing.assert_allclose(found, scale * expected, rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_residual_penalties_are_right_to_64_roundings(x64) -> None:
     grads = {"first": GRADS, "skip": GRADS[:, :2]}
     penalty = jaxreg.Hierarchical(1.0, 3.0, skip=1)

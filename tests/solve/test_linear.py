@@ -1,5 +1,7 @@
 """Linear models: families, intercepts, scales and weights, beside scikit-learn."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,9 +101,16 @@ def test_weights_per_coefficient_leave_features_free(data):
 
 
 @pytest.mark.parametrize(
-    "features", [7, 300, pytest.param(2300, marks=pytest.mark.slow)]
+    ("features", "strength"),
+    [
+        (7, 0.3),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in itertools.product([7, 300, 2300], [0.3, 0.02])
+            if case != (7, 0.3)
+        ),
+    ],
 )
-@pytest.mark.parametrize("strength", [0.3, 0.02])
 def test_working_sets_find_what_all_features_find(features, strength):
     """The sizes lie below a chunk, above it, and above the capacity."""
     generator = np.random.default_rng(1)

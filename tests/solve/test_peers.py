@@ -76,6 +76,7 @@ def test_the_choice_of_lasso_cv(name):
     assert path.converged.all()
 
 
+@pytest.mark.release
 def test_the_choice_of_logistic_regression_cv():
     x, y = datasets.load_breast_cancer(return_X_y=True)
     x = standard(x)
@@ -104,6 +105,7 @@ def test_the_choice_of_logistic_regression_cv():
     np.testing.assert_array_equal(found[1:], supports[1:])
 
 
+@pytest.mark.release
 def test_the_choice_of_multi_task_lasso_cv():
     """Digits as ten outputs, a group per pixel."""
     x, labels = datasets.load_digits(return_X_y=True)

@@ -25,7 +25,8 @@ EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
 
 def environment(flags: str) -> dict[str, str]:
     """Variables of a child process that imports this repository, on CPUs."""
-    own = {"XLA_FLAGS": f"{flags} {PATIENCE}", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {flags} {PATIENCE}"
+    own = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     return {**os.environ, **own, "PYTHONPATH": str(ROOT)}
 
 

@@ -115,12 +115,12 @@ BOUNDS = {
 # 0 / 0 until there has been a gradient: they begin after one that has faded.
 WARM = ("dadapt_adamw", "prodigy")
 
-# The default run has one of each kind, CI all.
+# The default run and CI have one of each kind, a release all.
 DEFAULT = ("adam", "adafactor", "lamb", "lion", "muon", "prodigy", "rprop", "sgd")
 
 
 def at_its_time(name: str) -> Any:
-    return pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow)
+    return pytest.param(name, marks=() if name in DEFAULT else pytest.mark.release)
 
 
 available = pytest.mark.parametrize(

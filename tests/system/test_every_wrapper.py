@@ -54,9 +54,8 @@ def cells(kind: Any) -> Iterator[Any]:
                     continue
                 if isinstance(outcomes.get(wrapper), kind):
                     is_slow = kind is type(None) and name not in BY_DEFAULT
-                    marks = (
-                        [pytest.mark.slow] if is_slow and wrapper != "nothing" else []
-                    )
+                    is_slow = is_slow and wrapper != "nothing"
+                    marks = [pytest.mark.release] if is_slow else []
                     yield pytest.param(name, place, wrapper, marks=marks)
 
 

@@ -185,7 +185,7 @@ FOLDERS = tuple(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith(FOLDERS)])
 def test_examples_run_eagerly_under_flags_and_in_x64(module: str) -> None:
     runner = doctest.DocTestRunner(AnyOutput(), verbose=False)

@@ -15,6 +15,10 @@ from experiments.harness.docs import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
+# Two builds in one folder would disturb each other.
+in_one_worker = pytest.mark.xdist_group("package")
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The sdist, and the wheel that is built from it."""
@@ -39,6 +43,7 @@ def test_the_oldest_jax_is_told_where_it_is_set():
 
 
 @pytest.mark.slow
+@in_one_worker
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_the_sdist_has_all_that_its_tests_read(built):
     with tarfile.open(built[0]) as archive:
@@ -52,6 +57,7 @@ def test_the_sdist_has_all_that_its_tests_read(built):
 
 
 @pytest.mark.slow
+@in_one_worker
 def test_the_wheel_holds_the_library_alone(built):
     with zipfile.ZipFile(built[1]) as archive:
         names = set(archive.namelist())
@@ -61,6 +67,7 @@ def test_the_wheel_holds_the_library_alone(built):
 
 
 @pytest.mark.slow
+@in_one_worker
 def test_an_index_can_show_the_description(built):
     pytest.importorskip("twine")
     words = [sys.executable, "-m", "twine", "check", "--strict", *built]

@@ -105,7 +105,9 @@ def with_leaf(change: Callable[[Any], Any]) -> Change:
 
     def changed(law: Law) -> Any:
         params = params_of(law)
-        name = max(set(params) - set(law.free), key=lambda name: params[name].size)
+        penalised = set(params) - set(law.free)
+        # Of equal sizes the longest first axis, since `leaf[:1]` has to be another.
+        name = max(penalised, key=lambda name: (params[name].size, params[name].shape))
         return params | {name: change(params[name])}
 
     return changed

@@ -210,6 +210,7 @@ MEASURED = {
             "updates without entries",
             "structure, shapes and dtypes are kept",
             passes({"a": jnp.ones((0, 2)), "b": jnp.ones((3, 0))}),
+            is_slow=True,
         ),
         Row(
             "a leaf that is `None` in parameters and gradients",

@@ -243,6 +243,7 @@ CHANGED_ROWS = [
         "it acts from the next step on",
         "parameters and moments go on",
         takes_the_new_strength,
+        is_slow=True,
     ),
     Row(
         "another class of penalty after a restore, on the same leaves",
@@ -252,6 +253,7 @@ CHANGED_ROWS = [
         "no weight jumps; call `tx.init(params)` for a latent that is the new "
         "penalty's own",
         takes_the_new_class,
+        is_slow=True,
     ),
     Row(
         "weights loaded or edited between two steps",
