@@ -123,7 +123,7 @@ def test_a_plain_loop_gives_the_numbers_of_the_framework(
         assert one.keys() == other.keys()
         for path, leaf in one.items():
             if path.endswith("key/bias"):
-                continue  # softmax hides it: adam makes steps of its gradient's rounding
+                continue  # softmax hides it: adam takes steps by its rounding
             # Two programs add in other orders; adam divides small gradients by their
             # own size, which carries a rounding from step to step.
             np.testing.assert_allclose(leaf, other[path], rtol=1e-4, atol=1e-5)
