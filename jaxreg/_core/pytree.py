@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from jaxreg._core.messages import shown
 from jaxreg._core.ranges import ABOVE_ONE, POSITIVE, UNIT_INTERVAL, check_fields
 
 T = typing.TypeVar("T")
+NamedResult = typing.TypeVar("NamedResult", bound=tuple[Any, ...])
 Static = tuple[object, ...]  # The values of the static fields.
 KeyAndChild = tuple[jax.tree_util.GetAttrKey, object]
 
@@ -178,6 +179,45 @@ def _short(content: object) -> str:
         return _Shown(leaf) if is_array(leaf) else leaf
 
     return repr(jax.tree.map(shown, content, is_leaf=dataclasses.is_dataclass))
+
+
+def outline(result: tuple[Any, ...]) -> str:
+    """A named tuple in one line, its arrays as dtype and shape."""
+    names = type(result)._fields  # type: ignore[attr-defined]  # NamedTuple is no type
+    pairs = (f"{n}={_short(x)}" for n, x in zip(names, result, strict=True))
+    return f"{type(result).__name__}({', '.join(pairs)})"
+
+
+def text_of(
+    result: NamedResult,
+    lines: Callable[[NamedResult], tuple[str, dict[str, str]]],
+    leaf: Any,
+    rank: int,
+) -> str:
+    """The name of a result, a title and aligned rows, or else its outline.
+
+    An outline it is where there are no values to read, as in a trace, and where `leaf`
+    has more axes than `rank`: the result holds many of its kind, from `vmap`.
+    """
+    if not _is_readable(result) or jnp.ndim(leaf) > rank:
+        return outline(result)
+    title, rows = lines(result)
+    width = max(map(len, rows))
+    parts = [f"{type(result).__name__}: {title}"]
+    return "\n".join(parts + [f"{name:{width}}  {text}" for name, text in rows.items()])
+
+
+def _is_readable(tree: Any) -> bool:
+    """True if all leaves are numbers with values on this host."""
+    return all(map(_has_value, jax.tree.leaves(tree)))
+
+
+def _has_value(leaf: object) -> bool:
+    if not isinstance(leaf, jax.Array):
+        return isinstance(leaf, typing.get_args(jax.typing.ArrayLike))
+    if isinstance(leaf, jax.core.Tracer):
+        return False
+    return leaf.is_fully_addressable or leaf.is_fully_replicated
 
 
 def is_array(leaf: object) -> typing.TypeGuard[jax.Array]:

@@ -56,7 +56,7 @@ class Compaction:
     shapes: dict[str, tuple[int, ...]]
     tolerance: float
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         gap = f"gap {self.gap:.1e}, on the inputs and on fresh ones"
         return f"{Table(self.rows)}\n\n{Table(self.totals)}\n\n{gap}"
 

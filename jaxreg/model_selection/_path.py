@@ -16,6 +16,7 @@ from jaxreg._core.checks import check_numbers, check_prox
 from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree
+from jaxreg._core.pytree import text_of
 from jaxreg._core.ranges import (
     BETWEEN_0_AND_1,
     check_number,
@@ -79,6 +80,9 @@ class Path(NamedTuple):
     problem: Linear
     penalty: Penalty
     tolerance: Number
+
+    def __repr__(self) -> str:
+        return text_of(self, _lines, self.strengths, rank=1)
 
 
 def path(
@@ -217,6 +221,32 @@ def cross_validate(
     grid = jnp.broadcast_to(path.strengths, converged.shape)
     _warn("cross_validate", grid, stationarity, converged, path.tolerance)
     return validation_curve(errors.T)
+
+
+def _lines(path: Path) -> tuple[str, dict[str, str]]:
+    """What `print(path)` shows."""
+    family = path.problem.family if isinstance(path.problem.family, str) else "own"
+    features, samples = path.problem.columns.shape
+    strengths, nonzeros, ratios, distances, converged = jax.device_get(
+        (
+            path.strengths,
+            path.nonzeros,
+            path.deviance_ratio,
+            path.stationarity,
+            path.converged,
+        )
+    )
+    count = len(strengths)
+    reached = "all" if converged.all() else f"{converged.sum()} of {count}"
+    size = path.coefficients.size // count
+    return f"{count} {family} fits to {samples} samples and {features} features", {
+        "penalty": shown(path.penalty),
+        "strengths": f"{strengths[0]:.3g} to {strengths[-1]:.3g}",
+        "non-zeros": f"{nonzeros.min()} to {nonzeros.max()} of {size}",
+        "deviance": f"{ratios.min():.1%} to {ratios.max():.1%} explained",
+        "converged": f"{reached}; largest stationarity {distances.max():.1g}, "
+        f"tolerance {float(path.tolerance):g}",
+    }
 
 
 _Carry = tuple[Tree, Memory | None]

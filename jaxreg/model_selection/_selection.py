@@ -5,6 +5,7 @@ All functions are pure and run inside jit.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from jax.typing import ArrayLike
 
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number
+from jaxreg._core.pytree import text_of
 from jaxreg._core.ranges import (
     UNIT_INTERVAL,
     check_number,
@@ -20,6 +22,9 @@ from jaxreg._core.ranges import (
     is_number,
     real_array,
 )
+
+# The stable units that are printed by their index.
+_MOST_UNITS = 20
 
 
 class ValidationCurve(NamedTuple):
@@ -29,6 +34,23 @@ class ValidationCurve(NamedTuple):
     standard_error: jax.Array
     least: jax.Array
     one_standard_error: jax.Array
+
+    def __repr__(self) -> str:
+        return text_of(self, _curve_lines, self.mean, rank=1)
+
+
+def _curve_lines(curve: ValidationCurve) -> tuple[str, dict[str, str]]:
+    """What `print(curve)` shows."""
+
+    def selected(index: int) -> str:
+        error, spread = float(means[index]), float(spreads[index])
+        return f"index {index}, error {error:.4g} +- {spread:.2g}"
+
+    means, spreads = jax.device_get((curve.mean, curve.standard_error))
+    return f"{len(means)} strengths", {
+        "least": selected(int(curve.least)),
+        "one standard error": selected(int(curve.one_standard_error)),
+    }
 
 
 def validation_curve(
@@ -100,6 +122,24 @@ class InformationCriteria(NamedTuple):
     aic: jax.Array
     bic: jax.Array
     ebic: jax.Array
+
+    def __repr__(self) -> str:
+        return text_of(self, _criteria_lines, self.ebic, rank=1)
+
+
+def _criteria_lines(criteria: InformationCriteria) -> tuple[str, dict[str, str]]:
+    """What `print(criteria)` shows."""
+
+    def least(scores: jax.Array) -> str:
+        numbers = jax.device_get(scores).ravel().tolist()
+        # A NaN is a fit that did not converge.
+        score, index = min((x, i) for i, x in enumerate([*numbers, math.inf]) if x == x)
+        if index == len(numbers):
+            return "not finite"
+        return f"{score:.4g}" + (f", least at index {index}" if scores.ndim else "")
+
+    fits = f"{criteria.ebic.size} fit{'s' if criteria.ebic.ndim else ''}"
+    return fits, {name: least(scores) for name, scores in criteria._asdict().items()}
 
 
 def information_criteria(
@@ -202,6 +242,21 @@ class StabilitySelection(NamedTuple):
     is_stable: jax.Array
     bound: jax.Array
     strengths_used: jax.Array
+
+    def __repr__(self) -> str:
+        return text_of(self, _stability_lines, self.bound, rank=0)
+
+
+def _stability_lines(selection: StabilitySelection) -> tuple[str, dict[str, str]]:
+    """What `print(selection)` shows."""
+    (stable,) = jax.device_get(selection.is_stable).nonzero()
+    units = ", ".join(map(str, stable[:_MOST_UNITS]))
+    more = len(stable) - _MOST_UNITS
+    return f"{len(stable)} of {selection.is_stable.size} units are stable", {
+        "units": (units or "none") + (f" and {more} more" if more > 0 else ""),
+        "false positives": f"{float(selection.bound):.3g} expected at most",
+        "strengths used": str(int(selection.strengths_used)),
+    }
 
 
 def stability_selection(

@@ -70,7 +70,7 @@ class Verdict(NamedTuple):
     loss_alone: Tree
     scale: float
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         rows = {
             "solves": self.problem,
             "rests at": _in_digits(self.rests_at),

@@ -26,7 +26,7 @@ class Table:
 
     rows: tuple[Row, ...]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         header, cells = self._cells()
         columns = list(zip(header, *cells, strict=True))
         widths = [max(map(len, column)) for column in columns]

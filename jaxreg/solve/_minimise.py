@@ -15,6 +15,7 @@ from jaxreg._core.checks import check_numbers, check_prox
 from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, is_real_floating, widened
+from jaxreg._core.pytree import text_of
 from jaxreg._core.ranges import check_positive, is_array
 from jaxreg.rules.by_path import paths, read
 from jaxreg.solve import _general
@@ -28,6 +29,14 @@ _REASONS = {
     _general.MAX_STEPS: "after {steps} steps, the most allowed",
     _general.PRECISION: "where rounding stops it, after {steps} steps",
 }
+
+_ENDINGS = {
+    _general.CONVERGED: "converged after {steps} steps",
+    _general.NOT_FINITE: "not converged, a number was not finite",
+} | {reason: f"not converged {ending}" for reason, ending in _REASONS.items()}
+
+# The leaves of which a fit that is printed counts each.
+_MOST_LEAVES = 4
 
 _MENDS = {
     _general.MAX_STEPS: "raise max_steps",
@@ -81,6 +90,9 @@ class Fit(NamedTuple):
     objective: jax.Array
     steps: jax.Array
     reason: jax.Array
+
+    def __repr__(self) -> str:
+        return text_of(self, _lines, self.reason, rank=0)
 
 
 def minimise(
@@ -318,6 +330,23 @@ def _check_params(params: Tree) -> None:
                 f"minimise: leaf {name!r} of params is of dtype {leaf.dtype}; allowed: "
                 "real floating arrays. Pass what is not fitted as data="
             )
+
+
+def _lines(fit: Fit) -> tuple[str, dict[str, str]]:
+    """What `print(fit)` shows."""
+    leaves = jax.device_get(jax.tree.leaves(fit.params))
+    counts = [((leaf != 0).sum(), leaf.size) for leaf in leaves]
+    texts = [f"{nonzeros} of {size}" for nonzeros, size in counts]
+    if len(leaves) > _MOST_LEAVES:
+        texts = [" of ".join(str(sum(each)) for each in zip(*counts, strict=True))]
+    elif all(paths(fit.params)):
+        named = zip(paths(fit.params), texts, strict=True)
+        texts = [f"{name} {text}" for name, text in named]
+    return _ENDINGS[int(fit.reason)].format(steps=int(fit.steps)), {
+        "stationarity": f"{float(fit.stationarity):.1g} of the strength",
+        "objective": f"{float(fit.objective):.4g}",
+        "non-zeros": ", ".join(texts),
+    }
 
 
 def _report(
