@@ -77,12 +77,13 @@ def real_array(
     name: str, content: Any, dtype: jax.typing.DTypeLike | None = None
 ) -> jax.Array:
     """Converts real numbers, truth values or arrays of them to an array, or raises."""
-    is_complex = is_array(content) and jnp.issubdtype(
-        jnp.result_type(content), jnp.complexfloating
-    )
-    is_text = isinstance(content, str)
     try:
-        array = None if is_complex or is_text else jnp.asarray(content, dtype)
+        # Not of text, of which NumPy has arrays: result_type raises.
+        is_complex = is_array(content) and jnp.issubdtype(
+            jnp.result_type(content), jnp.complexfloating
+        )
+        is_left_out = is_complex or isinstance(content, str)
+        array = None if is_left_out else jnp.asarray(content, dtype)
     except (TypeError, ValueError):
         array = None
     if array is None:

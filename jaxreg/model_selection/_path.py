@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxreg._core.checks import check_numbers, check_prox
+from jaxreg._core.checks import check_numbers, check_order, check_prox
 from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree
@@ -123,6 +123,7 @@ def path(
     >>> print([f"{c:.2f}" for c in path.coefficients[:, 0]], path.nonzeros)
     ['0.00', '1.07', '1.57', '1.80'] [0 1 1 1]
     """
+    check_order(penalty, problem=problem)
     if not isinstance(problem, Linear):
         raise TypeError(
             f"path: problem is {shown(problem)}; allowed: that of "
@@ -142,8 +143,15 @@ def path(
         if ratio is None:
             ratio = 1e-2 if samples < features else 1e-4
         largest = max_strength(inner, null.grads).overall
+        _check_largest(penalty, largest)
         strengths = strength_grid(largest, count, ratio)
     grid = checked_strengths("path", strengths).astype(problem.columns.dtype)
+    if is_known(lambda x: x[1:] > x[:-1], grid):
+        raise ValueError(
+            f"path: strengths increase from {float(grid[0]):.3g} to "
+            f"{float(grid[-1]):.3g}; allowed: strongest first, as jnp.sort(strengths, "
+            "descending=True) gives"
+        )
     fits = _fits(within.problem, inner, grid, tolerance, null.params)
     params = jax.vmap(within.back)(fits.params)
     coefficients = params[COEFFICIENTS]
@@ -162,6 +170,17 @@ def path(
     )
     _warn("path", grid, fits.stationarity, fits.converged, tolerance)
     return out
+
+
+def _check_largest(penalty: Penalty, largest: jax.Array) -> None:
+    """Raises if a grid cannot begin at the largest strength of a penalty."""
+    if is_known(lambda x: (x <= 0) | ~jnp.isfinite(x), largest):
+        raise ValueError(
+            f"path: penalty is {shown(penalty)}, whose largest strength is "
+            f"{float(largest):g}; allowed: a penalty of strength 1 with a kink at 0, "
+            "as L1(1.0), and a response that depends on the features. For other "
+            "penalties, as L2 and L0, pass strengths=, strongest first"
+        )
 
 
 def cross_validate(

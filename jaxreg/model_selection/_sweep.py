@@ -98,6 +98,10 @@ def fold_masks(
     >>> print(masks.sum(axis=0), masks.sum(axis=1))
     [1 1 1 1 1 1 1 1 1 1 1 1] [3 3 2 2 2]
     """
+    if is_number(key):
+        raise TypeError(
+            f"fold_masks: key is {shown(key)}; allowed: a key, as jax.random.key(0)"
+        )
     check_count("fold_masks: folds", folds, least=2)
     check_count("fold_masks: samples", samples, least=2)
     if folds > samples:

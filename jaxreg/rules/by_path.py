@@ -364,7 +364,7 @@ def _no_match(part: Part, names: list[str]) -> str:
     if isinstance(part.pattern, Kernels):
         why += (
             f" (a leaf {part.pattern.leaf} whose path before that contains "
-            f"{part.pattern.layers!r})"
+            f"{part.pattern.layers!r}{part.pattern.advice()})"
         )
     return (
         f"by_path: the rule {shown(part.pattern)} ({shown(part.penalty)}) {why}. "

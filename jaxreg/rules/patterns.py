@@ -38,6 +38,11 @@ class Kernels:
             "layer convolves, or give group_axis in a rule of by_path"
         )
 
+    def advice(self) -> str:
+        """What to write where the pattern of the layers names their kernel."""
+        is_of_leaf = re.search(r"kernel\$?$", self.layers) is not None
+        return "; leave '/kernel' out of layers" if is_of_leaf else ""
+
     def __repr__(self) -> str:
         return self.call
 
@@ -48,12 +53,16 @@ Pattern = str | Kernels
 def check_pattern(call: str, pattern: object) -> None:
     """Raises a ValueError if `pattern` is not a regular expression."""
     if not isinstance(pattern, str):
-        raise ValueError(f"{call}: {shown(pattern)} is no regular expression: no str")
+        raise ValueError(
+            f"{call}: {shown(pattern)} is no regular expression; allowed: a str, as "
+            "'first|hidden'"
+        )
     try:
         re.compile(pattern)
     except re.error as error:
         raise ValueError(
-            f"{call}: {shown(pattern)} is no regular expression: {error}"
+            f"{call}: {shown(pattern)} is no regular expression: {error}; allowed: a "
+            "pattern for re.search, in which any text is '.*'"
         ) from error
 
 

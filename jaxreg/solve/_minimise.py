@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxreg._core.checks import check_numbers, check_prox
+from jaxreg._core.checks import check_numbers, check_order, check_prox
 from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, is_real_floating, widened
@@ -160,6 +160,7 @@ def minimise(
     >>> print([f"{weight:.3f}" for weight in fit.params], bool(fit.converged))
     ['1.600', '0.000'] True
     """
+    check_order(penalty, loss=loss)
     _check(loss, data, tolerance, max_steps, on_failure)
     _check_data(loss, data)
     check_numbers(penalty)

@@ -96,7 +96,7 @@ def test_fits_that_did_not_converge_are_counted(diabetes, monkeypatch):
     ("change", "error", "text"),
     [
         ({"problem": lambda w: w}, TypeError, "allowed: that of"),
-        ({"penalty": jaxreg.L2(1.0)}, ValueError, "max_strength is infinite"),
+        ({"penalty": jaxreg.L2(1.0)}, ValueError, "largest strength is inf"),
         ({"strengths": 0.1}, ValueError, r"strengths has shape \(\)"),
         ({"strengths": [-0.1]}, ValueError, "allowed: finite numbers >= 0"),
         ({"tolerance": 0.0}, ValueError, "allowed: a finite number > 0"),

@@ -18,6 +18,7 @@ from jaxreg._core.other_libraries import CALLS
 
 L1, L2, ROWS = jaxreg.L1(0.5), jaxreg.L2(0.25), jaxreg.GroupLasso(0.5, group_axis=0)
 PARAMS = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+LINEAR = jaxreg.solve.linear(np.eye(4, 2), np.array([1.0, 2.0, 3.0, 4.0]))
 
 
 def first(tx: Any, **extra: Any) -> Any:
@@ -191,6 +192,61 @@ MISTAKES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
         ValueError,
         f"{ONCE} (AddPenaltyGradientState in",
         inside(optax.chain(jaxreg.add_penalty_gradient(L2), optax.adam(0.1))),
+    ),
+    "a path of the penalty and the problem": (
+        TypeError,
+        "problem is L1(strength=0.5): the arguments are the other way round",
+        lambda: jaxreg.model_selection.path(L1, LINEAR),
+    ),
+    "a fit of the penalty and the loss": (
+        TypeError,
+        "loss is L1(strength=0.5): the arguments are the other way round",
+        lambda: jaxreg.minimise(L1, LINEAR),
+    ),
+    "a path of a penalty without a largest strength": (
+        ValueError,
+        "path: penalty is L2(strength=0.25), whose largest strength is inf; ...pass "
+        "strengths=, strongest first",
+        lambda: jaxreg.model_selection.path(LINEAR, L2),
+    ),
+    "a path of a penalty of strength 0": (
+        ValueError,
+        "path: penalty is L1(strength=0.0), whose largest strength is 0; ...of "
+        "strength 1",
+        lambda: jaxreg.model_selection.path(LINEAR, jaxreg.L1(0.0)),
+    ),
+    "a path from weak to strong": (
+        ValueError,
+        "path: strengths increase from 0.1 to 1; allowed: strongest first",
+        lambda: jaxreg.model_selection.path(LINEAR, L1, strengths=[0.1, 1.0]),
+    ),
+    "classes as text": (
+        TypeError,
+        "linear: y is array(['no', 'yes']...; allowed: real numbers",
+        lambda: jaxreg.solve.linear(np.eye(2), np.array(["no", "yes"])),
+    ),
+    "a seed as a key": (
+        TypeError,
+        "fold_masks: key is 0; allowed: a key, as jax.random.key(0)",
+        lambda: jaxreg.model_selection.fold_masks(0, 5, 40),
+    ),
+    "layers as a list": (
+        ValueError,
+        "no regular expression; allowed: a str, as 'first|hidden'",
+        lambda: jaxreg.neurons(L1, layers=["first"]),
+    ),
+    "layers as a glob": (
+        ValueError,
+        "'*first' is no regular expression: ...; allowed: a pattern for re.search, in "
+        "which any text is '.*'",
+        lambda: jaxreg.neurons(L1, layers="*first"),
+    ),
+    "layers with the name of the leaf": (
+        ValueError,
+        "contains 'first/kernel$'; leave '/kernel' out of layers",
+        lambda: jaxreg.describe(
+            jaxreg.neurons(L1, layers="first/kernel$"), {"first": PARAMS}
+        ),
     ),
 }
 
