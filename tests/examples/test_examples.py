@@ -76,7 +76,7 @@ def test_a_fine_tuned_network_keeps_exactly_95_percent_zeros(capsys):
 
 
 @pytest.mark.slow
-def test_the_smaller_network_is_as_accurate_with_a_third_of_weights(capsys):
+def test_a_third_of_the_weights_gives_the_same_accuracy(capsys):
     (before, accuracy), (after, same) = smaller_network_nnx.main()
     assert after < before / 3
     assert accuracy > 0.9 and same == accuracy
@@ -93,7 +93,7 @@ def test_the_logistic_path_agrees_with_scikit_learn(capsys):
 
 
 @pytest.mark.slow
-def test_penalties_of_keras_and_pytorch_get_their_zeros(capsys):
+def test_habits_of_keras_and_pytorch_get_their_zeros(capsys):
     results = from_keras_and_pytorch.main()
     for origin, zeros in {"Keras": 0.9, "PyTorch": 0.7}.items():
         share, objective = results[origin, "regularize"]
