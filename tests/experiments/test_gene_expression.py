@@ -1,4 +1,4 @@
-"""What a fit of `gene_expression` learns comes from its training samples alone."""
+"""Fits of `gene_expression` learn from their training samples alone."""
 
 import dataclasses
 
