@@ -17,7 +17,7 @@ Rule: holds if on both data sets L1 keeps fewer than 5 % of the genes used, its 
 test accuracy is within 5 points of that of L2, and its mean Jaccard index is above one
 half; with conditions if all but the last; false otherwise.
 
-Corrected: a dozen genes are enough, and on the leukemias they predict more than 5 points
+Corrected: a dozen genes are enough, and on the leukemias they predict over 5 points
 worse than L2; on the colon tissues L1 is behind by no more than the standard error of
 the difference. Of genes that rise and fall together L1 keeps one or two, and averaging
 many predicts best; the elastic net, which keeps groups of them, lies between. The first

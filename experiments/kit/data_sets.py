@@ -28,15 +28,19 @@ class Split(NamedTuple):
 def digits(seed: int) -> Split:
     """1,797 images of 8x8 pixels, 80 % for training, stratified by class and seed."""
     images, labels = datasets.load_digits(return_X_y=True)
+    return _split(images.astype(np.float32) / 16, labels.astype(np.int32), seed)
+
+
+def validation(split: Split, seed: int) -> Split:
+    """The training part split again: a fifth of it, to choose by, is the test part."""
+    return _split(split.train_x, split.train_y, seed)
+
+
+def _split(x: np.ndarray, y: np.ndarray, seed: int) -> Split:
     train_x, test_x, train_y, test_y = model_selection.train_test_split(
-        images / 16.0, labels, test_size=0.2, stratify=labels, random_state=seed
+        x, y, test_size=0.2, stratify=y, random_state=seed
     )
-    return Split(
-        train_x.astype(np.float32),
-        train_y.astype(np.int32),
-        test_x.astype(np.float32),
-        test_y.astype(np.int32),
-    )
+    return Split(train_x, train_y, test_x, test_y)
 
 
 def diabetes(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
