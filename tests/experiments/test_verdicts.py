@@ -14,9 +14,10 @@ from experiments.claims import (
     outliers,
     stability,
 )
+from experiments.correctness import lasso
 from experiments.kit import data_sets
 from experiments.smaller_models import smaller_models
-from experiments.strength import base_strengths, sparsity_targets
+from experiments.strength import base_strengths, choosing_strength, sparsity_targets
 
 
 def verdict_on(experiment, config, measured):
@@ -368,3 +369,56 @@ def test_smaller_models_judges_all_its_data(accuracy, ratio, stored, word):
     for data, reached in accuracy.items():
         assert f"{data} {reached:.2%} at 50x" in verdict
     assert f"Fewer bytes at these targets: {4000 / stored:.0f}x (CSR, 32" in verdict
+
+
+@pytest.mark.parametrize(
+    ("worst", "untuned", "word", "count"),
+    [
+        (1.0, {"all": 1.0}, "holds: ", 4),
+        (1.0, {"diabetes": 1.0}, "holds with conditions: ", 1),
+        (1.0, {}, "false: ", 0),
+        (0.0, {"all": 1.0}, "false: ", 4),
+    ],
+)
+def test_choosing_strength_judges_every_problem(worst, untuned, word, count):
+    def measured(problem, seed):
+        excess = {
+            choosing_strength.WORST: worst,
+            choosing_strength.UNTUNED: untuned.get("all", untuned.get(problem, 0.0)),
+        }
+        ways = (
+            choosing_strength.LEAST,
+            choosing_strength.REFITTED,
+            choosing_strength.STABLE,
+            *excess,
+        )
+        errors = [1.0 + excess.get(way, 0.0) for way in ways]
+        chosen = [[0.1, error, 3, 0, 0] for error in errors]
+        return {"ways": list(ways), "chosen": chosen, "flat_decades": 0.5}
+
+    config = choosing_strength.Config(seeds=2, network_seeds=2)
+    verdict = verdict_on(choosing_strength, config, measured)
+    assert verdict.startswith(word)
+    assert f"(worse in {count} of 4 problems)" in verdict
+
+
+@pytest.mark.parametrize(
+    ("solved", "word"),
+    [
+        (lambda method: True, "holds: "),
+        (lambda method: "sgd" in method, "holds with conditions: "),
+        (lambda method: False, "false: "),
+    ],
+    ids=["all", "some", "none"],
+)
+def test_lasso_counts_the_optimizers_that_solve_it(solved, word):
+    def measured(method, **_):
+        unused = ("zeros", "zeros_wanted", "objective", "largest_error")
+        is_solved = solved(method)
+        gap = 1e-12 if is_solved else 1e-3
+        return {
+            **dict.fromkeys(unused, 0.0),
+            **{"gap": gap, "support_match": float(is_solved)},
+        }
+
+    assert verdict_on(lasso, lasso.QUICK, measured).startswith(word)
