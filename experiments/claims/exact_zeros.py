@@ -2,6 +2,8 @@
 
 Question: Does L1 regularization set weights to exactly zero, and does L2? The network
 is a Flax MLP 64-300-100-10 on scikit-learn's digits; the penalty acts on its kernels.
+Strengths are chosen on a fifth of the training images, which no network is trained on;
+the test images are used once.
 
 Claim: L1 regularization gives exact zeros, so it selects features and makes a network
 smaller; L2 shrinks weights without zeros.
@@ -10,13 +12,26 @@ Expected: L1 written into the loss (Keras' kernel_regularizer) leaves no exact z
 by `jaxreg.regularize` at strength 3e-4 leaves at least 97.5 % exact zeros at a test
 accuracy within 1 point of the network without a penalty. L2 and decay leave none.
 
-Cost: 1 to 2 minutes on 2 cores.
+Rule: of the strengths of `regularize` with L1, the verdict takes the strongest whose
+mean validation accuracy is within 1 point of the network without a penalty; where none
+is, the weakest. False unless it leaves more than half of the weights exactly zero, its
+mean test accuracy is at most 1 point lower, and L2 and decay leave less than 0.1 % at
+every strength. Then holds if L1 in the loss, too, leaves more than half at some
+strength, and holds with conditions if it does not.
+
+Corrected: the zeros came as expected, their price did not: at strength 3e-4 the network
+is more than a point worse than without a penalty, at 1e-4 less than a point, with fewer
+zeros. An earlier run, which trained on the validation images as well and chose the
+strength by test accuracy, had it within a point.
+
+Cost: 3 minutes on 2 busy cores.
 
 Command: python -m experiments exact_zeros
 """
 
 import dataclasses
 import functools
+import statistics
 from typing import Any
 
 import jax
@@ -75,7 +90,8 @@ def cells(config: Config) -> list[Row]:
 def measure(config: Config, method: str, strength: float, seed: int) -> Row:
     """Trains one network and counts what is zero."""
     split = data_sets.digits(seed)
-    row = _measure(config, method, strength, seed, split)
+    inner = data_sets.validation(split, seed)
+    row = _measure(config, method, strength, seed, inner, split[2:])
     return jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), row)
 
 
@@ -86,6 +102,7 @@ def _measure(
     strength: jax.Array,
     seed: jax.Array,
     split: data_sets.Split,
+    test: tuple[np.ndarray, np.ndarray],
 ) -> Row:
     init_key, batch_key = jax.random.split(jax.random.key(seed))
     params, apply = networks.init_mlp(_SIZES, init_key)
@@ -104,7 +121,8 @@ def _measure(
     numbers = jaxreg.measure(penalty, params, grads)
     return {
         "train_accuracy": training.accuracy(apply, params, *data),
-        "test_accuracy": training.accuracy(apply, params, *split[2:]),
+        "validation_accuracy": training.accuracy(apply, params, *split[2:]),
+        "test_accuracy": training.accuracy(apply, params, *test),
         "objective": train_loss + numbers["penalty"],
         "zeros": numbers["zero_share"],
         "dead_pixels": jnp.sum(jnp.all(first == 0, axis=1)),
@@ -161,37 +179,53 @@ def _strengths(method: str, config: Config) -> tuple[float, ...]:
 
 def summarise(config: Config, rows: list[Row]) -> list[Row]:
     """Mean and standard error over the seeds."""
-    measured = ("test_accuracy", "train_accuracy", "zeros", "dead_pixels")
-    more = ("dead_neurons", "objective", "stationarity")
+    measured = ("validation_accuracy", "test_accuracy", "train_accuracy", "zeros")
+    more = ("dead_pixels", "dead_neurons", "objective", "stationarity")
     return stats.over_seeds(rows, ("method", "strength"), measured + more)
 
 
 def verdict(config: Config, rows: list[Row]) -> str:
-    """Reads the claim off the table."""
+    """The zeros and the cost of L1 at the strength chosen on validation images."""
     table = summarise(config, rows)
 
-    def worst_zeros(method: str) -> float:
-        return max(row["zeros"] for row in stats.select(table, method=method))
+    def most_zeros(*methods: str) -> float:
+        return max(row["zeros"] for row in table if row["method"] in methods)
 
     (free,) = stats.select(table, method="no penalty")
-    best = max(
-        stats.select(table, method="regularize L1"),
-        key=lambda row: (
-            (row["test_accuracy"] >= free["test_accuracy"] - 0.01) * row["zeros"]
-        ),
-    )
-    in_loss = worst_zeros("L1 in the loss")
-    smooth = max(worst_zeros("L2 in the loss"), worst_zeros("AdamW decay"))
+    chosen = _chosen(free, stats.select(table, method="regularize L1"))
+    in_loss = most_zeros("L1 in the loss")
     # Weights of pixels that are 0 in every image get no gradient but that of decay, and
     # decay until float32 underflows: those are the zeros that L2 may show.
-    cost = 100 * (free["test_accuracy"] - best["test_accuracy"])
-    holds = best["zeros"] > 0.5 and in_loss == 0 and smooth < 1e-3 and cost <= 1
+    smooth = most_zeros("L2 in the loss", "AdamW decay")
+    cost, error = _cost(rows, chosen)
+    is_sparse = chosen["zeros"] > 0.5 and cost <= 1 and smooth < 1e-3
+    word = "holds" if in_loss > 0.5 else "holds with conditions"
     return (
-        f"{'holds with conditions' if holds else 'false'}: L1 by jaxreg.regularize "
-        f"leaves {best['zeros']:.1%} exact zeros at strength {best['strength']:g} "
-        f"for {cost:.2f} points of test accuracy; the same L1 in the loss leaves "
-        f"{in_loss:.3%}, L2 and decay {smooth:.3%} (float32 underflow)."
+        f"{word if is_sparse else 'false'}: L1 by jaxreg.regularize leaves "
+        f"{chosen['zeros']:.1%} exact zeros at strength {chosen['strength']:g}, chosen "
+        f"on validation images, for {cost:.2f} points of test accuracy (standard error "
+        f"{error:.2f}); L1 in the loss leaves at most {in_loss:.3%}, L2 and decay "
+        f"{smooth:.3%}."
     )
+
+
+def _chosen(free: Row, candidates: list[Row]) -> Row:
+    """The strongest within a point of `free` on validation images, or the weakest."""
+    least = free["validation_accuracy"] - 0.01
+    good = [row for row in candidates if row["validation_accuracy"] >= least]
+    if good:
+        return max(good, key=lambda row: row["strength"])
+    return min(candidates, key=lambda row: row["strength"])
+
+
+def _cost(rows: list[Row], chosen: Row) -> tuple[float, float]:
+    """Points of test accuracy below no penalty: paired mean and standard error."""
+    free = {r["seed"]: r for r in stats.select(rows, method="no penalty")}
+    points = [
+        100 * (free[row["seed"]]["test_accuracy"] - row["test_accuracy"])
+        for row in stats.alike(rows, chosen, ("method", "strength"))
+    ]
+    return statistics.fmean(points), stats.standard_error(points)
 
 
 def plot(config: Config, rows: list[Row]) -> matplotlib.figure.Figure:

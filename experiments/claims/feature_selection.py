@@ -12,6 +12,10 @@ Expected: (a) about 51 % of the paths where the condition fails, 100 % where it 
 .118 to .439 (Ng 2004). (c) The largest strength is 2.1480, the order 3, 9, 4, 7, 2, 10,
 5, 8, 6, 1 (Efron et al. 2004); 3, 7 and 10 features at 1, .1 and .01, ridge always 10.
 
+Rule: false unless with the most features L1 has less test error than L2, and those of
+diabetes enter in the order of Efron et al. Then holds if all paths have the right
+signs with and without the condition, with conditions if not.
+
 Corrected: with 5 features both errors are lower than expected, .087 and .074, in these
 samples with strengths chosen on validation rows; they grow with the number of features
 as expected.

@@ -12,6 +12,9 @@ most 1e-6 for SGD with momentum and for schedule-free), in 20,000 steps. With L1
 loss no exact zero; with a threshold of learning rate x strength after Adam, another
 solution.
 
+Rule: holds if every optimizer inside `regularize` has scikit-learn's support in every
+problem, with a relative gap below 1e-9; with conditions if some have, false if none.
+
 Cost: about 10 seconds on 2 cores.
 
 Command: python -m experiments lasso
@@ -218,6 +221,7 @@ def verdict(config: Config, rows: list[Row]) -> str:
         if row["worst_support_match"] == 1 and row["worst_gap"] < 1e-9
     ]
     word = "holds" if len(exact) == len(ours) else "holds with conditions"
+    word = word if exact else "false"
     return (
         f"{word}: {len(exact)} of {len(ours)} optimizers inside regularize reach "
         f"scikit-learn's support with a relative gap below 1e-9 (worst "

@@ -21,6 +21,8 @@ Row = dict[str, Any]
 Config = Any
 
 LABELS = ("Question", "Claim", "Expected", "Cost", "Command")
+# Optional: what makes the verdict come out one way or another, written before the run.
+RULE = "Rule"
 # Optional: what came out other than expected, and why.
 CORRECTED = "Corrected"
 PARTS = ("Config", "QUICK", "cells", "measure", "summarise", "plot", "verdict")
@@ -43,7 +45,7 @@ def statement(module: ModuleType) -> dict[str, str]:
     Raises:
       RunError: a label is absent or has no text.
     """
-    either = "|".join((*LABELS, CORRECTED))
+    either = "|".join((*LABELS, RULE, CORRECTED))
     paragraphs = re.findall(
         rf"^({either}):(.*?)(?=^[ \t]*$|^(?:{either}):|\Z)",
         inspect.cleandoc(module.__doc__ or ""),

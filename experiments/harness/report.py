@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.harness.answers import ANSWERS, OTHERS, SECTIONS, Answer
-from experiments.harness.contract import CORRECTED, Row
+from experiments.harness.contract import CORRECTED, RULE, Row
 from experiments.harness.files import replace
 
 TITLE = "jaxreg experiments"
@@ -231,7 +231,7 @@ def _section(result: Result) -> str:
     image = base64.b64encode(result.figure).decode()
     said = "".join(
         f"<dt>{label}</dt><dd>{_prose(record[label.lower()])}</dd>\n"
-        for label in ("Question", "Claim", "Expected", CORRECTED)
+        for label in ("Question", "Claim", "Expected", RULE, CORRECTED)
         if label.lower() in record
     )
     return (

@@ -12,6 +12,11 @@ The curve is flat for a third of a decade or more, and one standard error gives 
 non-zeros for little error. Where the truth is sparse, the minimum keeps several times
 too many features; EBIC of refits and stability selection find the truth.
 
+Rule: a strength is worse if its mean test error is above that of the cross-validated
+one by more than twice the standard error of the difference. False unless the worst of
+the grid is worse in all problems and 0.01 in some; holds if 0.01 is in all, with
+conditions if not.
+
 Corrected: stability selection keeps nothing wrongly but misses half of a sparse truth:
 half of the samples show less, and the bound on wrong features ends the grid early. AIC,
 BIC and EBIC take the likelihood of shrunken weights, which counts against a sparse fit;

@@ -253,16 +253,17 @@ def test_an_experiment_that_breaks_the_pattern_is_told_how(
         run_toy(toy, tmp_path)
 
 
-def test_a_correction_of_what_was_expected_is_recorded(
-    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("label", ["Rule", "Corrected"])
+def test_a_rule_and_a_correction_are_recorded(
+    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: str
 ) -> None:
-    told = f"{toy.__doc__}\nCorrected: less\nthan half.\n"
+    told = f"{toy.__doc__}\n{label}: less\nthan half.\n"
     found = []
     for text in (toy.__doc__, told):
         monkeypatch.setattr(toy, "__doc__", text)
         run_toy(toy, tmp_path)
         record = json.loads((tmp_path / "run.json").read_text())
-        found.append(record.get("corrected"))
+        found.append(record.get(label.lower()))
     assert found == [None, "less than half."]
 
 
