@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
+from jaxreg._core.alike import kinds_of
 from jaxreg._core.layout import Groups, Layout, Shape
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
@@ -131,11 +132,8 @@ class Leafwise(Penalty):
         self, leaves: list[jax.Array], steps: list[jax.Array]
     ) -> list[jax.Array]:
         """The proxes, with one compiled body per kind of leaf."""
-        kinds: dict[tuple[object, ...], list[int]] = {}
-        for index, pair in enumerate(zip(leaves, steps, strict=True)):
-            kinds.setdefault(tuple(map(jax.typeof, pair)), []).append(index)
         out = list(leaves)
-        for indices in kinds.values():
+        for indices in kinds_of(leaves, steps):
             alike = [[x[index] for index in indices] for x in (leaves, steps)]
             at_once = self.leaves_at_once(alike[0][0].shape, alike[1][0].shape)
             if at_once:
