@@ -178,8 +178,9 @@ class Leafwise(Penalty):
             if leaf.size:
                 self._check_whole(leaf, self.layout.whole_axes(leaf.shape))
         steps = [jnp.asarray(step, leaf.dtype) for leaf in leaves]
-        latents = treedef.flatten_up_to(latent)
-        return treedef.unflatten(self._on_alike(_leaf_nearest, latents, steps, leaves))
+        latents = jax.tree.leaves(latent)
+        nearest = self._on_alike(_leaf_nearest, latents, steps, leaves)
+        return jax.tree.unflatten(treedef, nearest)
 
     def _seen(self, leaf: jax.Array) -> jax.Array:
         """The leaf in the shape that the formulas take, after validation."""

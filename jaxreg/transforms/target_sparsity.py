@@ -266,23 +266,22 @@ class _TargetSparsity:
         sizes = stacked(of_points, kinds)
         ranks = list(map(jax.vmap(ranks_of), sizes, stacked(of_latents, kinds)))
         alive = [jnp.sum(s != 0, per_array(s), dtype=jnp.int32) for s in sizes]
-        zero = _share_of_rest(sum(map(jnp.sum, alive)), total)
+        alive_in_all = _total(alive)
+        zero = _share_of_rest(alive_in_all, total)
         factor = self.ramp.next_factor(state.next_factor, state.reached, zero, count)
         is_landing = count == self.ramp.end_step
         wanted = self.ramp.survivor_count(total)
         floors = [min(self.keep_at_least, math.prod(s.shape[1:])) for s in sizes]
         is_short = [jnp.any(a < floor) for a, floor in zip(alive, floors, strict=True)]
-        is_short.append(sum(map(jnp.sum, alive)) < wanted)
+        is_short.append(alive_in_all < wanted)
         least = sum(f * len(rows) for f, rows in zip(floors, kinds, strict=True))
         masks = _either(
             is_landing | jnp.any(jnp.stack(is_short)),
             lambda: self._survivors(ranks, kinds, jnp.maximum(wanted, least)),
             lambda: [jnp.zeros_like(rank, bool) for rank in ranks],
         )
-        kept = sum(
-            jnp.sum(mask & (rank > 0), dtype=jnp.int32)
-            for mask, rank in zip(masks, ranks, strict=True)
-        )
+        pairs = zip(masks, ranks, strict=True)
+        kept = _total([mask & (rank > 0) for mask, rank in pairs])
         landed = _share_of_rest(kept, total)
         numbers = _Numbers(
             next_factor=factor,
@@ -302,6 +301,11 @@ class _TargetSparsity:
             for floor, rank in zip(floors, ranks, strict=True)
         ]
         return largest_of_stacks(first, kinds, count)
+
+
+def _total(counts: list[jax.Array]) -> jax.Array:
+    sums = (jnp.sum(each, dtype=jnp.int32) for each in counts)
+    return sum(sums, start=jnp.zeros((), jnp.int32))
 
 
 def _share_of_rest(count: jax.Array, total: int) -> jax.Array:
