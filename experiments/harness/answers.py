@@ -32,6 +32,7 @@ SECTIONS = {
         "cost",
         "step_cost",
         "step_bandwidth",
+        "leaves",
         "prox_cost",
         "scale",
     ),

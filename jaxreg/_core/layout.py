@@ -8,6 +8,7 @@ the leaves it cannot take, and the axes that cannot be sharded.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import ClassVar
@@ -165,8 +166,7 @@ class Groups(Layout):
         return groups.count(self.axes, self.view(shape))
 
     def leaf_sizes(self, leaf: jax.Array) -> jax.Array:
-        seen = reshaped(repr(self), leaf, self.view(leaf.shape))
-        return groups.root_mean_square(seen, self.axes)
+        return _group_sizes(self, leaf)
 
     def leaf_spread(self, units: jax.Array, shape: Shape) -> jax.Array:
         whole = jnp.broadcast_to(units, self.view(shape))
@@ -242,6 +242,13 @@ class Lines(Layout):
     def step_varies(self, shape: Shape, step_shape: Shape) -> bool:
         lengths = (1,) * (len(shape) - len(step_shape)) + step_shape
         return any(lengths[axis] > 1 for axis in self.axes)
+
+
+@functools.partial(jax.jit, static_argnames="layout")
+def _group_sizes(layout: Groups, leaf: jax.Array) -> jax.Array:
+    """The root mean squares of groups, traced once for all leaves of one kind."""
+    seen = reshaped(repr(layout), leaf, layout.view(leaf.shape))
+    return groups.root_mean_square(seen, layout.axes)
 
 
 def _no_layers(ndim: int, stacked: int) -> str:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._core import groups
+from jaxreg._core.alike import kinds_of
 from jaxreg._core.layout import Groups, Layout, Shape
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import (
@@ -119,36 +120,37 @@ class Leafwise(Penalty):
                 self._check_shape(leaf.shape)
                 check_step(self, self.layout, leaf.shape, leaf_step.shape)
                 self._check_whole(leaf, self.layout.whole_axes(leaf.shape))
-        if len(leaves) <= _MOST_UNROLLED:
-            proxes = [
-                _leaf_prox(self, *pair) for pair in zip(leaves, steps, strict=True)
-            ]
-        else:
-            proxes = self._proxes_of_alike(leaves, steps)
+        proxes = self._on_alike(_leaf_prox, leaves, steps)
         return jax.tree.unflatten(treedef, proxes)
 
-    def _proxes_of_alike(
-        self, leaves: list[jax.Array], steps: list[jax.Array]
+    def _on_alike(
+        self,
+        formula: Callable[[Penalty, jax.Array, jax.Array, jax.Array], jax.Array],
+        leaves: list[jax.Array],
+        steps: list[jax.Array],
+        *more: list[jax.Array],
     ) -> list[jax.Array]:
-        """The proxes, with one compiled body per kind of leaf."""
-        kinds: dict[tuple[object, ...], list[int]] = {}
-        for index, pair in enumerate(zip(leaves, steps, strict=True)):
-            kinds.setdefault(tuple(map(jax.typeof, pair)), []).append(index)
+        """The formula of each leaf, with one compiled body per kind of leaf."""
         out = list(leaves)
-        for indices in kinds.values():
-            alike = [[x[index] for index in indices] for x in (leaves, steps)]
-            at_once = self.leaves_at_once(alike[0][0].shape, alike[1][0].shape)
+        columns = (leaves, steps, *more)
+        is_unrolled = len(leaves) <= _MOST_UNROLLED
+        for rows in kinds_of(*columns):
+            alike = [[column[row] for row in rows] for column in columns]
+            shapes = leaves[rows[0]].shape, steps[rows[0]].shape
+            at_once = 0 if is_unrolled else self.leaves_at_once(*shapes)
             if at_once:
-                stacked = jax.lax.map(
-                    lambda pair: _leaf_prox(self, *pair),
+                stacks = jax.lax.map(
+                    lambda arrays: formula(self, *arrays),
                     list(map(jnp.stack, alike)),
                     batch_size=at_once if at_once > 1 else None,
                 )
-                proxes = [stacked[row] for row in range(len(indices))]
+                out_of_kind = [stacks[row] for row in range(len(rows))]
             else:
-                proxes = [_leaf_prox(self, *pair) for pair in zip(*alike, strict=True)]
-            for index, prox in zip(indices, proxes, strict=True):
-                out[index] = prox
+                out_of_kind = [
+                    formula(self, *each) for each in zip(*alike, strict=True)
+                ]
+            for row, result in zip(rows, out_of_kind, strict=True):
+                out[row] = result
         return out
 
     def leaves_at_once(self, shape: Shape, step_shape: Shape) -> int:
@@ -171,15 +173,14 @@ class Leafwise(Penalty):
         return jax.tree.unflatten(treedef, map(distance, leaves, pulls))
 
     def _nearest(self, latent: Tree, params: Tree, step: Number) -> Tree:
-        def nearest(latent: jax.Array, leaf: jax.Array) -> jax.Array:
-            if not leaf.size:
-                return latent
-            self._check_whole(leaf, self.layout.whole_axes(leaf.shape))
-            step_here = jnp.asarray(step, leaf.dtype)
-            pair = self._seen(latent), self._seen(leaf)
-            return self._as_leaf(_leaf_nearest(self, *pair, step_here), leaf)
-
-        return jax.tree.map(nearest, latent, params)
+        leaves, treedef = jax.tree.flatten(params)
+        for leaf in leaves:
+            if leaf.size:
+                self._check_whole(leaf, self.layout.whole_axes(leaf.shape))
+        steps = [jnp.asarray(step, leaf.dtype) for leaf in leaves]
+        latents = jax.tree.leaves(latent)
+        nearest = self._on_alike(_leaf_nearest, latents, steps, leaves)
+        return jax.tree.unflatten(treedef, nearest)
 
     def _seen(self, leaf: jax.Array) -> jax.Array:
         """The leaf in the shape that the formulas take, after validation."""
@@ -250,12 +251,16 @@ def _leaf_slope_at_zero(penalty: Elementwise) -> jax.Array:
 
 @traced_once
 def _leaf_nearest(
-    penalty: Leafwise, latent: jax.Array, leaf: jax.Array, step: jax.Array
+    penalty: Leafwise, latent: jax.Array, step: jax.Array, leaf: jax.Array
 ) -> jax.Array:
+    if not leaf.size:
+        return latent
+
     def nearest(latent: jax.Array, leaf: jax.Array) -> jax.Array:
         return penalty.leaf_nearest(latent, leaf, step)
 
-    return _by_layer(penalty, nearest)(latent, leaf)
+    pair = penalty._seen(latent), penalty._seen(leaf)
+    return penalty._as_leaf(_by_layer(penalty, nearest)(*pair), leaf)
 
 
 @traced_once

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxreg._core.alike import kinds_of, per_array, stacked, unstacked
+
 
 @jax.jit
 def largest(scores: Sequence[jax.Array], count: jax.Array) -> list[jax.Array]:
@@ -19,39 +21,44 @@ def largest(scores: Sequence[jax.Array], count: jax.Array) -> list[jax.Array]:
 
     Among equal scores the first in order are selected. The bits of floats >= 0 order as
     the floats do: the threshold is built bit by bit from counts of scores that reach
-    it, and then, if several equal it, so is the last index selected among them. Arrays
-    of the same shape and dtype are stacked, so that many of them compile as one.
+    it, and then, if several equal it, so is the last index selected among them.
     """
-    kinds: dict[object, list[int]] = {}
-    for row, score in enumerate(scores):
-        kinds.setdefault(jax.typeof(score), []).append(row)
-    sizes = (score.size for score in scores)
-    offsets = list(itertools.accumulate(sizes, initial=0))
-    stacks = [jnp.stack([scores[row] for row in rows]) for rows in kinds.values()]
-    starts = [jnp.asarray([offsets[row] for row in rows]) for rows in kinds.values()]
-    masks: dict[int, jax.Array] = {}
-    stacked_masks = _largest(stacks, starts, count)
-    for rows, stack in zip(kinds.values(), stacked_masks, strict=True):
-        masks |= dict(zip(rows, stack, strict=True))
-    return [masks[row] for row in range(len(scores))]
+    kinds = kinds_of(scores)
+    masks = largest_of_stacks(stacked(scores, kinds), kinds, count)
+    return unstacked(masks, kinds)
 
 
-def largest_of_each(scores: Sequence[jax.Array], count: int) -> list[jax.Array]:
-    """Masks of the `count` largest of each array; the first in order among equals."""
+def largest_of_each(stack: jax.Array, count: int) -> jax.Array:
+    """Masks of the `count` largest of each array of a stack, the first among equals."""
+    axes = per_array(stack)
+    if not stack.size:
+        return stack > 0
+    index = _flat_indices(jnp.zeros(1), (1, *stack.shape[1:]))
 
-    def masked(score: jax.Array) -> jax.Array:
-        index = _flat_indices(jnp.zeros(1), (1, *score.shape))[0]
+    def add_next(_: int, mask: jax.Array) -> jax.Array:
+        rest = jnp.where(mask, -jnp.inf, stack)
+        is_top = ~mask & (rest == jnp.max(rest, axes, keepdims=True))
+        tops = jnp.where(is_top, index, jnp.uint32(2**32 - 1))
+        return mask | (is_top & (index == jnp.min(tops, axes, keepdims=True)))
 
-        def add_next(_: int, mask: jax.Array) -> jax.Array:
-            rest = jnp.where(mask, -jnp.inf, score)
-            is_top = ~mask & (rest == jnp.max(rest))
-            first = jnp.min(jnp.where(is_top, index, jnp.uint32(2**32 - 1)))
-            return mask | (is_top & (index == first))
+    none = jnp.zeros_like(stack, bool)
+    most = min(count, math.prod(stack.shape[1:]))
+    return jax.lax.fori_loop(0, most, add_next, none)
 
-        none = jnp.zeros_like(score, bool)
-        return jax.lax.fori_loop(0, min(count, score.size), add_next, none)
 
-    return [masked(score) if score.size else score > 0 for score in scores]
+def largest_of_stacks(
+    stacks: Sequence[jax.Array], kinds: list[list[int]], count: jax.Array
+) -> list[jax.Array]:
+    """The masks of `largest` for the stacks of arrays of one kind."""
+    sizes = {
+        row: math.prod(stack.shape[1:])
+        for rows, stack in zip(kinds, stacks, strict=True)
+        for row in rows
+    }
+    ordered = (sizes[row] for row in range(len(sizes)))
+    offsets = list(itertools.accumulate(ordered, initial=0))
+    starts = [jnp.asarray([offsets[row] for row in rows]) for rows in kinds]
+    return _largest(stacks, starts, count)
 
 
 def _largest(

@@ -143,13 +143,6 @@ def counted_parts(parts: list[Part], points: Mapping[int, jax.Array]) -> list[Pa
     return [part for part, _ in chosen]
 
 
-def zero_share(sizes: list[jax.Array]) -> jax.Array:
-    """The share of zeros among units of these sizes."""
-    zeros = sum((jnp.sum(size == 0) for size in sizes), start=jnp.zeros((), jnp.int32))
-    total = sum(size.size for size in sizes)
-    return (zeros / max(total, 1)).astype(jnp.float32)
-
-
 def ranks_of(sizes: jax.Array, latent_sizes: jax.Array) -> jax.Array:
     """Ranks the units of a leaf: zero units by their latent, below all others.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxreg._core.alike import kinds_of, per_array, stacked, unstacked
 from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, widened
 from jaxreg._core.ranges import is_known
-from jaxreg._numerics.largest import largest, largest_of_each
+from jaxreg._numerics.largest import largest_of_each, largest_of_stacks
 from jaxreg.rules.by_path import Leaves, Part, penalties_of
 from jaxreg.transforms._leaves import (
     INNER_UPDATES,
@@ -32,7 +33,6 @@ from jaxreg.transforms._ramp import (
     first_share,
     makes_zeros,
     ranks_of,
-    zero_share,
     zeroing_parts,
 )
 from jaxreg.transforms.latent import RegularizeState
@@ -251,47 +251,65 @@ class _TargetSparsity:
     ) -> tuple[list[jax.Array], _Numbers]:
         """Masks of the units that must not be zero, and the state's new numbers."""
         points = self._map(False, jnp.ones([])).prox(leaves, latents)
-        ranks: list[jax.Array] = []
-        sizes: list[jax.Array] = []
+        of_points: list[jax.Array] = []
+        of_latents: list[jax.Array] = []
         for part in counted_parts(leaves.parts, points):
             unit_sizes = zeroed_units(part.penalty).unit_sizes
-            of_part = unit_sizes(part.pick(points))
-            sizes += of_part
-            ranks += map(ranks_of, of_part, unit_sizes(part.pick(latents)))
-        total = sum(size.size for size in sizes)
+            of_points += unit_sizes(part.pick(points))
+            of_latents += unit_sizes(part.pick(latents))
+        total = sum(sizes.size for sizes in of_points)
         if not total:
-            return [jnp.ones_like(rank, bool) for rank in ranks], _Numbers(*state[1:])
-        zero = zero_share(sizes)
+            none = [jnp.ones_like(sizes, bool) for sizes in of_points]
+            return none, _Numbers(*state[1:])
+        # From here on the program grows with the kinds of leaves, not with the leaves.
+        kinds = kinds_of(of_points, of_latents)
+        sizes = stacked(of_points, kinds)
+        ranks = list(map(jax.vmap(ranks_of), sizes, stacked(of_latents, kinds)))
+        alive = [jnp.sum(s != 0, per_array(s), dtype=jnp.int32) for s in sizes]
+        alive_in_all = _total(alive)
+        zero = _share_of_rest(alive_in_all, total)
         factor = self.ramp.next_factor(state.next_factor, state.reached, zero, count)
         is_landing = count == self.ramp.end_step
         wanted = self.ramp.survivor_count(total)
-        alive = [jnp.sum(size > 0, dtype=jnp.int32) for size in sizes]
-        floors = [min(self.keep_at_least, size.size) for size in sizes]
-        is_short = [sum(alive) < wanted, *map(operator.lt, alive, floors)]
+        floors = [min(self.keep_at_least, math.prod(s.shape[1:])) for s in sizes]
+        is_short = [jnp.any(a < floor) for a, floor in zip(alive, floors, strict=True)]
+        is_short.append(alive_in_all < wanted)
+        least = sum(f * len(rows) for f, rows in zip(floors, kinds, strict=True))
         masks = _either(
             is_landing | jnp.any(jnp.stack(is_short)),
-            lambda: self._survivors(ranks, jnp.maximum(wanted, sum(floors))),
+            lambda: self._survivors(ranks, kinds, jnp.maximum(wanted, least)),
             lambda: [jnp.zeros_like(rank, bool) for rank in ranks],
         )
-        lasting = [jnp.where(*pair, 0) for pair in zip(masks, ranks, strict=True)]
-        landed = zero_share(lasting)
-        lost = sum(jnp.sum(rank > 0, dtype=jnp.int32) for rank in lasting) - wanted
+        pairs = zip(masks, ranks, strict=True)
+        kept = _total([mask & (rank > 0) for mask, rank in pairs])
+        landed = _share_of_rest(kept, total)
         numbers = _Numbers(
             next_factor=factor,
             reached=jnp.where(is_landing, landed, zero),
             cut=jnp.where(is_landing, jnp.maximum(landed - zero, 0), state.cut),
-            missed_units=jnp.where(is_landing, lost, state.missed_units),
+            missed_units=jnp.where(is_landing, kept - wanted, state.missed_units),
         )
-        return masks, numbers
+        return unstacked(masks, kinds), numbers
 
-    def _survivors(self, ranks: list[jax.Array], count: jax.Array) -> list[jax.Array]:
+    def _survivors(
+        self, ranks: list[jax.Array], kinds: list[list[int]], count: jax.Array
+    ) -> list[jax.Array]:
         """Masks of the units of highest rank, the floor of each leaf among them."""
-        floors = largest_of_each(ranks, self.keep_at_least)
+        floors = [largest_of_each(rank, self.keep_at_least) for rank in ranks]
         first = [
             jnp.where(floor & (rank > 0), jnp.inf, rank)
             for floor, rank in zip(floors, ranks, strict=True)
         ]
-        return largest(first, count)
+        return largest_of_stacks(first, kinds, count)
+
+
+def _total(counts: list[jax.Array]) -> jax.Array:
+    sums = (jnp.sum(each, dtype=jnp.int32) for each in counts)
+    return sum(sums, start=jnp.zeros((), jnp.int32))
+
+
+def _share_of_rest(count: jax.Array, total: int) -> jax.Array:
+    return ((total - count) / total).astype(jnp.float32)
 
 
 def warn_if_missed(missed_units: jax.Array) -> None:

@@ -24,7 +24,7 @@ TESTED_ON_THEIR_OWN = {
 }
 # More than ten methods or networks are compiled.
 LONG = {"normalization", "support_recovery"}
-TIMED = {"prox_cost", "step_bandwidth", "step_cost"}
+TIMED = {"leaves", "prox_cost", "step_bandwidth", "step_cost"}
 
 
 def module_of(name):

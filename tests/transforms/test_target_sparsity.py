@@ -437,3 +437,13 @@ def test_leaves_without_entries_land_with_nothing_to_cut(wrap) -> None:
     updates, state = wrap(tx.update)(params, tx.init(params), params)
     assert updates["kernel"].shape == (0, 3)
     assert state.cut == 0 and state.cut.dtype == jnp.float32
+
+
+def test_leaves_of_one_kind_are_checked_by_one_program() -> None:
+    def loops(count: int) -> int:
+        tx = jaxreg.target_sparsity(optax.sgd(0.1), jaxreg.L1(0.1), 0.5, end_step=10)
+        params = {f"{i}": jnp.ones((2, 3)) for i in range(count)}
+        program = jax.jit(tx.update).lower(params, tx.init(params), params)
+        return program.as_text().count("stablehlo.while")
+
+    assert 0 < loops(12) == loops(2)
