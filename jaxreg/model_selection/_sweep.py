@@ -15,6 +15,7 @@ from jaxreg._core.penalty import Number, Tree
 from jaxreg._core.ranges import (
     BETWEEN_0_AND_1,
     check_number,
+    is_array,
     is_known,
     is_number,
     real_array,
@@ -98,7 +99,7 @@ def fold_masks(
     >>> print(masks.sum(axis=0), masks.sum(axis=1))
     [1 1 1 1 1 1 1 1 1 1 1 1] [3 3 2 2 2]
     """
-    if is_number(key):
+    if not (isinstance(key, jax.Array) or is_array(key)):
         raise TypeError(
             f"fold_masks: key is {shown(key)}; allowed: a key, as jax.random.key(0)"
         )

@@ -563,7 +563,7 @@ KINDS = [
         "metric is ...; allowed: 'deviance', or a function",
         ValueError,
     ),
-    kind("a key of `jax.random`", "key", [0.5, "1"], "invalid PRNG key"),
+    kind("a key of `jax.random`", "key", [0, 0.5, "1", None], "allowed: a key"),
     # It reads paths and shapes alone; chains.py has the rows.
     Kind("a tree of shapes", ("check.params",), ()),
     kind(
