@@ -12,10 +12,10 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Tree
+from jaxreg._core.pytree import is_array
 from jaxreg._core.ranges import (
     BETWEEN_0_AND_1,
     check_number,
-    is_array,
     is_known,
     is_number,
     real_array,
