@@ -16,12 +16,13 @@ from jaxreg.compaction._removal import Stay, masks_of
 from jaxreg.compaction._terms import Axes, Term, mask_along
 
 _MOVES = {"reshape", "squeeze", "transpose", "convert_element_type"}
+_SUMS = {"add", "add_any", "sub"}
 _BROADCASTS = {"broadcast_in_dim", "reshape", "squeeze", "convert_element_type"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bias:
-    """The leaf that is added to a contraction, or subtracted from it.
+    """The leaf that is added to a contraction or a sum of some, or subtracted from it.
 
     `behind` leads from the contraction to the sum, `before` from the leaf to it.
     """
@@ -42,7 +43,7 @@ def biases(
     terms are constant, and the update would be merged into what it updates.
 
     The sum is the only use of the contraction and of the leaf, so that nothing else
-    sees what is moved from one to the other.
+    sees what is moved from one to the other; other terms may be added in between.
     """
     uses: dict[Operand, list[Equation | None]] = collections.defaultdict(list)
     makers: dict[Operand, Equation] = {}
@@ -69,34 +70,46 @@ def _bias(
     makers: dict[Operand, Equation],
     leaf_of: dict[Variable, int],
 ) -> Bias | None:
-    behind = []
+    behind: list[Equation] = []
     current = eqn.outputs[0]
-    (user, *more) = uses[current] or [None]
-    while user is not None and not more and user.name in _MOVES:
+    while True:
+        (user, *more) = uses[current] or [None]
+        if user is None or more or user.name not in (*_MOVES, *_SUMS):
+            return None
+        if user.name in _SUMS:
+            first, second = user.inputs
+            if user.name == "sub" and first is not current:
+                return None
+            found = _leaf_behind(second if first is current else first, uses, makers)
+            if found is not None and found[0] in leaf_of:
+                break
+        # A constant passes through a sum with anything else, as other contractions.
         behind.append(user)
         current = user.outputs[0]
-        (user, *more) = uses[current] or [None]
-    if user is None or more or user.name not in ("add", "add_any", "sub"):
-        return None
-    first, second = user.inputs
-    if user.name == "sub" and first is not current:
-        return None
-    operand, before = second if first is current else first, []
-    while len(uses[operand]) == 1 and operand in makers:
-        if makers[operand].name not in _BROADCASTS:
-            return None
-        before.append(makers[operand])
-        operand = makers[operand].inputs[0]
-    if isinstance(operand, Literal) or operand not in leaf_of:
-        return None
-    if len(uses[operand]) > 1:
-        return None
+    operand, before = found
     moved = (eqn, *behind, *before, user)
     if not _takes(operand.dtype, [each.outputs[0].dtype for each in moved]):
         return None
     sign = -1 if user.name == "sub" else 1
     path = tuple(behind), tuple(reversed(before))
     return Bias(leaf_of[operand], sign, *path, user.outputs[0])
+
+
+def _leaf_behind(
+    operand: Operand,
+    uses: dict[Operand, list[Equation | None]],
+    makers: dict[Operand, Equation],
+) -> tuple[Variable, list[Equation]] | None:
+    """What an operand is a broadcast of, if nothing else reads it, and the way back."""
+    before: list[Equation] = []
+    while len(uses[operand]) == 1 and operand in makers:
+        if makers[operand].name not in _BROADCASTS:
+            return None
+        before.append(makers[operand])
+        operand = makers[operand].inputs[0]
+    if isinstance(operand, Literal) or len(uses[operand]) > 1:
+        return None
+    return operand, before
 
 
 def _takes(leaf: Any, others: Sequence[Any]) -> bool:
@@ -191,6 +204,6 @@ def _along_operand(eqn: Equation, stays: jax.Array, ndim: int) -> jax.Array:
 
 def _moved(equations: Sequence[Equation], array: jax.Array) -> jax.Array:
     for eqn in equations:
-        if eqn.name != "convert_element_type":
+        if eqn.name not in ("convert_element_type", *_SUMS):
             (array,) = eqn.bind(array)
     return array

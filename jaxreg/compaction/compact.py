@@ -286,7 +286,7 @@ class Decision:
                 self._uneven.add(index)
                 self.evidence[index] = dataclasses.replace(each, takes_constants=False)
                 return False
-            self._added[bias.leaf] = added
+            self._added[bias.leaf] = self._added.get(bias.leaf, 0.0) + added
         return True
 
     def folded_leaves(self) -> list[Any]:
@@ -329,10 +329,9 @@ class Decision:
             if index in self._uneven:
                 why = "differs by position (padding): penalize biases with coupled"
             for atom, count in counts.items():
-                if count:
-                    out[atom].append(
-                        f"{count} constant, {each.contraction.eqn.where}: {why}"
-                    )
+                text = f"{count} constant, {each.contraction.eqn.where}: {why}"
+                if count and text not in out[atom]:
+                    out[atom].append(text)
         return out
 
 

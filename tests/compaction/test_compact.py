@@ -45,6 +45,26 @@ def test_a_constant_goes_into_the_bias_once() -> None:
     np.testing.assert_allclose(small.params["d"], params["d"] + added, atol=1e-6)
 
 
+def test_constants_of_summed_contractions_go_into_one_bias() -> None:
+    def apply(params: Any, x: Any) -> Any:
+        h = jax.nn.relu(x @ params["a"] + params["b"])
+        g = jax.nn.relu(x @ params["e"] + params["f"])
+        return h @ params["c"] + (g @ params["c2"] + h @ params["c3"]) + params["d"]
+
+    params = {**two_layer_params(), "e": DRAW(5, 4), "f": DRAW(4)}
+    readers = DRAW(4, params["c"].shape[1]), DRAW(*params["c"].shape)
+    params |= dict(zip(("c2", "c3"), readers, strict=True))
+    params["a"] = params["a"].at[:, :3].set(0.0)
+    params["b"] = params["b"].at[:3].set(jnp.array([0.5, 1.0, -1.0]))
+    params["e"] = params["e"].at[:, 1].set(0.0)
+    params["f"] = params["f"].at[1].set(2.0)
+    small = compacted(apply, params, X)
+    added = jnp.array([0.5, 1.0]) @ (params["c"] + params["c3"])[:2]
+    added += 2.0 * params["c2"][1]
+    assert sorted(after(small)) == [3, 5]
+    np.testing.assert_allclose(small.params["d"], params["d"] + added, atol=1e-6)
+
+
 def test_without_fold_constants_stay_and_the_row_says_so() -> None:
     params = two_layer_params()
     params["a"] = params["a"].at[:, :3].set(0.0)
