@@ -33,9 +33,10 @@ def largest_of_each(stack: jax.Array, count: int) -> jax.Array:
     axes = per_array(stack)
     if not stack.size:
         return stack > 0
-    index = _flat_indices(jnp.zeros(1), (1, *stack.shape[1:]))
 
     def add_next(_: int, mask: jax.Array) -> jax.Array:
+        # Of the whole stack, so that it is sharded as the stack is, without a gather.
+        index = _flat_indices(jnp.zeros(len(stack)), stack.shape)
         rest = jnp.where(mask, -jnp.inf, stack)
         is_top = ~mask & (rest == jnp.max(rest, axes, keepdims=True))
         tops = jnp.where(is_top, index, jnp.uint32(2**32 - 1))

@@ -8,7 +8,7 @@ import pytest
 from tests.support.children import results_on_eight_devices
 
 # A minute and a half of compiling for eight devices.
-pytestmark = [pytest.mark.release, pytest.mark.xdist_group("transformer on a mesh")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("transformer on a mesh")]
 
 EVERY_WAY = (
     "adam",
