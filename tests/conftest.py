@@ -22,8 +22,9 @@ TOYS = Path(__file__).parent / "experiments" / "toys"
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 
 # Tests run most programs once. Without LLVM's optimizations they compile in three
-# quarters of the time, and with other code from XLA in half of it; neither laws nor
-# exact zeros may depend on either. `XLA_FLAGS= python -m pytest` optimizes.
+# quarters of the time, and with other code from XLA, a flag that later versions do not
+# know, in half of it; neither laws nor exact zeros may depend on either.
+# `XLA_FLAGS= python -m pytest` optimizes.
 PLAINLY = "--xla_backend_optimization_level=0"
 if jax.__version_info__ < (0, 11):
     PLAINLY += " --xla_cpu_use_fusion_emitters=false"

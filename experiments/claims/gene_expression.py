@@ -100,7 +100,7 @@ def measure(config: Config, data: str, penalty: str, seed: int) -> Row:
 def evaluate(
     config: Config, data: data_sets.Expression, penalty: str, seed: int
 ) -> Row:
-    """What `measure` returns, of any data."""
+    """The row of `measure`, of any data."""
     train, test = model_selection.train_test_split(
         np.arange(len(data.classes)),
         test_size=1 / 3,

@@ -18,6 +18,7 @@ Command: python -m experiments leaves
 """
 
 import dataclasses
+import functools
 import gc
 import itertools
 import time
@@ -33,27 +34,17 @@ import jaxreg
 from experiments.cost._steps import BASE, L1, RATE, Maker, step_of
 from experiments.harness.contract import Row
 from experiments.kit import stats
+from experiments.kit.transformations import TRANSFORMATIONS, Settings
 
 PARTS = ("tracing", "lowering", "compiling")
-_KERNELS = r"kernel$"
-
-
-def _on_kernels(penalty: jaxreg.Penalty) -> jaxreg.Penalty:
-    return jaxreg.by_path([(_KERNELS, penalty)])
-
-
-_GROUPS = jaxreg.GroupLasso(1e-4, group_axis=-1)
+_PENALTIES = {"L1": L1, "groups": jaxreg.GroupLasso(1e-4, group_axis=-1)}
+_SETTINGS = Settings(rate=RATE, target=0.9, end_step=100_000)
 WAYS: dict[str, Maker] = {
-    "regularize, L1": lambda: jaxreg.regularize(optax.adam(RATE), _on_kernels(L1)),
-    "regularize, groups": lambda: jaxreg.regularize(
-        optax.adam(RATE), _on_kernels(_GROUPS)
-    ),
-    "target_sparsity, L1": lambda: jaxreg.target_sparsity(
-        optax.adam(RATE), _on_kernels(L1), 0.9, end_step=100_000
-    ),
-    "target_sparsity, groups": lambda: jaxreg.target_sparsity(
-        optax.adam(RATE), _on_kernels(_GROUPS), 0.9, end_step=100_000
-    ),
+    f"{name}, {label}": functools.partial(
+        TRANSFORMATIONS[name].optimizer, jaxreg.on_kernels(penalty), _SETTINGS
+    )
+    for name in ("regularize", "target_sparsity")
+    for label, penalty in _PENALTIES.items()
 }
 # Multiples of adamw's time, for the most leaves.
 TRACING = {
@@ -201,7 +192,7 @@ def growth(config: Config, rows: list[Row], way: str) -> float:
 
 
 def missed(config: Config, rows: list[Row]) -> list[str]:
-    """What is above its limit, with its figure."""
+    """The ratios that are above their limits, in words."""
     out = []
 
     def compare(what: str, found: float | None, limit: float) -> None:

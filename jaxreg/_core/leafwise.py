@@ -125,19 +125,19 @@ class Leafwise(Penalty):
 
     def _on_alike(
         self,
-        formula: Callable[[Penalty, jax.Array, jax.Array, jax.Array], jax.Array],
+        formula: Callable[..., jax.Array],
         leaves: list[jax.Array],
         steps: list[jax.Array],
         *more: list[jax.Array],
     ) -> list[jax.Array]:
-        """The formula of each leaf, with one compiled body per kind of leaf."""
-        out = list(leaves)
+        """The formula of each leaf; of many, with one compiled body per kind."""
         columns = (leaves, steps, *more)
-        is_unrolled = len(leaves) <= _MOST_UNROLLED
+        if len(leaves) <= _MOST_UNROLLED:
+            return [formula(self, *each) for each in zip(*columns, strict=True)]
+        out = list(leaves)
         for rows in kinds_of(*columns):
             alike = [[column[row] for row in rows] for column in columns]
-            shapes = leaves[rows[0]].shape, steps[rows[0]].shape
-            at_once = 0 if is_unrolled else self.leaves_at_once(*shapes)
+            at_once = self.leaves_at_once(alike[0][0].shape, alike[1][0].shape)
             if at_once:
                 stacks = jax.lax.map(
                     lambda arrays: formula(self, *arrays),

@@ -62,6 +62,12 @@ def largest_of_stacks(
     return _largest(stacks, starts, count)
 
 
+def total_count(counts: Sequence[jax.Array]) -> jax.Array:
+    """The sum over all arrays of counts, or of masks, as an int32."""
+    sums = (jnp.sum(each, dtype=jnp.int32) for each in counts)
+    return sum(sums, start=jnp.zeros((), jnp.int32))
+
+
 def _largest(
     stacks: Sequence[jax.Array], starts: Sequence[jax.Array], count: jax.Array
 ) -> list[jax.Array]:
@@ -70,10 +76,6 @@ def _largest(
     width = jnp.finfo(wide).bits
     kind = jnp.uint32 if width == 32 else jnp.uint64
     keys = [jax.lax.bitcast_convert_type(s.astype(wide), kind) for s in stacks]
-
-    def total_count(masks: Sequence[jax.Array]) -> jax.Array:
-        counts = (jnp.sum(mask, dtype=jnp.int32) for mask in masks)
-        return sum(counts, start=jnp.zeros((), jnp.int32))
 
     def set_bit(index: jax.Array, threshold: jax.Array) -> jax.Array:
         higher = threshold | (

@@ -100,7 +100,7 @@ def _leaf_behind(
     uses: dict[Operand, list[Equation | None]],
     makers: dict[Operand, Equation],
 ) -> tuple[Variable, list[Equation]] | None:
-    """What an operand is a broadcast of, if nothing else reads it, and the way back."""
+    """The source of a broadcast that nothing else reads, and the way back to it."""
     before: list[Equation] = []
     while len(uses[operand]) == 1 and operand in makers:
         if makers[operand].name not in _BROADCASTS:

@@ -243,7 +243,7 @@ def cross_validate(
 
 
 def _lines(path: Path) -> tuple[str, dict[str, str]]:
-    """What `print(path)` shows."""
+    """The title and the rows of `print(path)`."""
     family = path.problem.family if isinstance(path.problem.family, str) else "own"
     features, samples = path.problem.columns.shape
     strengths, nonzeros, ratios, distances, converged = jax.device_get(

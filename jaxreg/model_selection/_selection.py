@@ -40,7 +40,7 @@ class ValidationCurve(NamedTuple):
 
 
 def _curve_lines(curve: ValidationCurve) -> tuple[str, dict[str, str]]:
-    """What `print(curve)` shows."""
+    """The title and the rows of `print(curve)`."""
 
     def selected(index: int) -> str:
         error, spread = float(means[index]), float(spreads[index])
@@ -128,7 +128,7 @@ class InformationCriteria(NamedTuple):
 
 
 def _criteria_lines(criteria: InformationCriteria) -> tuple[str, dict[str, str]]:
-    """What `print(criteria)` shows."""
+    """The title and the rows of `print(criteria)`."""
 
     def least(scores: jax.Array) -> str:
         numbers = jax.device_get(scores).ravel().tolist()
@@ -248,7 +248,7 @@ class StabilitySelection(NamedTuple):
 
 
 def _stability_lines(selection: StabilitySelection) -> tuple[str, dict[str, str]]:
-    """What `print(selection)` shows."""
+    """The title and the rows of `print(selection)`."""
     (stable,) = jax.device_get(selection.is_stable).nonzero()
     units = ", ".join(map(str, stable[:_MOST_UNITS]))
     more = len(stable) - _MOST_UNITS

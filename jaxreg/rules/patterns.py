@@ -39,7 +39,7 @@ class Kernels:
         )
 
     def advice(self) -> str:
-        """What to write where the pattern of the layers names their kernel."""
+        """The mend where the pattern of the layers names their kernel."""
         is_of_leaf = re.search(r"kernel\$?$", self.layers) is not None
         return "; leave '/kernel' out of layers" if is_of_leaf else ""
 

@@ -334,7 +334,7 @@ def _check_params(params: Tree) -> None:
 
 
 def _lines(fit: Fit) -> tuple[str, dict[str, str]]:
-    """What `print(fit)` shows."""
+    """The title and the rows of `print(fit)`."""
     leaves = jax.device_get(jax.tree.leaves(fit.params))
     counts = [((leaf != 0).sum(), leaf.size) for leaf in leaves]
     texts = [f"{nonzeros} of {size}" for nonzeros, size in counts]

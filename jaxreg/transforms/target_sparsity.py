@@ -17,7 +17,7 @@ from jaxreg._core.groups import check_count
 from jaxreg._core.messages import shown
 from jaxreg._core.penalty import Number, Penalty, Tree, widened
 from jaxreg._core.ranges import is_known
-from jaxreg._numerics.largest import largest_of_each, largest_of_stacks
+from jaxreg._numerics.largest import largest_of_each, largest_of_stacks, total_count
 from jaxreg.rules.by_path import Leaves, Part, penalties_of
 from jaxreg.transforms._leaves import (
     INNER_UPDATES,
@@ -266,7 +266,7 @@ class _TargetSparsity:
         sizes = stacked(of_points, kinds)
         ranks = list(map(jax.vmap(ranks_of), sizes, stacked(of_latents, kinds)))
         alive = [jnp.sum(s != 0, per_array(s), dtype=jnp.int32) for s in sizes]
-        alive_in_all = _total(alive)
+        alive_in_all = total_count(alive)
         zero = _share_of_rest(alive_in_all, total)
         factor = self.ramp.next_factor(state.next_factor, state.reached, zero, count)
         is_landing = count == self.ramp.end_step
@@ -281,7 +281,7 @@ class _TargetSparsity:
             lambda: [jnp.zeros_like(rank, bool) for rank in ranks],
         )
         pairs = zip(masks, ranks, strict=True)
-        kept = _total([mask & (rank > 0) for mask, rank in pairs])
+        kept = total_count([mask & (rank > 0) for mask, rank in pairs])
         landed = _share_of_rest(kept, total)
         numbers = _Numbers(
             next_factor=factor,
@@ -301,11 +301,6 @@ class _TargetSparsity:
             for floor, rank in zip(floors, ranks, strict=True)
         ]
         return largest_of_stacks(first, kinds, count)
-
-
-def _total(counts: list[jax.Array]) -> jax.Array:
-    sums = (jnp.sum(each, dtype=jnp.int32) for each in counts)
-    return sum(sums, start=jnp.zeros((), jnp.int32))
 
 
 def _share_of_rest(count: jax.Array, total: int) -> jax.Array:

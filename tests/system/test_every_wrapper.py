@@ -53,9 +53,9 @@ def cells(kind: Any) -> Iterator[Any]:
                 if wrapper == "nothing" and place == "inside":
                     continue
                 if isinstance(outcomes.get(wrapper), kind):
-                    is_slow = kind is type(None) and name not in BY_DEFAULT
-                    is_slow = is_slow and wrapper != "nothing"
-                    marks = [pytest.mark.release] if is_slow else []
+                    trains = kind is type(None) and wrapper != "nothing"
+                    waits = trains and name not in BY_DEFAULT
+                    marks = [pytest.mark.release] if waits else []
                     yield pytest.param(name, place, wrapper, marks=marks)
 
 
